@@ -1,0 +1,1 @@
+"""What we know of a query before deciding. Knows no arm, no policy, no Redis."""

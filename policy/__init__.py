@@ -1,0 +1,1 @@
+"""Decide and learn. No I/O, no clock, no global randomness."""

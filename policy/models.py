@@ -1,0 +1,45 @@
+"""Which value model a configuration means, and how its stored bytes are read again."""
+
+from __future__ import annotations
+
+from features.encoder import Encoder
+from policy.config import PolicyConfig
+from policy.linear import LinearModel, LinearView
+from policy.values import ValueModel, ValuesView
+
+NO_VALUES = frozenset({"fixed", "uniform"})
+
+
+def default_encoder(config: PolicyConfig) -> Encoder:
+    """The data-free encoder that a new version starts with."""
+    return Encoder.default()
+
+
+def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
+    """A model that has seen nothing; None where the policy learns nothing."""
+    if config.model in NO_VALUES:
+        return None
+    return LinearModel(encoder.groups, config.scales, forgetting=config.forgetting)
+
+
+def prior_view(config: PolicyConfig, encoder: Encoder) -> ValuesView | None:
+    """What serving decides with before the first snapshot."""
+    model = new_model(config, encoder)
+    return None if model is None else model.view()
+
+
+def read_model(kind: str, body: bytes) -> ValueModel:
+    """A model from the body of a checkpoint."""
+    _known(kind)
+    return LinearModel.from_bytes(body)
+
+
+def read_view(kind: str, body: bytes) -> ValuesView:
+    """A view from the body of a snapshot."""
+    _known(kind)
+    return LinearView.from_bytes(body)
+
+
+def _known(kind: str) -> None:
+    if kind != "linear":
+        raise ValueError(f"unknown value model {kind!r}, expected 'linear'")

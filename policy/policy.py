@@ -1,0 +1,209 @@
+"""A policy decides: (query, action set) -> pmf -> arm. It stores nothing and reads no clock.
+
+`Policy` is one immutable state of a named policy: a version, one of its snapshots and the catalog
+of the moment. Serving replaces it whole, so a request sees one consistent state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.encoder import Encoder
+from features.profile import profile
+from features.query import Hints, Query
+from policy import explore
+from policy.catalog import Catalog
+from policy.config import PolicyConfig
+from policy.constraints import Constraints, action_set
+from policy.objective import Weights
+from policy.records import Context, Decision, Vector
+from policy.values import BoundValues, Forecast, ValuesView
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asks: a query or hints (or both), constraints, perhaps weights of its own."""
+
+    query: Query | None = None
+    hints: Hints = Hints()
+    constraints: Constraints = Constraints()
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruling:
+    """A rule's answer for k arms: pmf (k,), the probability of each being best or None, and the
+    expected outcomes (k, 3)."""
+
+    pmf: Vector
+    best: Vector | None
+    outcome: Vector
+
+
+class Rule(Protocol):
+    """From a context to a probability per arm of the action set."""
+
+    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Always one arm, given by its catalog position; uniform where it isn't eligible."""
+
+    position: int
+
+    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+        chosen = index == self.position
+        pmf = chosen.astype(np.float64) if chosen.any() else np.full(len(index), 1.0 / len(index))
+        return Ruling(pmf, None, _unknown(len(index)))
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every eligible arm alike: the logging policy that any other can be judged from."""
+
+    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+        return Ruling(np.full(len(index), 1.0 / len(index)), None, _unknown(len(index)))
+
+
+def _unknown(k: int) -> Vector:
+    return np.full((k, 3), np.nan)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bandit:
+    """A value model, explored."""
+
+    values: BoundValues
+    config: PolicyConfig
+
+    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+        forecast = self.values.forecast(x, index, list_cost_usd, weights)
+        pmf = explored(self.config, forecast)
+        is_new = self.values.events[index] < self.config.new_arm_events
+        if is_new.any():
+            pmf = explore.cap_new_arms(pmf, is_new, self.config.new_arm_share)
+        best = None
+        if forecast.utility_sd is not None:
+            best = explore.thompson(forecast.utility, forecast.utility_sd, 1.0)
+        return Ruling(pmf, best, forecast.outcome)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """A running policy: `rule` explores, `floor` is mixed in, `u` of the decision id draws."""
+
+    name: str
+    version: str
+    snapshot: int
+    config: PolicyConfig
+    encoder: Encoder
+    catalog: Catalog
+    rule: Rule
+    weights: Weights
+
+    @property
+    def events(self) -> int:
+        """Outcomes that this state's arms have taught."""
+        return int(self.rule.values.events.sum()) if isinstance(self.rule, Bandit) else 0
+
+    def decide(self, request: Request, decision_id: str, made_at_ms: int) -> Decision:
+        """One decision.
+
+        Raises
+        ------
+        NoEligibleArm
+            If the request's constraints leave no arm; it says why each one is out.
+        """
+        known = profile(request.query, request.hints)
+        eligible = action_set(self.catalog, self.config.arms, known, request.constraints)
+        x = self.encoder.encode(request.query, request.hints, known)
+        list_cost_usd = self.catalog.list_cost_usd(
+            known.prompt_tokens, known.output_tokens, eligible.index
+        )
+        weights = request.weights or self.weights
+        ruling = self.rule.rule(x, eligible.index, list_cost_usd, weights)
+        pmf = explore.with_floor(ruling.pmf, self.config.floor)
+        explore.check(pmf)
+        chosen = explore.draw(pmf, uniform_draw(self.name, decision_id))
+        ids = self.catalog.ids
+        return Decision(
+            decision_id=decision_id,
+            policy=self.name,
+            version=self.version,
+            snapshot=self.snapshot,
+            catalog=self.catalog.revision,
+            encoder=self.encoder.fingerprint,
+            made_at_ms=made_at_ms,
+            arm=ids[eligible.index[chosen]],
+            propensity=float(pmf[chosen]),
+            confidence=None if ruling.best is None else float(ruling.best[chosen]),
+            arms=tuple(ids[i] for i in eligible.index),
+            pmf=pmf,
+            predicted=ruling.outcome,
+            prompt_tokens=known.prompt_tokens,
+            output_tokens=known.output_tokens,
+            weights=weights,
+            x=x,
+        )
+
+
+def uniform_draw(policy: str, decision_id: str) -> float:
+    """The one number in [0, 1) that draws a decision's arm: never one per user or session, which
+    would make decisions correlated and intervals wrong."""
+    digest = hashlib.blake2b(decision_id.encode(), key=policy.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a float below 1
+
+
+def build(
+    name: str,
+    version: str,
+    snapshot: int,
+    config: PolicyConfig,
+    encoder: Encoder,
+    catalog: Catalog,
+    view: ValuesView | None,
+) -> Policy:
+    """Put a version's configuration, one snapshot of its values and a catalog together."""
+    return Policy(
+        name=name,
+        version=version,
+        snapshot=snapshot,
+        config=config,
+        encoder=encoder,
+        catalog=catalog,
+        rule=_rule(config, catalog, view),
+        weights=config.weights,
+    )
+
+
+def _rule(config: PolicyConfig, catalog: Catalog, view: ValuesView | None) -> Rule:
+    if config.model == "uniform":
+        return Uniform()
+    if config.model == "fixed":
+        return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
+    if view is None:
+        raise ValueError(f"model {config.model!r} decides from a view of its values")
+    return Bandit(view.bind(catalog.ids), config)
+
+
+def explored(config: PolicyConfig, forecast: Forecast) -> Vector:
+    """The pmf (k,) that a configuration's exploration rule makes of a forecast."""
+    if config.exploration == "thompson":
+        if forecast.utility_sd is None:
+            raise ValueError(f"thompson needs a posterior, which {config.model!r} has not")
+        return explore.thompson(forecast.utility, forecast.utility_sd, config.scale)
+    if config.exploration == "epsilon_greedy":
+        return explore.epsilon_greedy(forecast.utility, config.epsilon)
+    if config.exploration == "softmax":
+        return explore.softmax(forecast.utility, config.temperature)
+    if config.exploration == "square_cb":
+        return explore.square_cb(forecast.utility, config.gamma)
+    return explore.greedy(forecast.utility)

@@ -1,0 +1,105 @@
+"""Decision and outcome: the one schema for Redis, Parquet, learning and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from policy.objective import Weights
+
+Vector = NDArray[np.float64]
+Context = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """One answer of a policy, with all that is needed to evaluate it later.
+
+    `arms`, `pmf` and `predicted` are parallel, over the action set of k arms in catalog order.
+    `predicted` is (k, 3): quality, latency_ms, cost_usd, NaN where unknown. `catalog` is the
+    revision whose prices held; the token counts are estimates made before the call.
+    """
+
+    decision_id: str
+    policy: str
+    version: str
+    snapshot: int
+    catalog: str
+    encoder: str
+    made_at_ms: int
+    arm: str
+    propensity: float
+    confidence: float | None
+    arms: tuple[str, ...]
+    pmf: Vector
+    predicted: Vector
+    prompt_tokens: int
+    output_tokens: int
+    weights: Weights
+    x: Context
+    query: str | None = None  # kept only where the operator turned it on
+
+
+_PLAIN = (
+    "decision_id",
+    "policy",
+    "version",
+    "snapshot",
+    "catalog",
+    "encoder",
+    "made_at_ms",
+    "arm",
+    "propensity",
+    "confidence",
+    "arms",
+    "pmf",
+    "predicted",
+    "prompt_tokens",
+    "output_tokens",
+    "query",
+)
+
+
+def to_json(decision: Decision) -> bytes:
+    """A decision without its context, which travels beside it as raw float32."""
+    fields: dict[str, Any] = {name: getattr(decision, name) for name in _PLAIN}
+    fields["weights"] = decision.weights.as_tuple()
+    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def from_json(record: bytes, x: bytes) -> Decision:
+    """What `to_json` wrote, with the context's bytes; floats come back bit for bit."""
+    fields = orjson.loads(record)
+    fields["arms"] = tuple(fields["arms"])
+    fields["pmf"] = np.array(fields["pmf"], dtype=np.float64)
+    fields["predicted"] = np.array(fields["predicted"], dtype=np.float64)  # null becomes NaN
+    fields["weights"] = Weights(*fields["weights"])
+    return Decision(x=np.frombuffer(x, dtype=np.float32), **fields)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutcomeBatch:
+    """n outcome events in stream order, as columns: what a value model learns from.
+
+    An event holds only what was accepted with it: NaN marks a component that came earlier, comes
+    later, or never comes. `error` is true for the event that reported the failure. `settled` marks
+    the components (quality, latency, cost) that an earlier event of the same decision has taught:
+    they are not taught again, even where an error would give them a value.
+    """
+
+    arms: Sequence[str]
+    x: NDArray[np.float32]  # (n, d)
+    quality: Vector  # (n,) in [0, 1]
+    latency_ms: Vector  # (n,) >= 0
+    cost_usd: Vector  # (n,) >= 0
+    error: NDArray[np.bool_]  # (n,)
+    settled: NDArray[np.bool_]  # (n, 3)
+    list_cost_usd: Vector  # (n,) >= 0, of the arm that was executed
+
+    def __len__(self) -> int:
+        return len(self.arms)

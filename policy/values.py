@@ -1,0 +1,61 @@
+"""The ValueModel protocol: what a policy may ask of a model that learns from outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.objective import Weights
+from policy.records import Context, OutcomeBatch, Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What a model expects of k arms for one context, under one objective.
+
+    `utility` and `utility_sd` (k,) are the mean and the posterior standard deviation (at scale 1)
+    of the expected reward; `utility_sd` is None where the model has no posterior. `outcome` is
+    (k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
+    """
+
+    utility: Vector
+    utility_sd: Vector | None
+    outcome: Vector
+
+
+class BoundValues(Protocol):
+    """A read-only view of learned values, stacked in the order of one catalog's arms."""
+
+    events: NDArray[np.int64]  # (number of arms in the catalog,) outcomes that each arm has taught
+
+    def forecast(
+        self, x: Context, index: NDArray[np.intp], list_cost_usd: Vector, weights: Weights
+    ) -> Forecast:
+        """Forecast for the arms at catalog positions `index` (k,) with list costs (k,)."""
+        ...
+
+
+class ValuesView(Protocol):
+    """What a snapshot holds: small, read-only, float32."""
+
+    def bind(self, arms: Sequence[str]) -> BoundValues:
+        """Stack for these arm ids; one never seen gets the shared prior."""
+        ...
+
+    def to_bytes(self) -> bytes: ...
+
+
+class ValueModel(Protocol):
+    """What a checkpoint holds: the learned sums, a pure function of the events' order."""
+
+    events: int
+
+    def learn(self, batch: OutcomeBatch) -> None: ...
+
+    def view(self) -> ValuesView: ...
+
+    def to_bytes(self) -> bytes: ...

@@ -1,0 +1,1 @@
+"""HTTP, Redis, processes. Thin: it parses, calls `policy`, stores."""

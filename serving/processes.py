@@ -1,0 +1,98 @@
+"""Child processes: started together, restarted when they die, ended together."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10.0
+BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+STEADY_S = 10.0  # a child that ran this long starts again without delay
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Run in a new child: have Linux end it when its parent is killed; elsewhere a no-op."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class Child:
+    """A command that is kept running."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: Sequence[int] = ()
+    process: subprocess.Popen[bytes] | None = None
+    _failures: int = 0
+    _started: float = 0.0
+    _retry_at: float = 0.0
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command,
+            env={**os.environ, **self.environment},
+            pass_fds=self.pass_fds,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
+        )
+
+    def tend(self) -> None:
+        """Start it again if it has ended, more slowly the more often it ends at once."""
+        now = time.monotonic()
+        if self.process is not None and (status := self.process.poll()) is not None:
+            self._failures = 0 if now - self._started > STEADY_S else self._failures + 1
+            delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)] if self._failures else 0.0
+            log.error("%s ended with status %s; starting it again", self.name, status)
+            self.process, self._retry_at = None, now + delay_s
+        if self.process is None and now >= self._retry_at:
+            self.start()
+
+
+def run(children: Sequence[Child], tend: Callable[[], None]) -> None:
+    """Keep the children running until SIGTERM or SIGINT, calling `tend` as well; then end them."""
+    stopping = False
+
+    def stop(signum: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not stopping:
+            tend()
+            for child in children:
+                child.tend()
+            time.sleep(0.05)
+    finally:
+        end(children)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def end(children: Sequence[Child]) -> None:
+    """Ask all to end, wait, and kill those that won't."""
+    running = [c.process for c in children if c.process is not None and c.process.poll() is None]
+    for process in running:
+        with suppress(ProcessLookupError):
+            process.terminate()
+    deadline = time.monotonic() + STOP_S
+    for process in running:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.01))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

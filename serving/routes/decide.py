@@ -1,0 +1,64 @@
+"""POST /route and /route/batch, GET /decisions/{id}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from serving import answers, metrics
+from serving.errors import problem
+from serving.routes import bodies
+from serving.schemas import DecisionBody, RouteBatch, RouteRequest, RouteResponse, RouteResults
+from serving.service import Service, settle
+
+router = APIRouter(tags=["route"])
+
+
+@router.post(
+    "/route",
+    response_model=RouteResponse,
+    openapi_extra=bodies.takes(RouteRequest),
+    summary="Which arm should answer this query?",
+)
+async def route(request: Request) -> Response:
+    with metrics.SECONDS.labels("/route").time():
+        body = await bodies.read(request, RouteRequest)
+        return bodies.write(await _answer(request.app.state.service, body))
+
+
+@router.post(
+    "/route/batch",
+    response_model=RouteResults,
+    openapi_extra=bodies.takes(RouteBatch),
+    summary="Decide for many queries; each result is a decision or a problem",
+)
+async def route_batch(request: Request) -> Response:
+    batch = await bodies.read(request, RouteBatch)
+    service: Service = request.app.state.service
+
+    async def one(item: Any) -> dict[str, Any]:
+        return await _answer(service, RouteRequest.model_validate(item))
+
+    results = await settle([one(item) for item in bodies.bounded_batch(request, batch.requests)])
+    return bodies.write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
+
+
+async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
+    decision, catalog, logged = await service.route(body)
+    metrics.DECISIONS.labels(decision.policy, decision.arm, str(logged).lower()).inc()
+    return answers.route(decision, catalog, logged)
+
+
+@router.get(
+    "/decisions/{decision_id}",
+    response_model=DecisionBody,
+    summary="A stored decision and what has been accepted for it",
+)
+async def decision(
+    request: Request,
+    decision_id: str = Path(pattern=r"^[A-Za-z0-9._-]{1,128}$"),
+    policy: str = Query("default", pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+) -> Response:
+    service: Service = request.app.state.service
+    return bodies.write(await service.decision(policy, decision_id))

@@ -1,0 +1,57 @@
+"""POST /reward and /reward/batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from serving import metrics
+from serving.errors import problem
+from serving.routes import bodies
+from serving.schemas import RewardBatch, RewardRequest, RewardResponse, RewardResults
+from serving.service import Service, settle
+
+router = APIRouter(tags=["reward"])
+
+
+@router.post(
+    "/reward",
+    response_model=RewardResponse,
+    openapi_extra=bodies.takes(RewardRequest),
+    summary="What came of a decision: quality, latency, cost or an error, in any parts",
+)
+async def reward(request: Request) -> Response:
+    with metrics.SECONDS.labels("/reward").time():
+        body = await bodies.read(request, RewardRequest)
+        return bodies.write(await _accept(request.app.state.service, body))
+
+
+@router.post(
+    "/reward/batch",
+    response_model=RewardResults,
+    openapi_extra=bodies.takes(RewardBatch),
+    summary="Report many outcomes; each result is a receipt or a problem",
+)
+async def reward_batch(request: Request) -> Response:
+    batch = await bodies.read(request, RewardBatch)
+    service: Service = request.app.state.service
+
+    async def one(item: Any) -> dict[str, Any]:
+        return await _accept(service, RewardRequest.model_validate(item))
+
+    results = await settle([one(item) for item in bodies.bounded_batch(request, batch.rewards)])
+    return bodies.write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
+
+
+async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:
+    receipt = await service.reward(body)
+    for component in receipt.accepted:
+        metrics.REWARDS.labels(body.policy, component).inc()
+    return {
+        "decision_id": body.decision_id,
+        "accepted": receipt.accepted,
+        "unchanged": receipt.unchanged,
+        "missing": receipt.missing,
+        "late": receipt.late,
+    }

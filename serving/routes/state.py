@@ -1,0 +1,75 @@
+"""What runs here: arms, policies, health, figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from policy.policy import Policy
+from serving import metrics
+from serving.routes import bodies
+from serving.schemas import ArmList, PolicyBody, PolicyList
+from serving.service import Service
+
+router = APIRouter(tags=["state"])
+
+
+@router.get("/arms", response_model=ArmList, summary="The arms of the catalog in force")
+async def arms(request: Request) -> Response:
+    service: Service = request.app.state.service
+    catalogs = {p.catalog.revision: p.catalog for p in service.policies.values()}
+    return bodies.write(
+        {
+            "arms": [
+                {"arm": arm["id"], **{name: arm[name] for name in arm if name != "id"}}
+                for catalog in catalogs.values()
+                for arm in (entry.model_dump(mode="json") for entry in catalog.arms)
+            ]
+        }
+    )
+
+
+@router.get("/policies", response_model=PolicyList, summary="The running policies")
+async def policies(request: Request) -> Response:
+    service: Service = request.app.state.service
+    return bodies.write({"policies": [_body(p) for p in service.policies.values()]})
+
+
+@router.get("/policies/{name}", response_model=PolicyBody, summary="One running policy")
+async def policy(
+    request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+) -> Response:
+    service: Service = request.app.state.service
+    return bodies.write(_body(service.policy(name)))
+
+
+def _body(policy: Policy) -> dict[str, Any]:
+    return {
+        "policy": policy.name,
+        "champion": policy.version,
+        "challenger": None,
+        "snapshot": policy.snapshot,
+        "catalog": policy.catalog.revision,
+        "shares": {policy.version: 1.0},
+        "events": policy.events,
+    }
+
+
+@router.get("/healthz", summary="The process answers")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="The process can decide and log")
+async def readyz(request: Request) -> dict[str, str]:
+    await request.app.state.store.ping()
+    return {"status": "ready"}
+
+
+@router.get("/metrics", summary="Figures in Prometheus' text format")
+async def exposition(request: Request) -> Response:
+    service: Service = request.app.state.service
+    for running in service.policies.values():
+        metrics.SNAPSHOT.labels(running.name).set(running.snapshot)
+    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,232 @@
+"""Request and response bodies: where bytes become records. Knows HTTP's names, no Redis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from features.query import Hints, Query
+from policy.constraints import Constraints
+from policy.objective import PRESETS, Weights
+
+DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveWeights(Body):
+    """Weights over quality, latency and cost; they are normalised to sum 1."""
+
+    quality: Weight = 0.0
+    latency: Weight = 0.0
+    cost: Weight = 0.0
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.quality + self.latency + self.cost <= 0:
+            raise ValueError("at least one weight must be > 0")
+        return self
+
+
+class RouteRequest(Body):
+    """Which arm should answer this query?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": {"text": "Write a SQL query that lists the ten largest invoices."},
+                    "hints": {"task_type": "code", "labels": {"app": "billing"}},
+                },
+                {"hints": {"task_type": "translation", "context_tokens": 1200}},
+            ]
+        }
+    )
+
+    policy: PolicyName = "default"
+    decision_id: DecisionId | None = None
+    query: Query | None = None
+    hints: Hints | None = None
+    constraints: Constraints = Constraints()
+    objective: Literal["balanced", "quality", "speed", "cost"] | ObjectiveWeights | None = None
+
+    @model_validator(mode="after")
+    def _something_to_go_on(self) -> Self:
+        if self.query is None and self.hints is None:
+            raise ValueError("give a query, hints or both")
+        return self
+
+    def weights(self) -> Weights | None:
+        """The request's own weights, or None for the policy's."""
+        if self.objective is None:
+            return None
+        if isinstance(self.objective, str):
+            return PRESETS[self.objective]
+        return Weights.of(
+            self.objective.quality, self.objective.latency, self.objective.cost
+        )
+
+
+class Predicted(Body):
+    """What the policy expects of an arm; null where it doesn't know."""
+
+    quality: float | None
+    latency_ms: float | None
+    cost_usd: float | None
+
+
+class Alternative(Body):
+    arm: str
+    provider: str
+    model: str
+    propensity: float
+    predicted: Predicted
+
+
+class RouteResponse(Body):
+    """The chosen arm, the probability it was drawn with, and all others that were eligible."""
+
+    decision_id: str
+    policy: str
+    version: str
+    snapshot: int
+    arm: str
+    provider: str
+    model: str
+    endpoint: str | None
+    propensity: float
+    confidence: float | None
+    predicted: Predicted
+    alternatives: list[Alternative]
+    logged: bool
+
+
+class RewardRequest(Body):
+    """What came of a decision, in any parts; each component is accepted once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "decision_id": "3f6c",
+                    "quality": 0.8,
+                    "latency_ms": 812,
+                    "cost_usd": 0.00012,
+                }
+            ]
+        }
+    )
+
+    policy: PolicyName = "default"
+    decision_id: DecisionId
+    quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    latency_ms: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+    cost_usd: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    input_tokens: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    output_tokens: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    error: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    executed: bool | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.input_tokens is None) != (self.output_tokens is None):
+            raise ValueError("give input_tokens and output_tokens together")
+        if self.cost_usd is not None and self.input_tokens is not None:
+            raise ValueError("give cost_usd or token counts, not both")
+        parts = (self.quality, self.latency_ms, self.cost_usd, self.input_tokens, self.error)
+        reported = any(part is not None for part in parts)
+        if self.executed is False:
+            if reported or self.executed_arm is not None:
+                raise ValueError("a decision that was not executed has no outcome")
+        elif not reported:
+            raise ValueError(
+                "no component: give quality, latency_ms, cost_usd (or token counts) or error"
+            )
+        if self.error is not None and self.quality:
+            raise ValueError("an error means quality 0: leave quality out")
+        return self
+
+
+class RewardResponse(Body):
+    decision_id: str
+    accepted: list[str]
+    unchanged: list[str]
+    missing: list[str]
+    late: bool
+
+
+class RouteBatch(Body):
+    """Each request is judged by itself: one that is wrong spoils no other."""
+
+    requests: list[Any] = Field(min_length=1)
+
+
+class RewardBatch(Body):
+    """Each reward is judged by itself: one that is wrong spoils no other."""
+
+    rewards: list[Any] = Field(min_length=1)
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+class RouteResults(Body):
+    results: list[RouteResponse | Problem]
+
+
+class RewardResults(Body):
+    results: list[RewardResponse | Problem]
+
+
+class ArmBody(BaseModel):
+    """An arm of the catalog in force."""
+
+    arm: str
+    provider: str
+    model: str
+    context_window_tokens: int
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float
+    capabilities: list[str]
+    enabled: bool
+
+
+class ArmList(Body):
+    arms: list[ArmBody]
+
+
+class PolicyBody(Body):
+    """A running policy; `shares` are the parts of the draw that its versions have."""
+
+    policy: str
+    champion: str
+    challenger: str | None
+    snapshot: int
+    catalog: str
+    shares: dict[str, float]
+    events: int
+
+
+class PolicyList(Body):
+    policies: list[PolicyBody]
+
+
+class DecisionBody(BaseModel):
+    """A stored decision and what has been accepted for it."""
+
+    decision: dict[str, Any]
+    outcome: dict[str, Any]

@@ -1,0 +1,6 @@
+-- Take the learner's lease: KEYS[1] the lease, KEYS[2] the fence. ARGV[1] time to live in ms.
+-- Replies the new fencing token, or 0 while another learner holds the lease.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local token = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], token, 'PX', ARGV[1])
+return token

@@ -1,0 +1,200 @@
+"""Service: what the routes call. Holds the running policies, decides, stores; knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from policy import records
+from policy.catalog import Catalog
+from policy.policy import Policy, Request
+from policy.records import Decision
+from serving.schemas import RewardRequest, RouteRequest
+from serving.store import NewDecision, Receipt, Report, Store, StoreUnavailable
+
+NO_HINTS = Request().hints
+
+
+class UnknownPolicy(LookupError):
+    """No policy of this name runs here."""
+
+
+class UnknownDecision(LookupError):
+    """No decision of this id is stored: it was never made, or has expired."""
+
+
+class UnknownArm(ValueError):
+    """An outcome names an arm that the catalog of its decision doesn't hold."""
+
+
+class Conflict(ValueError):
+    """The request contradicts what has been stored before; nothing was changed."""
+
+
+class Service:
+    """Routes queries and takes rewards for the policies in `policies`, which a follower swaps."""
+
+    def __init__(
+        self, store: Store, clock_ms: Callable[[], int], *, serve_unlogged: bool = False
+    ) -> None:
+        self.policies: dict[str, Policy] = {}
+        self._store = store
+        self._clock_ms = clock_ms
+        self._serve_unlogged = serve_unlogged
+        self._catalogs: dict[tuple[str, str], Catalog] = {}
+
+    def policy(self, name: str) -> Policy:
+        try:
+            return self.policies[name]
+        except KeyError:
+            known = ", ".join(sorted(self.policies)) or "none"
+            raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
+
+    async def route(self, body: RouteRequest) -> tuple[Decision, Catalog, bool]:
+        """A decision, the catalog it was made with, and whether it was logged.
+
+        Raises
+        ------
+        UnknownPolicy, NoEligibleArm, StoreUnavailable
+        Conflict
+            If the id was used before with another body.
+        """
+        policy = self.policy(body.policy)
+        decision_id = body.decision_id or secrets.token_hex(16)
+        asked = Request(body.query, body.hints or NO_HINTS, body.constraints, body.weights())
+        decision = policy.decide(asked, decision_id, self._clock_ms())
+        if policy.config.store_text and body.query is not None:
+            decision = replace(decision, query=body.query.prompt())
+        digest = _digest(body) if body.decision_id else ""
+        try:
+            stored = await self._store.record(
+                policy.name, _stored(decision, digest, policy.catalog), policy.config.retention_s * 1000
+            )
+        except StoreUnavailable:
+            if self._serve_unlogged:
+                return decision, policy.catalog, False
+            raise
+        if stored is None:
+            return decision, policy.catalog, True
+        if stored.request != digest:
+            raise Conflict(f"decision {decision_id!r} was made for another request")
+        decision = records.from_json(stored.record, stored.x)
+        return decision, await self._catalog(policy, decision.catalog), True
+
+    async def reward(self, body: RewardRequest) -> Receipt:
+        """Accept an outcome, whole or not at all.
+
+        Raises
+        ------
+        UnknownPolicy, UnknownDecision, UnknownArm, StoreUnavailable
+        Conflict
+            If a component was accepted before with another value.
+        """
+        policy = self.policy(body.policy)
+        cost_usd, list_cost_usd = body.cost_usd, None
+        if body.input_tokens is not None or body.executed_arm is not None:
+            cost_usd, list_cost_usd = await self._priced(policy, body)
+        report = Report(
+            body.decision_id,
+            quality=body.quality,
+            latency_ms=body.latency_ms,
+            cost_usd=cost_usd,
+            error=body.error,
+            executed_arm=body.executed_arm,
+            executed_list_cost_usd=list_cost_usd,
+            executed=body.executed,
+        )
+        receipt = await self._store.report(
+            policy.name, report, self._clock_ms(), policy.config.reward_window_s * 1000
+        )
+        if receipt.status == "unknown":
+            raise _unknown(body.decision_id)
+        if receipt.status == "conflict":
+            names = ", ".join(receipt.accepted)
+            raise Conflict(
+                f"decision {body.decision_id!r} contradicts what was accepted before: {names}"
+            )
+        return receipt
+
+    async def decision(self, policy_name: str, decision_id: str) -> dict[str, Any]:
+        """The record of a decision and what has been accepted for it."""
+        policy = self.policy(policy_name)
+        fields = await self._store.decision(policy.name, decision_id)
+        if fields is None:
+            raise _unknown(decision_id)
+        outcome: dict[str, Any] = {
+            name: float(fields[name])
+            for name in ("quality", "latency_ms", "cost_usd")
+            if name in fields
+        }
+        if "error" in fields:
+            outcome["error"] = fields["error"].decode()
+        if "executed" in fields:
+            outcome["executed"] = fields["executed"] == b"1"
+            outcome["executed_arm"] = fields["executed_arm"].decode()
+        return {"decision": orjson.loads(fields["record"]), "outcome": outcome}
+
+    async def _priced(
+        self, policy: Policy, body: RewardRequest
+    ) -> tuple[float | None, float | None]:
+        """Cost and list cost of the arm that ran, at the prices of the decision's catalog."""
+        fields = await self._store.decision(policy.name, body.decision_id)
+        if fields is None:
+            raise _unknown(body.decision_id)
+        decision = records.from_json(fields["record"], fields["x"])
+        catalog = await self._catalog(policy, decision.catalog)
+        ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()
+        if ran not in catalog:
+            raise UnknownArm(f"executed_arm {ran!r} is not in the decision's catalog")
+        list_cost_usd = catalog.cost_usd(ran, decision.prompt_tokens, decision.output_tokens)
+        if body.input_tokens is None or body.output_tokens is None:
+            return body.cost_usd, list_cost_usd
+        return catalog.cost_usd(ran, body.input_tokens, body.output_tokens), list_cost_usd
+
+    async def _catalog(self, policy: Policy, revision: str) -> Catalog:
+        """The catalog of a revision: the current one, or one from the store."""
+        if revision == policy.catalog.revision:
+            return policy.catalog
+        key = policy.name, revision
+        if key not in self._catalogs:
+            stored = await self._store.catalog(policy.name, revision)
+            if stored is None:
+                raise LookupError(f"catalog revision {revision!r} is not stored")
+            self._catalogs[key] = Catalog.from_json(stored)
+        return self._catalogs[key]
+
+
+async def settle(tasks: list[Awaitable[Any]]) -> list[Any]:
+    """Results in order; an exception stands in the place of a result."""
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _unknown(decision_id: str) -> UnknownDecision:
+    return UnknownDecision(f"no decision {decision_id!r}: never made, or expired")
+
+
+def _digest(body: RouteRequest) -> str:
+    return hashlib.blake2b(body.model_dump_json().encode(), digest_size=16).hexdigest()
+
+
+def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
+    return NewDecision(
+        decision_id=decision.decision_id,
+        request=digest,
+        record=records.to_json(decision),
+        x=decision.x.tobytes(),
+        arm=decision.arm,
+        list_cost_usd=catalog.cost_usd(
+            decision.arm, decision.prompt_tokens, decision.output_tokens
+        ),
+        version=decision.version,
+        encoder=decision.encoder,
+        made_at_ms=decision.made_at_ms,
+        propensity=decision.propensity,
+    )

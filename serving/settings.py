@@ -1,0 +1,42 @@
+"""Settings of a process: environment variables POINTSMAN_*, read when asked for, never at import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable POINTSMAN_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to serve on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to serve on; 0 picks a free one.")
+    data: Path = Field(Path("data"), description="Folder of the embedded server's files.")
+    config: Path = Field(Path("pointsman.toml"), description="Arms and policies.")
+    redis_url: str | None = Field(
+        None, description="A Redis or Valkey of your own; without it an embedded one is started."
+    )
+    fsync: Literal["always", "everysec"] = Field(
+        "everysec", description="When the embedded server's append-only file reaches the disk."
+    )
+    max_memory_mb: int = Field(
+        1024, ge=16, description="Memory cap of the embedded server; beyond it writes answer 503."
+    )
+    workers: int = Field(1, ge=1, le=256, description="Serving processes.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger bodies answer 413.")
+    max_batch: int = Field(256, ge=1, le=10_000, description="Longer batches answer 413.")
+    degraded: Literal["refuse", "serve"] = Field(
+        "refuse",
+        description="Without Redis: refuse with 503, or serve from the last snapshot, unlogged.",
+    )
+    publish_interval_s: float = Field(
+        0.1, gt=0, le=60, description="Shortest time between two snapshots of the learner."
+    )
+    checkpoint_interval_s: float = Field(
+        2.0, gt=0, le=600, description="Shortest time between two checkpoints of the learner."
+    )

@@ -1,0 +1,126 @@
+"""Which processes make up a running service: embedded server, learner, serving processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import uvicorn
+
+from serving import processes
+from serving.app import create_app
+from serving.embedded import FOLDER, Embedded
+from serving.follower import read_config
+from serving.processes import Child
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "pointsman")
+
+
+def up(settings: Settings) -> None:
+    """Serve and learn until told to end; without `redis_url` the embedded server runs as well.
+
+    Raises
+    ------
+    ConfigError, EmbeddedError
+    OSError
+        If the address is taken.
+    """
+    read_config(settings.config)
+    with closing(listen(settings)) as listener:
+        if settings.redis_url is not None:
+            _run(settings, listener, settings.redis_url, None)
+            return
+        embedded = Embedded(
+            settings.data / FOLDER, fsync=settings.fsync, max_memory_mb=settings.max_memory_mb
+        )
+        embedded.start()
+        try:
+            _run(settings, listener, embedded.url, embedded)
+        finally:
+            embedded.stop()
+
+
+def _run(
+    settings: Settings, listener: socket.socket, redis_url: str, embedded: Embedded | None
+) -> None:
+    environment = {"POINTSMAN_REDIS_URL": redis_url}
+    learner = Child("learner", (*COMMAND, "learn"), _single_threaded(environment))
+    host, port = listener.getsockname()[:2]
+    log.info("serving on http://%s:%s (try /docs)", host, port)
+
+    def tend() -> None:
+        if embedded is not None and embedded.poll() is not None:
+            log.error("the embedded server ended; starting it again")
+            embedded.start()
+
+    processes.run([learner, *_workers(settings, listener, environment)], tend)
+
+
+def serve(settings: Settings) -> None:
+    """Serve without a learner, against a Redis of the operator's own."""
+    read_config(settings.config)
+    environment = {"POINTSMAN_REDIS_URL": settings.redis_url or ""}
+    with closing(listen(settings)) as listener:
+        processes.run(_workers(settings, listener, environment), lambda: None)
+
+
+def _workers(
+    settings: Settings, listener: socket.socket, environment: dict[str, str]
+) -> Sequence[Child]:
+    command = (*COMMAND, "serve", "--fd", str(listener.fileno()))
+    shared = _single_threaded(environment)
+    if settings.workers > 1:
+        shared["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh(settings.data / "metrics"))
+    return [
+        Child(f"serving process {i + 1}", command, shared, (listener.fileno(),))
+        for i in range(settings.workers)
+    ]
+
+
+def serve_on(settings: Settings, fd: int) -> None:
+    """One serving process on a listening socket that its parent has opened."""
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    with socket.socket(fileno=fd) as listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket on the settings' address."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"can't serve on {settings.host}:{settings.port}: {error.strerror}") from error
+    listener.listen(2048)
+    return listener
+
+
+def _single_threaded(environment: dict[str, str]) -> dict[str, str]:
+    """Matrices here are small: a BLAS with threads of its own only gets in the way."""
+    return {**environment, "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
