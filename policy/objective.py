@@ -71,9 +71,9 @@ class Scales:
         return self._scaled(cost_usd, self.cost_ref_usd)
 
     def _scaled(self, value: ArrayLike, reference: float) -> Vector:
-        share = np.minimum(np.asarray(value, dtype=np.float64) / reference, 1.0)
+        share: Vector = np.minimum(np.asarray(value, dtype=np.float64) / reference, 1.0)
         if self.scale == "log":
-            return np.log1p(LOG_SLOPE * share) / np.log1p(LOG_SLOPE)
+            share = np.log1p(LOG_SLOPE * share) / np.log1p(LOG_SLOPE)
         return share
 
 

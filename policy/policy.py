@@ -19,12 +19,13 @@ from features.query import Hints, Query
 from policy import explore
 from policy.catalog import Catalog
 from policy.config import PolicyConfig
-from policy.constraints import Constraints, action_set
+from policy.constraints import ANYTHING, Constraints, action_set
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
 from policy.values import BoundValues, Forecast, ValuesView
 
 Index = NDArray[np.intp]
+NO_HINTS = Hints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Request:
     """What a caller asks: a query or hints (or both), constraints, perhaps weights of its own."""
 
     query: Query | None = None
-    hints: Hints = Hints()
-    constraints: Constraints = Constraints()
+    hints: Hints = NO_HINTS
+    constraints: Constraints = ANYTHING
     weights: Weights | None = None
 
 
@@ -166,6 +167,7 @@ def build(
     name: str,
     version: str,
     snapshot: int,
+    *,
     config: PolicyConfig,
     encoder: Encoder,
     catalog: Catalog,
@@ -187,7 +189,7 @@ def build(
 def _rule(config: PolicyConfig, catalog: Catalog, view: ValuesView | None) -> Rule:
     if config.model == "uniform":
         return Uniform()
-    if config.model == "fixed":
+    if config.arm is not None:
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")

@@ -48,7 +48,9 @@ def problem(error: Exception) -> dict[str, Any]:
             if isinstance(error, NoEligibleArm):
                 body["excluded"] = [{"arm": arm, "reason": why} for arm, why in error.excluded]
             return body
-    return _problem(500, "about:blank", "Internal error", "the service failed to answer; see its log")
+    return _problem(
+        500, "about:blank", "Internal error", "the service failed to answer; see its log"
+    )
 
 
 def _invalid(faults: Sequence[Any]) -> dict[str, Any]:

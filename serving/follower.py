@@ -110,21 +110,19 @@ class Follower:
 
     def _swap(self, name: str, config: Config) -> None:
         loaded = self._loaded[name]
-        # What is no part of a version (arms, time windows) acts at once; the rest is the champion's.
+        # What is no part of a version (arms, time windows) acts at once; else the champion's holds.
         same = self._versions[name] == loaded.version
         self._service.policies[name] = policies.build(
             name,
             loaded.version,
             loaded.number,
-            config.policies[name] if same else loaded.config,
-            loaded.encoder,
-            config.arms,
-            loaded.view,
+            config=config.policies[name] if same else loaded.config,
+            encoder=loaded.encoder,
+            catalog=config.arms,
+            view=loaded.view,
         )
 
-    async def _load(
-        self, name: str, version: str, number: int, before: _Loaded | None
-    ) -> _Loaded:
+    async def _load(self, name: str, version: str, number: int, before: _Loaded | None) -> _Loaded:
         if before is not None and before.version == version:
             config, encoder = before.config, before.encoder
         else:
@@ -197,7 +195,7 @@ def read_config(path: Path) -> Config:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
+        raise _unreadable(path, error) from error
     return parse(text, str(path))
 
 
@@ -205,4 +203,8 @@ def _modified_ns(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError([f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"])

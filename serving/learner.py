@@ -68,8 +68,7 @@ class Fold:
 
     def _teaches(self, fields: dict[bytes, bytes]) -> bool:
         return (
-            fields[b"executed"] == b"1"
-            and fields[b"encoder"].decode() == self._encoder.fingerprint
+            fields[b"executed"] == b"1" and fields[b"encoder"].decode() == self._encoder.fingerprint
         )
 
     def checkpoint(self) -> bytes:
@@ -230,9 +229,7 @@ class Learner:
             self._published, self._publish_at = fold.position, now + pause
 
 
-def learn(
-    url: str, policies: Sequence[str], stop: threading.Event, **intervals: float
-) -> None:
+def learn(url: str, policies: Sequence[str], stop: threading.Event, **intervals: float) -> None:
     """Run a learner per policy until `stop`; the first failure stops all and is raised."""
     failures: list[BaseException] = []
 

@@ -1,11 +1,18 @@
-"""What /metrics shows. Counts of all serving processes add up where PROMETHEUS_MULTIPROC_DIR is set."""
+"""What /metrics shows. Where PROMETHEUS_MULTIPROC_DIR is set, all serving processes add up."""
 
 from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client import REGISTRY, multiprocess
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -16,7 +23,9 @@ SECONDS = Histogram(
     "pointsman_request_seconds", "Time to an answer.", ["endpoint"], buckets=BUCKETS_S
 )
 SNAPSHOT = Gauge(
-    "pointsman_snapshot", "Number of the snapshot that serves.", ["policy"],
+    "pointsman_snapshot",
+    "Number of the snapshot that serves.",
+    ["policy"],
     multiprocess_mode="min",
 )
 

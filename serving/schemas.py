@@ -67,9 +67,7 @@ class RouteRequest(Body):
             return None
         if isinstance(self.objective, str):
             return PRESETS[self.objective]
-        return Weights.of(
-            self.objective.quality, self.objective.latency, self.objective.cost
-        )
+        return Weights.of(self.objective.quality, self.objective.latency, self.objective.cost)
 
 
 class Predicted(Body):

@@ -13,12 +13,10 @@ import orjson
 
 from policy import records
 from policy.catalog import Catalog
-from policy.policy import Policy, Request
+from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
 from serving.schemas import RewardRequest, RouteRequest
 from serving.store import NewDecision, Receipt, Report, Store, StoreUnavailable
-
-NO_HINTS = Request().hints
 
 
 class UnknownPolicy(LookupError):
@@ -74,7 +72,9 @@ class Service:
         digest = _digest(body) if body.decision_id else ""
         try:
             stored = await self._store.record(
-                policy.name, _stored(decision, digest, policy.catalog), policy.config.retention_s * 1000
+                policy.name,
+                _stored(decision, digest, policy.catalog),
+                policy.config.retention_s * 1000,
             )
         except StoreUnavailable:
             if self._serve_unlogged:

@@ -1,4 +1,4 @@
-"""Settings of a process: environment variables POINTSMAN_*, read when asked for, never at import."""
+"""Settings of a process: the environment variables POINTSMAN_*, read only when asked for."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(
         2.0, gt=0, le=600, description="Shortest time between two checkpoints of the learner."
     )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process these very settings."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {f"POINTSMAN_{name.upper()}": str(value) for name, value in given.items()}

@@ -7,12 +7,12 @@ share the hash tag `{policy}`, so that a script may touch several of them on a c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Generic, Iterator, TypeVar
+from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
@@ -27,7 +27,7 @@ Reply = TypeVar("Reply")
 LEASE_MS = 3_000
 MAX_GROUP = 128  # decisions or rewards that one script call commits at most
 _RETRIES = 4
-_CONNECTION = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+_CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 
 
 class StoreUnavailable(Exception):
@@ -230,13 +230,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.01), _RETRIES)
-        self._redis = redis.asyncio.Redis.from_url(url, retry=retry, **_CONNECTION)
+        # redis-py's types allow str wherever bytes come back: Any says what they can't.
+        self._redis: Any = redis.asyncio.Redis.from_url(url, retry=retry, **_CONNECTION)
         self._scripts = {
             name: self._redis.register_script(_script(name))
             for name in ("decide", "reward", "register", "catalog")
         }
         self._decisions: dict[tuple[str, int], _Group[NewDecision, Stored | None]] = {}
-        self._reports: dict[tuple[str, int], _Group[Report, Receipt]] = {}
+        self._reports: dict[tuple[str, int], _Group[tuple[int, Report], Receipt]] = {}
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -245,9 +246,7 @@ class Store:
         with _reachable():
             await self._redis.ping()
 
-    async def record(
-        self, policy: str, decision: NewDecision, retention_ms: int
-    ) -> Stored | None:
+    async def record(self, policy: str, decision: NewDecision, retention_ms: int) -> Stored | None:
         """Write a decision and its log entry; the stored one instead if the id is taken.
 
         Raises
@@ -305,7 +304,7 @@ class Store:
         """The version of this configuration; a policy's first one becomes its champion."""
         keys = Keys(policy)
         with _reachable():
-            version = await self._scripts["register"](
+            version: bytes = await self._scripts["register"](
                 keys=[keys.versions, keys.state, keys.audit, keys.version("")],
                 args=[fingerprint, config, encoder, now_ms],
             )
@@ -323,7 +322,8 @@ class Store:
 
     async def catalog(self, policy: str, revision: str) -> bytes | None:
         with _reachable():
-            return await self._redis.get(Keys(policy).catalog(revision))
+            stored: bytes | None = await self._redis.get(Keys(policy).catalog(revision))
+        return stored
 
     async def state(self, policy: str) -> dict[str, str]:
         """champion, previous and catalog of a policy, where set."""
@@ -348,14 +348,12 @@ class Store:
     async def snapshot(self, policy: str, version: str) -> tuple[int, bytes]:
         """Number and blob of a version's newest snapshot."""
         with _reachable():
-            number, blob = await self._redis.hmget(
-                Keys(policy).snapshot(version), "number", "blob"
-            )
+            number, blob = await self._redis.hmget(Keys(policy).snapshot(version), "number", "blob")
         if number is None or blob is None:
             raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
         return int(number), blob
 
-    async def hints(self, policies: Sequence[str], timeout_s: float) -> Any:
+    async def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
         """Yield after each published hint, and at least every `timeout_s`.
 
         A hint may be lost, so whoever follows looks at the store at every turn.
@@ -395,7 +393,7 @@ class LearnerStore:
 
     def __init__(self, url: str, policy: str) -> None:
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES)
-        self._redis = redis.Redis.from_url(url, retry=retry, **_CONNECTION)
+        self._redis: Any = redis.Redis.from_url(url, retry=retry, **_CONNECTION)
         self._keys = Keys(policy)
         self._lease = self._redis.register_script(_script("lease"))
         self._commit = self._redis.register_script(_script("commit"))
@@ -408,12 +406,12 @@ class LearnerStore:
         """The version that serves, None before the policy was first registered."""
         with _reachable():
             value = self._redis.hget(self._keys.state, "champion")
-        return None if value is None else value.decode()  # type: ignore[union-attr]
+        return None if value is None else value.decode()
 
     def version(self, version: str) -> tuple[bytes, bytes]:
         """The configuration and encoder of a registered version."""
         with _reachable():
-            config, encoder = self._redis.hmget(  # type: ignore[misc]
+            config, encoder = self._redis.hmget(
                 self._keys.version(version), ["config", "encoder"]
             )
         if config is None or encoder is None:
@@ -422,7 +420,8 @@ class LearnerStore:
 
     def checkpoint(self, version: str) -> bytes | None:
         with _reachable():
-            return self._redis.get(self._keys.checkpoint(version))  # type: ignore[return-value]
+            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
+        return blob
 
     def outcomes(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
         """Up to `count` outcome events behind the id `after`; waits `block_ms` for the first."""
@@ -438,7 +437,7 @@ class LearnerStore:
     def acquire(self) -> int:
         """A fencing token, or 0 while another learner holds the lease."""
         with _reachable():
-            return int(self._lease(keys=[self._keys.lease, self._keys.fence], args=[LEASE_MS]))  # type: ignore[arg-type]
+            return int(self._lease(keys=[self._keys.lease, self._keys.fence], args=[LEASE_MS]))
 
     def commit(self, token: int, version: str, checkpoint: bytes, snapshot: bytes) -> int:
         """Renew the lease and write what is not empty; the number of the new snapshot, or 0.

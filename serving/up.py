@@ -52,7 +52,7 @@ def up(settings: Settings) -> None:
 def _run(
     settings: Settings, listener: socket.socket, redis_url: str, embedded: Embedded | None
 ) -> None:
-    environment = {"POINTSMAN_REDIS_URL": redis_url}
+    environment = settings.environment() | {"POINTSMAN_REDIS_URL": redis_url}
     learner = Child("learner", (*COMMAND, "learn"), _single_threaded(environment))
     host, port = listener.getsockname()[:2]
     log.info("serving on http://%s:%s (try /docs)", host, port)
@@ -68,9 +68,8 @@ def _run(
 def serve(settings: Settings) -> None:
     """Serve without a learner, against a Redis of the operator's own."""
     read_config(settings.config)
-    environment = {"POINTSMAN_REDIS_URL": settings.redis_url or ""}
     with closing(listen(settings)) as listener:
-        processes.run(_workers(settings, listener, environment), lambda: None)
+        processes.run(_workers(settings, listener, settings.environment()), lambda: None)
 
 
 def _workers(
@@ -110,7 +109,9 @@ def listen(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise OSError(f"can't serve on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise OSError(
+            f"can't serve on {settings.host}:{settings.port}: {error.strerror}"
+        ) from error
     listener.listen(2048)
     return listener
 

@@ -41,7 +41,9 @@ async def route_batch(request: Request) -> Response:
         return await _answer(service, RouteRequest.model_validate(item))
 
     results = await settle([one(item) for item in bodies.bounded_batch(request, batch.requests)])
-    return bodies.write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
+    return bodies.write(
+        {"results": [problem(r) if isinstance(r, Exception) else r for r in results]}
+    )
 
 
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:

@@ -41,7 +41,9 @@ async def reward_batch(request: Request) -> Response:
         return await _accept(service, RewardRequest.model_validate(item))
 
     results = await settle([one(item) for item in bodies.bounded_batch(request, batch.rewards)])
-    return bodies.write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
+    return bodies.write(
+        {"results": [problem(r) if isinstance(r, Exception) else r for r in results]}
+    )
 
 
 async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:

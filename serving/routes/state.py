@@ -37,9 +37,7 @@ async def policies(request: Request) -> Response:
 
 
 @router.get("/policies/{name}", response_model=PolicyBody, summary="One running policy")
-async def policy(
-    request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-) -> Response:
+async def policy(request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")) -> Response:
     service: Service = request.app.state.service
     return bodies.write(_body(service.policy(name)))
 

@@ -1,0 +1,58 @@
+"""The command `pointsman`. Loads a command's module when it is called, so that --help is fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "up": "Run the whole service: serving, learner, embedded server.",
+    "serve": "Run serving processes only, against a Redis of your own.",
+    "learn": "Run the learner only, against a Redis of your own.",
+    "simulate": "Drive a policy with a folder of full-information outcomes.",
+    "demo": "Show the loop with pictures, on data made here.",
+    "promote": "Make another version the champion.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"pointsman.commands.{name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pointsman")
+def cli() -> None:
+    """Pointsman learns which model arm should answer which query.
+
+    Settings are environment variables POINTSMAN_*; `pointsman up --help` lists them.
+    """
+
+
+def main() -> None:
+    """Run a command: exit code 0 done, 1 error (one line on stderr), 2 usage."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        click.echo(f"pointsman: {error}", err=True)
+        sys.exit(1)

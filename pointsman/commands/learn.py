@@ -1,0 +1,44 @@
+"""`pointsman learn`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+
+import click
+
+from pointsman.commands import settings
+from serving import learner
+from serving.follower import read_config
+
+
+@click.command(epilog=settings.help_text())
+@click.option("--burst", is_flag=True, help="Fold what is in the stream, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
+def command(burst: bool, as_json: bool) -> None:
+    """Fold outcomes into snapshots, for every policy of the configuration."""
+    settings.log_to_stderr()
+    chosen = settings.read()
+    if not chosen.redis_url:
+        raise click.UsageError("learn needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
+    names = list(read_config(chosen.config).policies)
+    intervals = {
+        "publish_interval_s": chosen.publish_interval_s,
+        "checkpoint_interval_s": chosen.checkpoint_interval_s,
+    }
+    if burst:
+        folded = learner.learn_burst(chosen.redis_url, names, **intervals)
+        text = (
+            json.dumps(folded)
+            if as_json
+            else "\n".join(
+                f"{name}: {events} outcome events folded" for name, events in folded.items()
+            )
+        )
+        click.echo(text)
+        return
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    learner.learn(chosen.redis_url, names, stop, **intervals)

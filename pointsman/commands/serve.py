@@ -1,0 +1,23 @@
+"""`pointsman serve`."""
+
+from __future__ import annotations
+
+import click
+
+from pointsman.commands import settings
+from serving import up
+
+
+@click.command(epilog=settings.help_text())
+@click.option("--workers", type=int, help="Serving processes.")
+@click.option("--fd", type=int, hidden=True, help="Serve in this process, on an open socket.")
+def command(workers: int | None, fd: int | None) -> None:
+    """Run serving processes only, against the Redis at POINTSMAN_REDIS_URL."""
+    settings.log_to_stderr()
+    chosen = settings.read(workers=workers)
+    if not chosen.redis_url:
+        raise click.UsageError("serve needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
+    if fd is None:
+        up.serve(chosen)
+    else:
+        up.serve_on(chosen, fd)

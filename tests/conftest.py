@@ -1,0 +1,49 @@
+"""Fixtures that need a real Redis-protocol server: one per session, emptied before each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from serving.embedded import Embedded
+from serving.settings import Settings
+from tests.servers import http_service, settings_for
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    server = Embedded(tmp_path_factory.mktemp("valkey"), fsync="everysec", max_memory_mb=256)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(embedded: Embedded) -> str:
+    """The address of an empty store."""
+    with redis.Redis.from_url(embedded.url) as client:
+        client.flushall()
+    return embedded.url
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """A plain client, to look at what is really stored."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    return settings_for(redis_url, tmp_path)
+
+
+@pytest.fixture
+def http(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of a running service on an empty store."""
+    with http_service(settings) as client:
+        yield client

@@ -1,0 +1,111 @@
+"""Real servers for tests: HTTP on loopback, one learner at hand. No fakes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from serving.app import create_app
+from serving.learner import Learner
+from serving.settings import Settings
+from serving.store import LearnerStore
+from serving.up import listen
+
+CONFIG = """
+[[arms]]
+id = "small"
+provider = "local"
+model = "small-8b"
+context_window_tokens = 8192
+usd_per_mtok_in = 0.1
+usd_per_mtok_out = 0.2
+prices_checked = 2026-01-01
+prices_source = "made up for tests"
+
+[[arms]]
+id = "large"
+provider = "hosted"
+model = "large-400b"
+context_window_tokens = 128000
+usd_per_mtok_in = 3.0
+usd_per_mtok_out = 15.0
+prices_checked = 2026-01-01
+prices_source = "made up for tests"
+capabilities = ["chat", "vision", "tools"]
+
+[[arms]]
+id = "embedder"
+provider = "local"
+model = "embed-4b"
+context_window_tokens = 32000
+usd_per_mtok_in = 0.02
+usd_per_mtok_out = 0.0
+prices_checked = 2026-01-01
+prices_source = "made up for tests"
+capabilities = ["embeddings"]
+
+[policies.default]
+objective = { quality = 0.8, latency = 0.1, cost = 0.1, cost_ref_usd = 0.01 }
+"""
+
+NEW_ARM = """
+[[arms]]
+id = "medium"
+provider = "hosted"
+model = "medium-70b"
+context_window_tokens = 64000
+usd_per_mtok_in = 0.5
+usd_per_mtok_out = 1.0
+prices_checked = 2026-01-01
+prices_source = "made up for tests"
+"""
+
+
+@contextmanager
+def http_service(settings: Settings) -> Iterator[httpx.Client]:
+    """The application on a real socket, in a thread of this process; a client for it."""
+    listener = listen(settings)
+    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive(), "the service starts")
+        port = listener.getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(10.0)
+        listener.close()
+
+
+def settings_for(redis_url: str, folder: Path, config: str = CONFIG, **more: object) -> Settings:
+    path = folder / "pointsman.toml"
+    path.write_text(config)
+    return Settings(host="127.0.0.1", port=0, redis_url=redis_url, config=path, data=folder, **more)
+
+
+def learn_all(redis_url: str, policy: str = "default") -> int:
+    """Fold everything that is in the stream; the number of events."""
+    store = LearnerStore(redis_url, policy)
+    try:
+        learner = Learner(store, policy, publish_interval_s=0.01, checkpoint_interval_s=0.01)
+        return learner.burst()
+    finally:
+        store.close()
+
+
+def until(condition: object, what: str, timeout_s: float = 10.0) -> None:
+    """Wait for a condition; fail with what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
+        time.sleep(0.02)

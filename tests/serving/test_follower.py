@@ -1,0 +1,161 @@
+"""What changes while the service runs: arms, prices, configurations, the store's health."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+
+from serving.embedded import Embedded
+from serving.settings import Settings
+from serving.store import LearnerStore
+from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, settings_for, until
+
+QUERY = {"query": {"text": "hello"}}
+
+
+def arms_of(answer: dict[str, Any]) -> dict[str, float]:
+    """arm -> propensity over the whole action set."""
+    chosen = {answer["arm"]: answer["propensity"]}
+    return chosen | {a["arm"]: a["propensity"] for a in answer["alternatives"]}
+
+
+def rewrite(settings: Settings, text: str) -> None:
+    time.sleep(0.01)  # so that the file's time of change differs
+    settings.config.write_text(text)
+
+
+def in_force(http: httpx.Client, arm: str) -> bool:
+    return arm in arms_of(http.post("/route", json=QUERY).json())
+
+
+def test_a_new_arm_joins_without_a_restart_under_a_cap(
+    http: httpx.Client, settings: Settings, redis_url: str
+):
+    """It starts from the shared prior and gets some traffic, at most its cap, until it is known."""
+    for i in range(300):
+        made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
+        quality = 0.5 + 0.01 * (i % 3)
+        http.post("/reward", json={"decision_id": made["decision_id"], "quality": quality})
+    learn_all(redis_url)
+    until(lambda: http.get("/policies/default").json()["events"] > 0, "what was learned serves")
+    rewrite(settings, CONFIG + NEW_ARM)
+    until(lambda: in_force(http, "medium"), "the new arm is eligible")
+    share = arms_of(http.post("/route", json=QUERY).json())["medium"]
+    assert 0 < share <= 0.1 + 0.01  # the cap of new_arm_share, and the floor
+
+
+def test_a_disabled_arm_stops_at_once(http: httpx.Client, settings: Settings):
+    """No exploration reaches it any more."""
+    rewrite(settings, CONFIG.replace('model = "small-8b"', 'model = "small-8b"\nenabled = false'))
+    until(lambda: not in_force(http, "small"), "the arm is gone")
+
+
+def test_a_removed_arm_stops_and_its_decisions_stay_readable(
+    http: httpx.Client, settings: Settings
+):
+    """A repeated id still gets its stored answer, from the catalog of then."""
+    body = {**QUERY, "decision_id": "old"}
+    before = http.post("/route", json=body).json()
+    small = CONFIG[: CONFIG.index('[[arms]]\nid = "large"')]
+    rewrite(settings, small + CONFIG[CONFIG.index('[[arms]]\nid = "embedder"') :])
+    until(lambda: not in_force(http, "large"), "the arm is gone")
+    assert http.post("/route", json=body).json() == before
+
+
+def test_a_broken_file_leaves_the_old_configuration(http: httpx.Client, settings: Settings):
+    """A typo in an editor must not stop traffic."""
+    rewrite(settings, CONFIG + "nonsense = [")
+    time.sleep(1.5)
+    assert http.post("/route", json=QUERY).status_code == 200
+    rewrite(settings, CONFIG + NEW_ARM)
+    until(lambda: in_force(http, "medium"), "the mended file is read")
+
+
+def test_a_change_of_arms_is_audited(http: httpx.Client, settings: Settings, raw: redis.Redis):
+    """The catalog has a revision of its own, logged with each decision."""
+    rewrite(settings, CONFIG + NEW_ARM)
+    until(lambda: in_force(http, "medium"), "the new arm is eligible")
+    kinds = [fields[b"kind"] for _, fields in raw.xrange("pm:{default}:audit")]
+    assert kinds == [b"initial", b"catalog", b"catalog"]
+
+
+def test_a_changed_policy_registers_a_version_that_does_not_serve(
+    http: httpx.Client, settings: Settings, redis_url: str, raw: redis.Redis
+):
+    """Promise 3: it takes an operator's recorded override to make it champion."""
+    rewrite(settings, CONFIG.replace("quality = 0.8", "quality = 0.5"))
+    until(lambda: raw.hlen("pm:{default}:versions") == 2, "the version is registered")
+    assert http.post("/route", json=QUERY).json()["version"] == "1"
+    with closing(LearnerStore(redis_url, "default")) as store:
+        assert store.promote("3", "me", "no such version", 0) is None
+        assert store.promote("2", "me", "tests say so", 0) == "1"
+    until(lambda: http.post("/route", json=QUERY).json()["version"] == "2", "2 serves", 2.0)
+    last = raw.xrevrange("pm:{default}:audit", count=1)[0][1]
+    assert (last[b"kind"], last[b"who"], last[b"why"]) == (b"override", b"me", b"tests say so")
+
+
+def test_a_price_change_acts_at_once_and_makes_no_version(
+    http: httpx.Client, settings: Settings, raw: redis.Redis
+):
+    """Prices belong to the catalog."""
+    rewrite(settings, CONFIG.replace("usd_per_mtok_in = 3.0", "usd_per_mtok_in = 9.0"))
+    until(lambda: raw.xlen("pm:{default}:audit") == 3, "the price is in force")
+    assert raw.hlen("pm:{default}:versions") == 1
+
+
+def test_without_its_store_the_service_refuses_and_recovers(tmp_path: Path):
+    """Promise 1: nothing is acknowledged that isn't stored."""
+    server = Embedded(tmp_path / "valkey", fsync="everysec", max_memory_mb=64)
+    server.start()
+    try:
+        with http_service(settings_for(server.url, tmp_path)) as http:
+            assert http.post("/route", json=QUERY).status_code == 200
+            server.stop()
+            answer = http.post("/route", json=QUERY)
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "/problems/store-unavailable"
+            assert http.get("/readyz").status_code == 503
+            assert http.get("/healthz").status_code == 200
+            server.start()
+            assert http.post("/route", json=QUERY).status_code == 200
+    finally:
+        server.stop()
+
+
+def test_degraded_serving_says_that_it_logs_nothing(tmp_path: Path):
+    """Promise 6: an unlogged decision never claims to be logged."""
+    server = Embedded(tmp_path / "valkey", fsync="everysec", max_memory_mb=64)
+    server.start()
+    try:
+        settings = settings_for(server.url, tmp_path, degraded="serve")
+        with http_service(settings) as http:
+            assert http.post("/route", json=QUERY).json()["logged"] is True
+            server.stop()
+            answer = http.post("/route", json=QUERY)
+            assert (answer.status_code, answer.json()["logged"]) == (200, False)
+    finally:
+        server.stop()
+
+
+def test_a_full_store_answers_503(tmp_path: Path):
+    """At its memory cap the store takes no writes, and the service says so."""
+    server = Embedded(tmp_path / "valkey", fsync="everysec", max_memory_mb=64)
+    server.start()
+    try:
+        with (
+            http_service(settings_for(server.url, tmp_path)) as http,
+            redis.Redis.from_url(server.url) as raw,
+        ):
+            raw.config_set("maxmemory", "1mb")
+            answer = http.post("/route", json=QUERY)
+            assert answer.status_code == 503
+            assert "memory" in answer.json()["detail"]
+            raw.config_set("maxmemory", "64mb")
+            assert http.post("/route", json=QUERY).status_code == 200
+    finally:
+        server.stop()

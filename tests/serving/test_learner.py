@@ -1,0 +1,178 @@
+"""Exactly-once learning: positions, leases, late and partial events, on a real stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import redis
+
+from features.encoder import Encoder
+from policy.config import PolicyConfig
+from policy.linear import LinearModel
+from policy.snapshot import unpack
+from serving.learner import Fold, Learner
+from serving.store import LearnerStore, StaleLease
+from tests.servers import learn_all, until
+
+CHECKPOINT = "pm:{default}:checkpoint:1"
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[LearnerStore]:
+    opened = LearnerStore(redis_url, "default")
+    yield opened
+    opened.close()
+
+
+def learner(store: LearnerStore) -> Learner:
+    return Learner(store, "default", publish_interval_s=0.01, checkpoint_interval_s=0.05)
+
+
+def drive(http: httpx.Client, rounds: int, **parts: Any) -> list[str]:
+    """Route and report `rounds` times; the decision ids."""
+    ids = []
+    for i in range(rounds):
+        made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
+        outcome = {"quality": (i % 5) / 4, "latency_ms": 100 + i, "cost_usd": 0.001, **parts}
+        http.post("/reward", json={"decision_id": made["decision_id"], **outcome})
+        ids.append(made["decision_id"])
+    return ids
+
+
+def fold_again(store: LearnerStore) -> bytes:
+    """The state of an undisturbed fold over the whole stream."""
+    config, encoder = store.version("1")
+    fold = Fold.resume(
+        "1", PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder), None
+    )
+    assert fold is not None
+    while entries := store.outcomes(fold.position, 1000, None):
+        fold.fold(entries)
+    return fold.checkpoint()
+
+
+def test_every_event_is_folded_once(http: httpx.Client, redis_url: str, store: LearnerStore):
+    """Draining in three bursts leaves the state of one undisturbed fold."""
+    for _ in range(3):
+        drive(http, 7)
+        assert learn_all(redis_url) == 7
+    assert learn_all(redis_url) == 0
+    header, _ = unpack(store.checkpoint("1") or b"")
+    assert header.events == 21
+    assert_same_state(store.checkpoint("1"), fold_again(store))
+
+
+def assert_same_state(one: bytes | None, other: bytes | None) -> None:
+    """Equal positions, and sums equal to 1e-9."""
+    assert one is not None
+    assert other is not None
+    (head_one, body_one), (head_other, body_other) = unpack(one), unpack(other)
+    assert head_one == head_other
+    sums_one, sums_other = (LinearModel.from_bytes(b).sums() for b in (body_one, body_other))
+    assert sums_one.keys() == sums_other.keys()
+    for name, value in sums_one.items():
+        np.testing.assert_allclose(value, sums_other[name], rtol=1e-9, atol=1e-9)
+
+
+def test_a_killed_learner_repeats_nothing(http: httpx.Client, store: LearnerStore, redis_url: str):
+    """What was folded after the last checkpoint is folded again, from that checkpoint."""
+    drive(http, 5)
+    assert learn_all(redis_url) == 5
+    drive(http, 5)
+    crashed = learner(store)
+    crashed._token = store.acquire()
+    crashed._follow_champion()
+    assert crashed._read(block_ms=None) == 5  # and dies here: nothing was saved
+    store.release(crashed._token)
+    assert learn_all(redis_url) == 5
+    assert_same_state(store.checkpoint("1"), fold_again(store))
+
+
+def test_a_second_learner_is_refused(http: httpx.Client, store: LearnerStore, redis_url: str):
+    """Two learners never both write: the lease is held by one."""
+    drive(http, 1)
+    token = store.acquire()
+    with pytest.raises(StaleLease, match="holds the lease"):
+        learn_all(redis_url)
+    store.release(token)
+    assert learn_all(redis_url) == 1
+
+
+def test_a_learner_that_was_overtaken_writes_nothing(
+    http: httpx.Client, store: LearnerStore, raw: redis.Redis
+):
+    """A stale fencing token is refused, even when the lease has meanwhile run out."""
+    stale = store.acquire()
+    raw.delete("pm:{default}:lease")  # it has run out
+    fresh = store.acquire()
+    assert fresh > stale
+    with pytest.raises(StaleLease):
+        store.commit(stale, "1", b"old", b"old")
+    assert raw.get(CHECKPOINT) is None
+
+
+def test_serving_takes_the_new_snapshot_without_a_restart(http: httpx.Client, redis_url: str):
+    """Learn, and the next decisions name a later snapshot and expect better."""
+    before = http.post("/route", json={"query": {"text": "hello"}}).json()
+    drive(http, 40, quality=1.0)
+    learn_all(redis_url)
+    until(lambda: http.get("/policies/default").json()["snapshot"] > 0, "a snapshot is swapped in")
+    after = http.post("/route", json={"query": {"text": "hello"}}).json()
+    assert after["snapshot"] > before["snapshot"]
+    assert after["predicted"]["quality"] > 0.8
+
+
+def test_a_running_learner_publishes_within_a_second(
+    http: httpx.Client, store: LearnerStore, redis_url: str
+):
+    """The loop needs nobody's help: reward in, snapshot out."""
+    stop = threading.Event()
+    thread = threading.Thread(target=learner(store).run, args=(stop,))
+    thread.start()
+    try:
+        drive(http, 3)
+        until(lambda: http.get("/policies/default").json()["events"] == 3, "three are learned", 2.0)
+    finally:
+        stop.set()
+        thread.join(5.0)
+    assert_same_state(store.checkpoint("1"), fold_again(store))
+
+
+def test_a_withdrawn_decision_teaches_nothing(http: httpx.Client, redis_url: str, raw: redis.Redis):
+    """Its event is in the log, and the learner passes over it."""
+    made = http.post("/route", json={"query": {"text": "x"}}).json()
+    http.post("/reward", json={"decision_id": made["decision_id"], "executed": False})
+    learn_all(redis_url)
+    header, _ = unpack(raw.get(CHECKPOINT))
+    assert header.events == 0
+    assert header.position != "0-0"
+
+
+def test_a_corrupt_checkpoint_stops_the_learner_loudly(
+    http: httpx.Client, redis_url: str, raw: redis.Redis
+):
+    """Learning on from a broken state would be silent damage."""
+    drive(http, 2)
+    learn_all(redis_url)
+    blob = bytearray(raw.get(CHECKPOINT))
+    blob[-1] ^= 1
+    raw.set(CHECKPOINT, bytes(blob))
+    with pytest.raises(ValueError, match="checksum"):
+        learn_all(redis_url)
+
+
+def test_a_corrupt_snapshot_leaves_the_running_one(
+    http: httpx.Client, redis_url: str, raw: redis.Redis
+):
+    """Serving goes on with what it has."""
+    drive(http, 2)
+    learn_all(redis_url)
+    until(lambda: http.get("/policies/default").json()["snapshot"] == 1, "snapshot 1 serves")
+    raw.hset("pm:{default}:snapshot:1", mapping={"blob": b"garbage", "number": 2})
+    raw.publish("pm:{default}:published", "1")
+    assert http.post("/route", json={"query": {"text": "x"}}).json()["snapshot"] == 1

