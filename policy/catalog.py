@@ -1,0 +1,191 @@
+"""Arms, what they can do and what they cost. Pure data: reading TOML is config.py's work."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
+
+from features.signals import TASK_TYPES
+
+Vector = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
+Array = TypeVar("Array", bound=NDArray[Any])
+
+ArmId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Capability = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values as they are; ValueError when one is there twice."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"must not repeat itself, got {value!r} twice")
+        seen.add(value)
+    return values
+
+
+class Arm(BaseModel):
+    """One model choice. Prices are USD per million tokens, as on `prices_checked`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: ArmId
+    provider: Name
+    model: Name
+    context_window_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)]
+    usd_per_mtok_in: Price
+    usd_per_mtok_out: Price
+    prices_checked: Annotated[datetime.date, Field(strict=True)]
+    prices_source: Source
+    capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
+    priors: Mapping[str, Share] = {}
+    """Expected quality per task type, where somebody knows it."""
+    tokens_per_second: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    endpoints: Annotated[tuple[Source, ...], Field(max_length=256)] = ()
+    """Names or URLs of the instances that serve this arm."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+
+    @field_validator("capabilities", "endpoints")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(values)
+
+    @field_validator("priors")
+    @classmethod
+    def _of_task_types(cls, priors: Mapping[str, float]) -> Mapping[str, float]:
+        for task_type in priors:
+            if task_type not in TASK_TYPES:
+                known = ", ".join(TASK_TYPES)
+                raise ValueError(f"unknown task type {task_type!r}, known are {known}")
+        return priors
+
+
+_ARMS = TypeAdapter(tuple[Arm, ...])
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The arms a policy may choose from, in a fixed order; position i is arm i of every vector."""
+
+    arms: tuple[Arm, ...]
+
+    def __post_init__(self) -> None:
+        if not self.arms:
+            raise ValueError("a catalog needs at least one arm")
+        first: dict[str, int] = {}
+        for i, arm in enumerate(self.arms):
+            if first.setdefault(arm.id, i) != i:
+                raise ValueError(f"arm id {arm.id!r} is given twice, at {first[arm.id]} and {i}")
+
+    def __len__(self) -> int:
+        return len(self.arms)
+
+    def __contains__(self, arm_id: object) -> bool:
+        return arm_id in self._positions
+
+    def __hash__(self) -> int:
+        return hash(self.revision)
+
+    def index(self, arm_id: str) -> int:
+        """Position of an arm; KeyError when there is none of this id."""
+        return self._positions[arm_id]
+
+    def arm(self, arm_id: str) -> Arm:
+        return self.arms[self._positions[arm_id]]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(arm.id for arm in self.arms)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {arm_id: i for i, arm_id in enumerate(self.ids)}
+
+    @cached_property
+    def revision(self) -> str:
+        """12 hex digits over everything the arms say: any change of content changes it."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=6).hexdigest()
+
+    @cached_property
+    def usd_per_mtok_in(self) -> Vector:
+        return _readonly(np.array([arm.usd_per_mtok_in for arm in self.arms]))
+
+    @cached_property
+    def usd_per_mtok_out(self) -> Vector:
+        return _readonly(np.array([arm.usd_per_mtok_out for arm in self.arms]))
+
+    @cached_property
+    def context_window_tokens(self) -> NDArray[np.int64]:
+        return _readonly(np.array([arm.context_window_tokens for arm in self.arms], dtype=np.int64))
+
+    @cached_property
+    def enabled(self) -> Mask:
+        return _readonly(np.array([arm.enabled for arm in self.arms]))
+
+    def having(self, capability: str) -> Mask:
+        """Which arms have a capability."""
+        return self._having.get(capability, self._none)
+
+    @cached_property
+    def _having(self) -> dict[str, Mask]:
+        names = {name for arm in self.arms for name in arm.capabilities}
+        return {
+            name: _readonly(np.array([name in arm.capabilities for arm in self.arms]))
+            for name in names
+        }
+
+    @cached_property
+    def _none(self) -> Mask:
+        return _readonly(np.zeros(len(self.arms), dtype=bool))
+
+    def among(self, arm_ids: Iterable[str]) -> Mask:
+        """Which arms are among these ids; ids of no arm are passed over."""
+        mask = np.zeros(len(self.arms), dtype=bool)
+        positions = self._positions
+        mask[[positions[arm_id] for arm_id in arm_ids if arm_id in positions]] = True
+        return mask
+
+    def list_cost_usd(self, prompt_tokens: float, output_tokens: float, index: Index) -> Vector:
+        """What a call with these token counts costs at the arms at positions `index`, (k,)."""
+        usd = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        cost: Vector = usd[index] / 1e6
+        return cost
+
+    def cost_usd(self, arm_id: str, input_tokens: float, output_tokens: float) -> float:
+        """What a call cost at one arm's prices.
+
+        >>> import datetime
+        >>> arm = Arm(id="a", provider="p", model="m", context_window_tokens=8192,
+        ...     usd_per_mtok_in=0.5, usd_per_mtok_out=1.5, prices_source="p.example",
+        ...     prices_checked=datetime.date(2026, 1, 1))
+        >>> Catalog((arm,)).cost_usd("a", input_tokens=1000, output_tokens=200)
+        0.0008
+        """
+        arm = self.arm(arm_id)
+        return (input_tokens * arm.usd_per_mtok_in + output_tokens * arm.usd_per_mtok_out) / 1e6
+
+    def to_json(self) -> str:
+        return _ARMS.dump_json(self.arms).decode()
+
+    @classmethod
+    def from_json(cls, data: str | bytes) -> Catalog:
+        return cls(_ARMS.validate_json(data))
+
+
+def _readonly(array: Array) -> Array:
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,437 @@
+"""TOML text -> validated arms and policies, and back. Opens no file; each fault is one line."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from policy.catalog import Arm, ArmId, Catalog, distinct
+from policy.objective import PRESETS, Scales, Weights
+
+Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Seconds = Annotated[int, Field(strict=True, gt=0, le=10**9)]
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration: one line per fault, naming file, line, key and value."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class ObjectiveConfig(BaseModel):
+    """Weights (balanced when none is given, else 0 where absent) and the references they need."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quality: Weight = 0.0
+    latency: Weight = 0.0
+    cost: Weight = 0.0
+    scale: Literal["linear", "log"] = "linear"
+    latency_ref_ms: Positive = 10_000.0
+    """The latency that scores 0; longer ones do too."""
+    cost_ref_usd: Positive = 0.01
+    """The cost of a call that scores 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _balanced_by_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.keys() & {"quality", "latency", "cost"}:
+            quality, latency, cost = PRESETS["balanced"].as_tuple()
+            return {**data, "quality": quality, "latency": latency, "cost": cost}
+        return data
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> ObjectiveConfig:
+        if not self.quality + self.latency + self.cost > 0:
+            raise ValueError("needs a weight > 0: quality, latency and cost are all 0")
+        return self
+
+    @property
+    def weights(self) -> Weights:
+        return Weights.of(self.quality, self.latency, self.cost)
+
+    @property
+    def scales(self) -> Scales:
+        return Scales(self.latency_ref_ms, self.cost_ref_usd, self.scale)
+
+
+PARAMETER_OF: Mapping[str, str] = {
+    "thompson": "scale",
+    "epsilon_greedy": "epsilon",
+    "softmax": "temperature",
+    "square_cb": "gamma",
+}
+"""The one key that each exploration rule reads, but for greedy, which reads none."""
+LEARNING = ("exploration", "forgetting", "new_arm_share", "new_arm_events")
+
+
+class PolicyConfig(BaseModel):
+    """One running policy: how it predicts, how it explores, what it values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Literal["linear", "fixed", "uniform"] = "linear"
+    arm: ArmId | None = None
+    """The one arm of a fixed policy."""
+    arms: Annotated[tuple[ArmId, ...], Field(min_length=1)] | None = None
+    """The arms it may choose from; all when absent."""
+
+    exploration: Literal["thompson", "greedy", "epsilon_greedy", "softmax", "square_cb"] = (
+        "thompson"
+    )
+    scale: Positive = 0.35
+    """Of the posterior, for thompson."""
+    epsilon: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
+    temperature: Positive = 0.1
+    """In units of reward, for softmax."""
+    gamma: Positive = 100.0
+    """For square_cb: the higher, the greedier."""
+    floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
+    """Share of uniform in every pmf."""
+    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9998
+    """What is left of an event's weight after the next one."""
+    new_arm_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
+    """Cap on a new arm's probability until `new_arm_events` outcomes of it were seen."""
+    new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    reward_window_s: Seconds = 3600
+    """After this a row is closed for evaluation with what has arrived."""
+    retention_s: Seconds = 604_800
+    """Until this a late component is still accepted, and learned."""
+    store_text: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("arms")
+    @classmethod
+    def _distinct(cls, arms: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return arms if arms is None else distinct(arms)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PolicyConfig:
+        if self.model == "fixed" and self.arm is None:
+            raise ValueError("model 'fixed' needs arm = \"...\", the arm it always chooses")
+        if self.model != "fixed" and self.arm is not None:
+            raise ValueError(f"arm is for model 'fixed', not {self.model!r} (arms is a choice)")
+        if self.arm is not None and self.arms is not None and self.arm not in self.arms:
+            raise ValueError(f"arm {self.arm!r} is not among its arms")
+        for name in (*LEARNING, *PARAMETER_OF.values()):
+            if self.model != "linear" and self._changed(name):
+                raise ValueError(f"{name} does nothing with model {self.model!r}: it never learns")
+        for rule, name in PARAMETER_OF.items():
+            if rule != self.exploration and self._changed(name):
+                raise ValueError(
+                    f"{name} is for {rule!r}, it does nothing for {self.exploration!r}"
+                )
+        if self.retention_s < self.reward_window_s:
+            raise ValueError(
+                f"retention_s must be >= reward_window_s ({self.reward_window_s}), "
+                f"got {self.retention_s}"
+            )
+        return self
+
+    def _changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    @property
+    def weights(self) -> Weights:
+        return self.objective.weights
+
+    @property
+    def scales(self) -> Scales:
+        return self.objective.scales
+
+    @property
+    def reward_window_ms(self) -> int:
+        return self.reward_window_s * 1000
+
+    @property
+    def retention_ms(self) -> int:
+        return self.retention_s * 1000
+
+    def fingerprint(self, encoder: str) -> str:
+        """12 hex digits over what makes a version; `encoder` is the encoder's fingerprint.
+
+        Prices, arms, the cap on new arms and the time windows are no part of it: they act at once.
+        """
+        parameter = PARAMETER_OF.get(self.exploration, "")
+        content = {
+            "encoder": encoder,
+            "model": self.model,
+            "arm": self.arm,
+            "exploration": [self.exploration, getattr(self, parameter, None)],
+            "floor": self.floor,
+            "forgetting": self.forgetting,
+            "scales": [self.scales.scale, self.scales.latency_ref_ms, self.scales.cost_ref_usd],
+            "weights": self.weights.as_tuple(),
+        }
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True)
+class Config:
+    """The arms there are, and the policies that choose among them, by name."""
+
+    arms: Catalog
+    policies: Mapping[str, PolicyConfig]
+
+
+def parse(text: str, source: str) -> Config:
+    """Read a configuration; ConfigError names every fault. `source` is what to call the text."""
+    try:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = re.search(r"(.*) \(at line (\d+), column (\d+)\)", str(error))
+        what, line = (found[1], int(found[2])) if found else (str(error), text.count("\n") + 1)
+        raise ConfigError([f"{source}:{line}: not valid TOML: {what}"]) from None
+
+    faults = _Faults(source, _lines(text), data)
+    for key in data.keys() - {"arms", "policies"}:
+        faults.add((key,), "unknown key" + _did_you_mean(key, ("arms", "policies")))
+    arms = _arms(data.get("arms"), faults)
+    policies = _policies(data.get("policies"), faults)
+    _cross_check(arms, policies, data, faults)
+    if faults.found:
+        raise ConfigError([line for _, line in sorted(faults.found)])
+    return Config(Catalog(tuple(arms.values())), policies)
+
+
+def to_toml(config: Config) -> str:
+    """A text that `parse` reads back as the same configuration; defaults are left out."""
+    blocks = [
+        "[[arms]]\n" + _pairs(arm.model_dump(exclude_defaults=True)) for arm in config.arms.arms
+    ]
+    for name, policy in config.policies.items():
+        settings = policy.model_dump(exclude_defaults=True)
+        settings["objective"] = policy.objective.model_dump()
+        blocks.append(f"[policies.{name}]\n" + _pairs(settings))
+    return "\n".join(blocks)
+
+
+Path = tuple[str | int, ...]
+
+
+class _Faults:
+    """Collects faults and says of each where it stands."""
+
+    def __init__(self, source: str, lines: Mapping[Path, int], data: Mapping[str, Any]) -> None:
+        self.source = source
+        self.lines = lines
+        self.data = data
+        self.found: list[tuple[int, str]] = []
+
+    def add(self, path: Path, what: str) -> None:
+        known = (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines)
+        line = next(known, 1)
+        self.found.append((line, f"{self.source}:{line}: {self._where(path)}: {what}"))
+
+    def add_all(self, path: Path, model: type[BaseModel], error: ValidationError) -> None:
+        found = [
+            (tuple(step for step in details["loc"] if step != "[key]"), details)
+            for details in error.errors()
+        ]
+        misspelt = {
+            (*inner[:-1], _closest(str(inner[-1]), _known_keys(model, inner)))
+            for inner, details in found
+            if details["type"] == "extra_forbidden"
+        }
+        for inner, details in found:
+            if not (details["type"] == "missing" and inner in misspelt):
+                self.add(path + inner, _what(details, _known_keys(model, inner)))
+
+    def _where(self, path: Path) -> str:
+        where = ""
+        for depth, step in enumerate(path):
+            if isinstance(step, str):
+                where += f".{step if _BARE.fullmatch(step) else json.dumps(step)}"
+            else:
+                where += f"[{step + 1}]" + (self._arm_id(step) if path[:depth] == ("arms",) else "")
+        return where.removeprefix(".")
+
+    def _arm_id(self, position: int) -> str:
+        arm = self.data["arms"][position]
+        arm_id = arm.get("id") if isinstance(arm, dict) else None
+        is_id = isinstance(arm_id, str) and re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", arm_id)
+        return f" ({arm_id})" if is_id else ""
+
+
+def _arms(tables: Any, faults: _Faults) -> dict[str, Arm]:
+    if tables is None or tables == []:
+        faults.add(("arms",), "there must be at least one [[arms]] table")
+        return {}
+    if not isinstance(tables, list):
+        faults.add(("arms",), "must be an array of tables: write [[arms]] above each arm")
+        return {}
+    arms: dict[str, Arm] = {}
+    position: dict[str, int] = {}
+    for i, table in enumerate(tables):
+        try:
+            arm = Arm.model_validate(table)
+        except ValidationError as error:
+            faults.add_all(("arms", i), Arm, error)
+            continue
+        if arm.id in arms:
+            faults.add(
+                ("arms", i, "id"), f"must be unique, arms[{position[arm.id] + 1}] has it too"
+            )
+        arms[arm.id] = arm
+        position[arm.id] = i
+    return arms
+
+
+def _policies(tables: Any, faults: _Faults) -> dict[str, PolicyConfig]:
+    if not isinstance(tables, dict) or not tables:
+        faults.add(("policies",), "there must be at least one [policies.NAME] table")
+        return {}
+    policies: dict[str, PolicyConfig] = {}
+    for name, table in tables.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            faults.add(
+                ("policies", name), "a policy's name is 1 to 64 letters, digits, _ and - only"
+            )
+            continue
+        try:
+            policies[name] = PolicyConfig.model_validate(table)
+        except ValidationError as error:
+            faults.add_all(("policies", name), PolicyConfig, error)
+    return policies
+
+
+def _cross_check(
+    arms: Mapping[str, Arm],
+    policies: Mapping[str, PolicyConfig],
+    data: Mapping[str, Any],
+    faults: _Faults,
+) -> None:
+    """The arms that policies name must exist; one that is itself faulty counts as there."""
+    tables = data["arms"] if isinstance(data.get("arms"), list) else []
+    given = {str(t.get("id")) for t in tables if isinstance(t, dict)} | arms.keys()
+    for name, policy in policies.items():
+        for key, named in (("arm", (policy.arm,)), ("arms", policy.arms or ())):
+            for arm in named:
+                if arm is not None and arm not in given:
+                    suggestion = _did_you_mean(arm, given, otherwise="")
+                    faults.add(("policies", name, key), f"there is no arm {arm!r}{suggestion}")
+
+
+def _what(error: ErrorDetails, known: Iterable[str]) -> str:
+    """One pydantic error in our words, with the value it is about."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "unknown key" + _did_you_mean(str(error["loc"][-1]), known)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in _LIMITS:
+        sign, name = _LIMITS[kind]
+        expected = f"must be {sign} {context[name]:.15g}"
+    elif kind == "literal_error":
+        expected = f"must be one of {context['expected'].replace(' or ', ', ')}"
+    elif kind == "string_pattern_mismatch":
+        expected = f"must match {context['pattern']}"
+    else:
+        expected = _EXPECTED.get(kind, error["msg"])
+    shown = json.dumps(error["input"], default=str, ensure_ascii=False)
+    return f"{expected}, got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+
+
+_LIMITS = {
+    "greater_than_equal": (">=", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("<=", "le"),
+    "less_than": ("<", "lt"),
+}
+_EXPECTED = {
+    "float_type": "must be a number",
+    "finite_number": "must be finite",
+    "int_type": "must be a whole number",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "mapping_type": "must be a table",
+    "model_type": "must be a table",
+    "date_type": "must be a date such as 2026-01-31, without quotes",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+}
+
+
+def _known_keys(model: type[BaseModel], inner: Path) -> Iterable[str]:
+    nested = model is PolicyConfig and len(inner) > 1
+    return (ObjectiveConfig if nested else model).model_fields
+
+
+def _closest(key: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
+
+
+def _did_you_mean(key: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    if close := _closest(key, known):
+        return f", did you mean {close!r}?"
+    return f", known are {', '.join(known)}" if otherwise is None else otherwise
+
+
+_BARE = re.compile(r"[\w-]+", re.ASCII)
+_HEADER = re.compile(r"\s*\[(\[?)([^\[\]]+)\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""")
+_STEP = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+
+
+def _lines(text: str) -> dict[Path, int]:
+    """On which line each table and key stands, by a scan: enough to point at, no second parser."""
+    lines: dict[Path, int] = {}
+    table: Path = ()
+    arm = -1
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := _HEADER.match(line):
+            steps = _steps(header[2])
+            if steps[:1] == ("arms",):
+                arm += bool(header[1]) and len(steps) == 1
+                table = ("arms", arm, *steps[1:])
+            else:
+                table = steps
+            for n in range(1, len(table) + 1):
+                lines.setdefault(table[:n], number)
+        elif key := _KEY.match(line):
+            steps = _steps(key[1])
+            for n in range(1, len(steps) + 1):
+                lines.setdefault((*table, *steps[:n]), number)
+    return lines
+
+
+def _steps(dotted: str) -> tuple[str, ...]:
+    return tuple(step.strip("\"'") for step in _STEP.findall(dotted))
+
+
+def _pairs(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        # TOML's basic strings are JSON's, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{key} = {_value(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    return repr(value)

@@ -1,0 +1,152 @@
+"""The catalog: what an arm may say, positions, prices and the revision."""
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from policy.catalog import Arm, Catalog
+
+
+def arm(arm_id: str = "a", **changes: Any) -> Arm:
+    fields: dict[str, Any] = {
+        "id": arm_id,
+        "provider": "local",
+        "model": "m",
+        "context_window_tokens": 8192,
+        "usd_per_mtok_in": 0.5,
+        "usd_per_mtok_out": 1.5,
+        "prices_checked": datetime.date(2026, 1, 31),
+        "prices_source": "p.example/pricing",
+    }
+    return Arm(**{**fields, **changes})
+
+
+CATALOG = Catalog(
+    (
+        arm("a", usd_per_mtok_in=1.0, usd_per_mtok_out=2.0),
+        arm("b", usd_per_mtok_in=0.0, usd_per_mtok_out=10.0, capabilities=("chat", "vision")),
+        arm("c", usd_per_mtok_in=3.0, usd_per_mtok_out=0.0, enabled=False),
+    )
+)
+
+
+def test_cost_by_hand():
+    """1,000 tokens in at 1 USD and 500 out at 2 USD per million cost 0.002 USD."""
+    assert CATALOG.cost_usd("a", 1000, 500) == pytest.approx(0.002)
+
+
+def test_list_costs_by_hand():
+    """1,000 tokens in and 500 out cost 0.002, 0.005 and 0.003 USD; `index` picks and orders."""
+    assert CATALOG.list_cost_usd(1000, 500, np.array([0, 1, 2])) == pytest.approx(
+        [0.002, 0.005, 0.003]
+    )
+    assert CATALOG.list_cost_usd(1000, 500, np.array([2, 0])) == pytest.approx([0.003, 0.002])
+
+
+def test_both_costs_agree():
+    """The list cost of an arm is the cost of a call with exactly those tokens, to the last bit."""
+    costs = CATALOG.list_cost_usd(1234, 567, np.arange(3))
+    assert [CATALOG.cost_usd(arm_id, 1234, 567) for arm_id in CATALOG.ids] == list(costs)
+
+
+def test_positions_follow_the_order_given():
+    """Arm i stands at position i of the ids and of every vector."""
+    assert CATALOG.ids == ("a", "b", "c")
+    assert [CATALOG.index(arm_id) for arm_id in CATALOG.ids] == [0, 1, 2]
+    assert list(CATALOG.enabled) == [True, True, False]
+    assert list(CATALOG.having("vision")) == [False, True, False]
+    assert list(CATALOG.among(["c", "a", "unheard-of"])) == [True, False, True]
+
+
+def test_unknown_arm_is_a_key_error():
+    """Asking for an arm that isn't there fails; asking whether it is there doesn't."""
+    assert "d" not in CATALOG
+    with pytest.raises(KeyError, match="d"):
+        CATALOG.cost_usd("d", 1, 1)
+
+
+def test_nobody_can_change_a_catalog():
+    """Arms are frozen and the price vectors are read-only."""
+    with pytest.raises(ValidationError, match="frozen"):
+        CATALOG.arms[0].enabled = False  # type: ignore[misc]
+    with pytest.raises(ValueError, match="read-only"):
+        CATALOG.usd_per_mtok_in[0] = 0.0
+
+
+def test_json_round_trip_keeps_everything():
+    """What Redis keeps under a revision reads back as the same catalog with the same revision."""
+    rich = Catalog(
+        (
+            arm(
+                "x/y:1",
+                priors={"code": 0.1, "math": 1.0},
+                tokens_per_second=0.1 + 0.2,
+                endpoints=("http://127.0.0.1:1/v1", "second"),
+                usd_per_mtok_in=1,
+            ),
+        )
+    )
+    back = Catalog.from_json(rich.to_json())
+    assert back == rich
+    assert back.revision == rich.revision
+
+
+def test_revision_is_of_the_content():
+    """Equal catalogs have equal revisions; a price, an arm's state or the order changes it."""
+    a, b = arm("a"), arm("b")
+    revisions = [
+        Catalog((a, b)).revision,
+        Catalog((b, a)).revision,
+        Catalog((a,)).revision,
+        Catalog((arm("a", usd_per_mtok_in=0.51), b)).revision,
+        Catalog((arm("a", enabled=False), b)).revision,
+        Catalog((arm("a", prices_checked=datetime.date(2026, 2, 1)), b)).revision,
+    ]
+    assert len(set(revisions)) == len(revisions)
+    assert Catalog((arm("a"), arm("b"))).revision == revisions[0]
+    assert all(len(revision) == 12 for revision in revisions)
+
+
+def test_ids_are_unique_and_there_is_an_arm():
+    """Two arms of one id, or none at all, make no catalog."""
+    with pytest.raises(ValueError, match="arm id 'a' is given twice, at 0 and 2"):
+        Catalog((arm("a"), arm("b"), arm("a")))
+    with pytest.raises(ValueError, match="at least one arm"):
+        Catalog(())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "has space"},
+        {"id": ""},
+        {"id": "x" * 129},
+        {"id": "line\n"},
+        {"provider": ""},
+        {"context_window_tokens": 0},
+        {"context_window_tokens": 8192.5},
+        {"context_window_tokens": "8192"},
+        {"usd_per_mtok_in": -0.01},
+        {"usd_per_mtok_in": float("nan")},
+        {"usd_per_mtok_out": float("inf")},
+        {"usd_per_mtok_out": True},
+        {"prices_checked": "2026-01-31"},
+        {"prices_source": ""},
+        {"capabilities": ()},
+        {"capabilities": ("chat", "chat")},
+        {"priors": {"code": 1.01}},
+        {"priors": {"coding": 0.5}},
+        {"tokens_per_second": 0},
+        {"endpoints": ("one", "one")},
+        {"enabled": 1},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_an_arm_with_a_fault_is_refused(changes: dict[str, Any]):
+    """Ranges, types, repetitions and unknown keys are checked when an arm is made."""
+    with pytest.raises(ValidationError):
+        arm(**{"arm_id": changes.pop("id", "a"), **changes})

@@ -1,0 +1,343 @@
+"""The configuration file: what it means, how its faults read, and that it can be written back."""
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.catalog import Arm, Catalog
+from policy.config import Config, ConfigError, ObjectiveConfig, PolicyConfig, parse, to_toml
+from policy.objective import PRESETS, Scales, Weights
+
+STARTER = Path(__file__).parents[2] / "pointsman.toml"
+
+GOOD = """\
+[[arms]]
+id = "small"
+provider = "local"
+model = "m-7b"
+context_window_tokens = 8192
+usd_per_mtok_in = 0.1
+usd_per_mtok_out = 0.2
+prices_checked = 2026-01-31
+prices_source = "p.example"
+
+[[arms]]
+id = "large"
+provider = "hosted"
+model = "m-70b"
+context_window_tokens = 131072
+usd_per_mtok_in = 1
+usd_per_mtok_out = 2
+prices_checked = 2026-01-31
+prices_source = "p.example"
+priors = { code = 0.9 }
+
+[policies.default]
+exploration = "thompson"
+scale = 0.25
+objective = { quality = 9, cost = 1, cost_ref_usd = 0.02 }
+
+[policies.logging]
+model = "uniform"
+"""
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "pointsman.toml")
+    assert str(caught.value) == "\n".join(caught.value.faults)
+    return list(caught.value.faults)
+
+
+def with_line(old: str, new: str) -> str:
+    assert GOOD.count(old) >= 1
+    return GOOD.replace(old, new, 1)
+
+
+def test_a_good_file():
+    """Arms come in file order, policies by name, with defaults for what isn't said."""
+    config = parse(GOOD, "pointsman.toml")
+    assert config.arms.ids == ("small", "large")
+    assert config.arms.arm("large").priors == {"code": 0.9}
+    default = config.policies["default"]
+    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 0.9998)
+    assert default.weights == Weights(quality=0.9, latency=0.0, cost=0.1)
+    assert default.scales == Scales(10_000.0, 0.02, "linear")
+    assert (default.reward_window_ms, default.retention_ms) == (3_600_000, 604_800_000)
+    assert config.policies["logging"].model == "uniform"
+
+
+def test_objective_defaults():
+    """With no weight given the objective is balanced; with one given the others are 0."""
+    assert ObjectiveConfig().weights.as_tuple() == pytest.approx(PRESETS["balanced"].as_tuple())
+    assert ObjectiveConfig(quality=2.0).weights == Weights(1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "usd_per_mtok_in = 1\n",
+            "usd_per_mtok_in = -1\n",
+            "pointsman.toml:16: arms[2] (large).usd_per_mtok_in: must be >= 0, got -1",
+        ),
+        (
+            "usd_per_mtok_in = 1\n",
+            "usd_per_mtok_in = nan\n",
+            "pointsman.toml:16: arms[2] (large).usd_per_mtok_in: must be finite, got NaN",
+        ),
+        (
+            'model = "m-7b"\n',
+            "",
+            "pointsman.toml:1: arms[1] (small).model: is missing",
+        ),
+        (
+            "context_window_tokens = 8192",
+            "context_window_token = 8192",
+            "pointsman.toml:5: arms[1] (small).context_window_token: unknown key, did you mean "
+            "'context_window_tokens'?",
+        ),
+        (
+            "context_window_tokens = 8192",
+            'context_window_tokens = "8k"',
+            "pointsman.toml:5: arms[1] (small).context_window_tokens: must be a whole number, "
+            'got "8k"',
+        ),
+        (
+            'id = "large"',
+            'id = "very large"',
+            'pointsman.toml:12: arms[2].id: must match ^[A-Za-z0-9._:/-]{1,128}$, got "very large"',
+        ),
+        (
+            'id = "large"',
+            'id = "small"',
+            "pointsman.toml:12: arms[2] (small).id: must be unique, arms[1] has it too",
+        ),
+        (
+            "prices_checked = 2026-01-31",
+            'prices_checked = "2026-01-31"',
+            "pointsman.toml:8: arms[1] (small).prices_checked: must be a date such as 2026-01-31, "
+            'without quotes, got "2026-01-31"',
+        ),
+        (
+            "priors = { code = 0.9 }",
+            "priors = { code = 90 }",
+            "pointsman.toml:20: arms[2] (large).priors.code: must be <= 1, got 90",
+        ),
+        (
+            "scale = 0.25",
+            "scael = 0.25",
+            "pointsman.toml:24: policies.default.scael: unknown key, did you mean 'scale'?",
+        ),
+        (
+            'exploration = "thompson"',
+            'exploration = "tompson"',
+            "pointsman.toml:23: policies.default.exploration: must be one of 'thompson', 'greedy', "
+            "'epsilon_greedy', 'softmax', 'square_cb', got \"tompson\"",
+        ),
+        (
+            "cost_ref_usd = 0.02",
+            "cost_ref_usd = 0",
+            "pointsman.toml:25: policies.default.objective.cost_ref_usd: must be > 0, got 0",
+        ),
+        (
+            "quality = 9, cost = 1",
+            "quality = 0",
+            "pointsman.toml:25: policies.default.objective: needs a weight > 0: quality, latency "
+            "and cost are all 0",
+        ),
+        (
+            'exploration = "thompson"',
+            'arms = ["small", "lagre"]',
+            "pointsman.toml:23: policies.default.arms: there is no arm 'lagre', did you mean "
+            "'large'?",
+        ),
+        (
+            "[policies.logging]",
+            "[policies.'lo gging']",
+            'pointsman.toml:27: policies."lo gging": a policy\'s name is 1 to 64 letters, digits, '
+            "_ and - only",
+        ),
+        (
+            'model = "uniform"',
+            'model = "fixed"',
+            "pointsman.toml:27: policies.logging: model 'fixed' needs arm = \"...\", the arm it "
+            "always chooses",
+        ),
+        (
+            'model = "uniform"',
+            'model = "fixed"\narm = "lost"',
+            "pointsman.toml:29: policies.logging.arm: there is no arm 'lost'",
+        ),
+        (
+            "[policies.default]",
+            "[server]\nport = 80\n[policies.default]",
+            "pointsman.toml:22: server: unknown key, known are arms, policies",
+        ),
+        (
+            "usd_per_mtok_in = 1\n",
+            "usd_per_mtok_in 1\n",
+            "pointsman.toml:16: not valid TOML: Expected '=' after a key in a key/value pair",
+        ),
+    ],
+)
+def test_a_fault_is_one_line(old: str, new: str, expected: str):
+    """Each fault names file, line, key, the value and what was expected."""
+    assert faults(with_line(old, new)) == [expected]
+
+
+def test_all_faults_are_told_at_once():
+    """Faults in several places come together, in the order of their lines."""
+    text = with_line("usd_per_mtok_in = 0.1", "usd_per_mtok_in = -1")
+    text = text.replace("scale = 0.25", "scale = 0").replace('"uniform"', '"uniforn"')
+    assert [int(line.split(":")[1]) for line in faults(text)] == [6, 24, 28]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "there must be at least one [[arms]] table"),
+        ("arms = []", "there must be at least one [[arms]] table"),
+        ("[arms.small]", "must be an array of tables: write [[arms]] above each arm"),
+        ("arms = [5]", "must be a table, got 5"),
+        ("policies = 5", "there must be at least one [policies.NAME] table"),
+        ("policies.x = 5", "must be a table, got 5"),
+        ("[[arms]]\nid = 'line\\nbreak'", "is missing"),
+        ("a = [", "not valid TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("a = " + "9" * 5000, "not valid TOML"),
+    ],
+)
+def test_odd_shapes_are_faults_too(text: str, expected: str):
+    """Whatever the text, the answer is a configuration or lines that say what is wrong."""
+    found = faults(text)
+    assert any(expected in line for line in found)
+    assert all(re.match(r"pointsman\.toml:\d+: ", line) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"arm": "a"}, "arm is for model 'fixed', not 'linear'"),
+        ({"model": "fixed", "arm": "a", "arms": ["b"]}, "arm 'a' is not among its arms"),
+        ({"model": "uniform", "exploration": "softmax"}, "exploration does nothing with model"),
+        ({"model": "fixed", "arm": "a", "forgetting": 0.9}, "forgetting does nothing with model"),
+        ({"epsilon": 0.2}, "epsilon is for 'epsilon_greedy', it does nothing for 'thompson'"),
+        ({"exploration": "greedy", "scale": 1.0}, "scale is for 'thompson'"),
+        ({"reward_window_s": 10, "retention_s": 9}, r"retention_s must be >= reward_window_s \(10"),
+        ({"arms": ["a", "a"]}, "must not repeat itself, got 'a' twice"),
+        ({"arms": []}, "at least 1 item"),
+        ({"floor": 1.0}, "less than 1"),
+        ({"forgetting": 0.0}, "greater than 0"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, Any], expected: str):
+    """A setting that would do nothing, or that contradicts another, is an error."""
+    with pytest.raises(ValueError, match=expected):
+        PolicyConfig(**settings)
+
+
+def test_a_stored_policy_reads_back():
+    """A version's configuration, stored as JSON with every default, is the same afterwards."""
+    for settings in (
+        {},
+        {"model": "fixed", "arm": "a"},
+        {"exploration": "softmax", "temperature": 0.5, "objective": ObjectiveConfig(cost=1.0)},
+    ):
+        policy = PolicyConfig(**settings)
+        assert PolicyConfig.model_validate_json(policy.model_dump_json()) == policy
+
+
+def test_fingerprint_is_of_what_makes_a_version():
+    """Another rule, scale, weight or encoder is another version; another set of arms is not."""
+    base = PolicyConfig()
+    other = [
+        PolicyConfig(model="uniform"),
+        PolicyConfig(model="fixed", arm="a"),
+        PolicyConfig(model="fixed", arm="b"),
+        PolicyConfig(exploration="greedy"),
+        PolicyConfig(scale=0.5),
+        PolicyConfig(floor=0.02),
+        PolicyConfig(forgetting=1.0),
+        PolicyConfig(objective=ObjectiveConfig(quality=1.0)),
+        PolicyConfig(objective=ObjectiveConfig(scale="log")),
+        PolicyConfig(objective=ObjectiveConfig(cost_ref_usd=1.0)),
+    ]
+    fingerprints = [policy.fingerprint("e1") for policy in (base, *other)]
+    assert len({*fingerprints, base.fingerprint("e2")}) == len(other) + 2
+    same = PolicyConfig(arms=("a",), retention_s=7200, store_text=True, new_arm_events=7)
+    assert same.fingerprint("e1") == base.fingerprint("e1")
+    doubled = PolicyConfig(objective=ObjectiveConfig(quality=1.4, latency=0.3, cost=0.3))
+    assert doubled.fingerprint("e1") == base.fingerprint("e1")
+
+
+def test_the_starter_file_is_good_and_shows_every_kind_of_arm():
+    """The shipped file parses, has an embedder, and names a source and a date for each price."""
+    config = parse(STARTER.read_text(), "pointsman.toml")
+    assert list(config.policies) == ["default"]
+    assert config.arms.having("embeddings").sum() == 1
+    assert {arm.provider for arm in config.arms.arms} >= {"local", "openai", "anthropic"}
+
+
+def test_the_starter_file_shows_the_defaults():
+    """What it says of a default in a comment is the default."""
+    shown = re.findall(r"^# (\w+) = ([\d.]+|true|false) +#", STARTER.read_text(), re.MULTILINE)
+    defaults = {name: field.default for name, field in PolicyConfig.model_fields.items()}
+    checked = {name: value for name, value in shown if name in defaults}
+    assert len(checked) >= 10
+    for name, value in checked.items():
+        assert float({"true": "1", "false": "0"}.get(value, value)) == float(defaults[name]), name
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+AMOUNT = st.floats(0, 1e6)
+ARMS = st.builds(
+    Arm,
+    id=st.from_regex(r"\A[A-Za-z0-9._:/-]{1,20}\Z"),
+    provider=TEXT,
+    model=TEXT,
+    context_window_tokens=st.integers(1, 10**9),
+    usd_per_mtok_in=AMOUNT,
+    usd_per_mtok_out=AMOUNT,
+    prices_checked=st.dates(datetime.date(1000, 1, 1)),
+    prices_source=TEXT,
+    capabilities=st.just(("chat", "vision")),
+    priors=st.dictionaries(st.sampled_from(["code", "math", "qa"]), st.floats(0, 1)),
+    tokens_per_second=st.none() | st.floats(1e-3, 1e5),
+    endpoints=st.lists(TEXT, unique=True, max_size=3).map(tuple),
+    enabled=st.booleans(),
+)
+OBJECTIVES = st.builds(
+    ObjectiveConfig,
+    quality=st.floats(0.1, 10),
+    latency=st.floats(0, 10),
+    cost=st.floats(0, 10),
+    scale=st.sampled_from(["linear", "log"]),
+    latency_ref_ms=st.floats(1e-3, 1e9),
+    cost_ref_usd=st.floats(1e-9, 1e3),
+)
+
+
+@given(
+    arms=st.lists(ARMS, min_size=1, max_size=4, unique_by=lambda arm: arm.id),
+    objective=OBJECTIVES,
+    floor=st.floats(0, 0.99),
+    name=st.from_regex(r"\A[A-Za-z0-9_-]{1,20}\Z"),
+)
+def test_what_is_written_reads_back(
+    arms: list[Arm], objective: ObjectiveConfig, floor: float, name: str
+):
+    """A configuration written as TOML and parsed again is the same, to the last bit."""
+    policies = {
+        name: PolicyConfig(objective=objective, floor=floor, arms=(arms[0].id,)),
+        f"{name}-2": PolicyConfig(model="fixed", arm=arms[-1].id, store_text=True),
+        f"{name}-3": PolicyConfig(exploration="square_cb", gamma=17.5),
+    }
+    config = Config(Catalog(tuple(arms)), policies)
+    assert parse(to_toml(config), "written") == config
