@@ -1,0 +1,5 @@
+"""The public face of Pointsman: route a query to a model arm, and report how it went."""
+
+from pointsman.client import AsyncClient, Call, Client, Decision, PointsmanError, Receipt
+
+__all__ = ["AsyncClient", "Call", "Client", "Decision", "PointsmanError", "Receipt"]
