@@ -47,20 +47,25 @@ class ImagePart(Frozen):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class Message(Frozen):
-    """One chat message in the shape that OpenAI clients send."""
+class Message(BaseModel):
+    """One chat message in the shape that OpenAI clients send.
+
+    The shape is theirs: what else a history carries (name, tool_calls, ...) is passed over.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[Part], Field(max_length=1_000)]
+    content: Text | Annotated[list[Part], Field(max_length=1_000)] | None = None
 
     def text(self) -> str:
         """The message's words, parts joined by line breaks."""
-        if isinstance(self.content, str):
-            return self.content
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
     def images(self) -> int:
-        if isinstance(self.content, str):
+        if self.content is None or isinstance(self.content, str):
             return 0
         return sum(isinstance(part, ImagePart) for part in self.content)
 

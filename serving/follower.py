@@ -14,9 +14,10 @@ from pathlib import Path
 from features.encoder import Encoder
 from policy import models
 from policy import policy as policies
-from policy.config import Config, ConfigError, PolicyConfig, parse
+from policy.config import Config, ConfigError, PolicyConfig
 from policy.snapshot import unpack
 from policy.values import ValuesView
+from serving.config_file import ConfigFile
 from serving.service import Service
 from serving.store import Store, StoreUnavailable
 
@@ -44,10 +45,9 @@ class Follower:
     ) -> None:
         self._service = service
         self._store = store
-        self._path = config_path
+        self._file = ConfigFile(config_path)
         self._clock_ms = clock_ms
         self._config: Config | None = None
-        self._modified_ns = 0
         self._versions: dict[str, str] = {}  # of the configurations in the file
         self._loaded: dict[str, _Loaded] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -62,8 +62,7 @@ class Follower:
         StoreUnavailable
             If the store can't be reached.
         """
-        self._modified_ns = _modified_ns(self._path)
-        await self._adopt(read_config(self._path))
+        await self._adopt(self._file.read())
         self._tasks = [
             asyncio.create_task(self._follow_store()),
             asyncio.create_task(self._follow_file()),
@@ -151,25 +150,27 @@ class Follower:
             await self._refresh(name, config)
         except StoreUnavailable as error:
             log.warning("policy %s: %s; serving the last snapshot", name, error)
-        except (ValueError, LookupError):
+        except Exception:
             log.exception("policy %s: can't load the newest snapshot", name)
 
     async def _follow_file(self) -> None:
+        pending: Config | None = None
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                modified_ns = _modified_ns(self._path)
-                if modified_ns != self._modified_ns:
-                    await self._adopt(read_config(self._path))
-                    self._modified_ns = modified_ns
-                    log.info("configuration reloaded from %s", self._path)
+                if self._file.changed():
+                    pending = self._file.read()
+                if pending is not None:
+                    await self._adopt(pending)
+                    pending = None
+                    log.info("configuration reloaded")
             except ConfigError as error:
-                self._modified_ns = modified_ns
                 log.error("configuration not reloaded, the old one stays in force: %s", error)
             except StoreUnavailable as error:
                 log.warning("configuration not reloaded yet: %s", error)
-            except OSError as error:
-                log.error("configuration can't be read, the old one stays in force: %s", error)
+            except Exception:
+                pending = None
+                log.exception("configuration not reloaded, the old one stays in force")
 
 
 async def register(store: Store, name: str, config: PolicyConfig, now_ms: int) -> str:
@@ -182,29 +183,3 @@ async def register(store: Store, name: str, config: PolicyConfig, now_ms: int) -
         encoder.to_bytes(),
         now_ms,
     )
-
-
-def read_config(path: Path) -> Config:
-    """Parse a configuration file.
-
-    Raises
-    ------
-    ConfigError
-        If it can't be read, or says something wrong.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    return parse(text, str(path))
-
-
-def _modified_ns(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError([f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -229,9 +229,15 @@ class Learner:
             self._published, self._publish_at = fold.position, now + pause
 
 
-def learn(url: str, policies: Sequence[str], stop: threading.Event, **intervals: float) -> None:
-    """Run a learner per policy until `stop`; the first failure stops all and is raised."""
+def learn(
+    url: str, policies: Callable[[], Sequence[str]], stop: threading.Event, **intervals: float
+) -> None:
+    """Run a learner for each policy that `policies` names, now or later, until `stop`.
+
+    The first failure stops all of them and is raised: learning never goes on in silence.
+    """
     failures: list[BaseException] = []
+    threads: dict[str, threading.Thread] = {}
 
     def work(policy: str) -> None:
         store = LearnerStore(url, policy)
@@ -243,10 +249,13 @@ def learn(url: str, policies: Sequence[str], stop: threading.Event, **intervals:
         finally:
             store.close()
 
-    threads = [threading.Thread(target=work, args=(name,), name=name) for name in policies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    while not stop.is_set():
+        for name in policies():
+            if name not in threads:
+                threads[name] = threading.Thread(target=work, args=(name,), name=name)
+                threads[name].start()
+        stop.wait(1.0)
+    for thread in threads.values():
         thread.join()
     if failures:
         raise failures[0]

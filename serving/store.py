@@ -411,9 +411,7 @@ class LearnerStore:
     def version(self, version: str) -> tuple[bytes, bytes]:
         """The configuration and encoder of a registered version."""
         with _reachable():
-            config, encoder = self._redis.hmget(
-                self._keys.version(version), ["config", "encoder"]
-            )
+            config, encoder = self._redis.hmget(self._keys.version(version), ["config", "encoder"])
         if config is None or encoder is None:
             raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
         return config, encoder

@@ -15,8 +15,8 @@ import uvicorn
 
 from serving import processes
 from serving.app import create_app
+from serving.config_file import ConfigFile
 from serving.embedded import FOLDER, Embedded
-from serving.follower import read_config
 from serving.processes import Child
 from serving.settings import Settings
 
@@ -34,7 +34,7 @@ def up(settings: Settings) -> None:
     OSError
         If the address is taken.
     """
-    read_config(settings.config)
+    ConfigFile(settings.config).read()
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
             _run(settings, listener, settings.redis_url, None)
@@ -67,7 +67,7 @@ def _run(
 
 def serve(settings: Settings) -> None:
     """Serve without a learner, against a Redis of the operator's own."""
-    read_config(settings.config)
+    ConfigFile(settings.config).read()
     with closing(listen(settings)) as listener:
         processes.run(_workers(settings, listener, settings.environment()), lambda: None)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -84,6 +87,40 @@ def http_service(settings: Settings) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(10.0)
         listener.close()
+
+
+@contextmanager
+def running_up(
+    folder: Path, config: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """`pointsman up` on a folder, once it is ready."""
+    with closing(listen(settings_for("unused", folder, config))) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pointsman", "up"],
+        env={
+            **os.environ,
+            "POINTSMAN_PORT": str(port),
+            "POINTSMAN_DATA": str(folder / "data"),
+            "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+            **environment,
+        },
+        stderr=subprocess.PIPE,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+            until(lambda: ready(client), "the service is ready", 30.0)
+            yield process, client
+    finally:
+        process.terminate()
+        process.communicate(timeout=20.0)
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def settings_for(redis_url: str, folder: Path, config: str = CONFIG, **more: object) -> Settings:

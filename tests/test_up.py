@@ -6,51 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from serving.up import listen
-from tests.servers import CONFIG, settings_for, until
+from tests.servers import CONFIG, ready, running_up, until
 
 QUERY = {"query": {"text": "hello"}}
-
-
-@contextmanager
-def service(
-    folder: Path, **environment: str
-) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """`pointsman up` on a folder, once it is ready."""
-    with closing(listen(settings_for("unused", folder))) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pointsman", "up"],
-        env={
-            **os.environ,
-            "POINTSMAN_PORT": str(port),
-            "POINTSMAN_DATA": str(folder / "data"),
-            "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
-            **environment,
-        },
-        stderr=subprocess.PIPE,
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
-            until(lambda: ready(client), "the service is ready", 30.0)
-            yield process, client
-    finally:
-        process.terminate()
-        process.communicate(timeout=20.0)
-
-
-def ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def offspring(pid: int) -> list[int]:
@@ -69,7 +32,7 @@ def alive(pid: int) -> bool:
 
 def test_up_routes_and_learns_within_two_seconds(tmp_path: Path):
     """One command: route, reward, and the policy has learned."""
-    with service(tmp_path) as (_, http):
+    with running_up(tmp_path, CONFIG) as (_, http):
         made = http.post("/route", json=QUERY).json()
         http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
         until(lambda: http.get("/policies/default").json()["events"] == 1, "it is learned", 2.0)
@@ -78,7 +41,7 @@ def test_up_routes_and_learns_within_two_seconds(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
     """The same data folder again: decisions, outcomes and what was learned."""
-    with service(tmp_path, POINTSMAN_FSYNC="always") as (process, http):
+    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always") as (process, http):
         ids = [http.post("/route", json=QUERY).json()["decision_id"] for _ in range(20)]
         for decision_id in ids:
             http.post("/reward", json={"decision_id": decision_id, "quality": 0.5})
@@ -87,7 +50,7 @@ def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(alive, pids)), "all are gone")
-    with service(tmp_path) as (_, http):
+    with running_up(tmp_path, CONFIG) as (_, http):
         for decision_id in ids:
             assert http.get(f"/decisions/{decision_id}").json()["outcome"]["quality"] == 0.5
         until(lambda: http.get("/policies/default").json()["events"] == 20, "all 20 are learned")
@@ -96,7 +59,7 @@ def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_child_that_dies_is_started_again(tmp_path: Path):
     """The service outlives any of its processes."""
-    with service(tmp_path) as (process, http):
+    with running_up(tmp_path, CONFIG) as (process, http):
         for pid in offspring(process.pid):
             os.kill(pid, signal.SIGKILL)
             until(lambda: ready(http), "it is ready again")
@@ -108,7 +71,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_is_left_running_after_a_stop(tmp_path: Path):
     """The embedded server is stopped with the service."""
-    with service(tmp_path) as (process, _):
+    with running_up(tmp_path, CONFIG) as (process, _):
         pids = offspring(process.pid)
     assert process.returncode == 0
     until(lambda: not any(map(alive, pids)), "all children are gone")
@@ -116,7 +79,7 @@ def test_nothing_is_left_running_after_a_stop(tmp_path: Path):
 
 def test_several_workers_share_one_port_and_one_log(tmp_path: Path):
     """Decisions of any process are found through any other."""
-    with service(tmp_path, POINTSMAN_WORKERS="2") as (_, http):
+    with running_up(tmp_path, CONFIG, POINTSMAN_WORKERS="2") as (_, http):
         for _ in range(20):
             with httpx.Client(base_url=http.base_url) as client:  # a connection of its own
                 made = client.post("/route", json=QUERY).json()

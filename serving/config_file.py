@@ -1,0 +1,38 @@
+"""The configuration file: read, and read again when it has changed. Knows no store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policy.config import Config, ConfigError, parse
+
+
+class ConfigFile:
+    """A file of arms and policies that an operator may edit at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen_ns = 0
+
+    def read(self) -> Config:
+        """Parse the file as it is now.
+
+        Raises
+        ------
+        ConfigError
+            If it can't be read, or says something wrong.
+        """
+        try:
+            self._seen_ns = self._path.stat().st_mtime_ns
+            text = self._path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError([f"{self._path}: can't be read: {reason}"]) from error
+        return parse(text, str(self._path))
+
+    def changed(self) -> bool:
+        """Whether the file differs from the one last read; one that is gone hasn't changed."""
+        try:
+            return self._path.stat().st_mtime_ns != self._seen_ns
+        except OSError:
+            return False

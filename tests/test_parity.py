@@ -1,0 +1,84 @@
+"""A decision through HTTP equals the same decision in process."""
+
+from __future__ import annotations
+
+import httpx
+import numpy as np
+import redis
+
+from features.encoder import Encoder
+from features.query import Hints, Query
+from policy import models
+from policy import policy as policies
+from policy.catalog import Catalog
+from policy.config import PolicyConfig
+from policy.constraints import Constraints
+from policy.objective import Weights
+from policy.policy import Policy, Request
+from policy.snapshot import unpack
+from tests.servers import learn_all, until
+
+
+def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
+    """The newest snapshot of version 1, put together from what the store holds."""
+    key = f"pm:{{{name}}}:"
+    version = raw.hgetall(f"{key}version:1")
+    snapshot = raw.hgetall(f"{key}snapshot:1")
+    header, body = unpack(snapshot[b"blob"])
+    revision = raw.hget(f"{key}state", "catalog").decode()
+    return policies.build(
+        name,
+        "1",
+        int(snapshot[b"number"]),
+        config=PolicyConfig.model_validate_json(version[b"config"]),
+        encoder=Encoder.from_bytes(version[b"encoder"]),
+        catalog=Catalog.from_json(raw.get(f"{key}catalog:{revision}")),
+        view=models.read_view(header.kind, body),
+    )
+
+
+def test_http_equals_in_process(http: httpx.Client, redis_url: str, raw: redis.Redis):
+    """Same snapshot, same decision id: same arm, same pmf, same predictions, same confidence."""
+    for i in range(60):
+        made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
+        outcome = {"quality": (i % 4) / 3, "latency_ms": 100.0 + i, "cost_usd": 0.001 * (i % 3)}
+        http.post("/reward", json={"decision_id": made["decision_id"], **outcome})
+    learn_all(redis_url)
+    policy = policy_in_process(raw)
+    until(
+        lambda: http.get("/policies/default").json()["snapshot"] == policy.snapshot,
+        "the snapshot serves",
+    )
+    for i in range(40):
+        text, hints = f"Translate number {i} into French", {"labels": {"app": f"app-{i % 3}"}}
+        constraints = {"deny": ["small"]} if i % 5 == 0 else {}
+        own_weights = {"quality": 1.0, "cost": 1.0} if i % 2 else None
+        answer = http.post(
+            "/route",
+            json={
+                "decision_id": f"parity-{i}",
+                "query": {"text": text},
+                "hints": hints,
+                "constraints": constraints,
+                "objective": own_weights,
+            },
+        ).json()
+        expected = policy.decide(
+            Request(
+                Query(text=text),
+                Hints(**hints),
+                Constraints(**constraints),
+                Weights.of(**own_weights) if own_weights else None,
+            ),
+            f"parity-{i}",
+            made_at_ms=0,
+        )
+        assert answer["arm"] == expected.arm
+        assert answer["propensity"] == expected.propensity
+        assert answer["confidence"] == expected.confidence
+        pmf = {answer["arm"]: answer["propensity"]}
+        pmf |= {a["arm"]: a["propensity"] for a in answer["alternatives"]}
+        assert pmf == dict(zip(expected.arms, expected.pmf.tolist(), strict=True))
+        outcome = expected.predicted[expected.arms.index(expected.arm)]
+        predicted = [np.nan if v is None else v for v in answer["predicted"].values()]
+        np.testing.assert_array_equal(predicted, outcome)
