@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
-from features.profile import profile
+from features.profile import Profile, profile
 from features.query import Hints, Query
 from policy import explore
 from policy.catalog import Catalog
@@ -26,6 +26,7 @@ from policy.values import BoundValues, Forecast, ValuesView
 
 Index = NDArray[np.intp]
 NO_HINTS = Hints()
+SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,16 @@ def _unknown(k: int) -> Vector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bandit:
-    """A value model, explored."""
+    """A value model, explored; arms that joined late are held below a share until they are known."""
 
     values: BoundValues
     config: PolicyConfig
+    is_new: NDArray[np.bool_]  # (number of arms in the catalog,)
 
     def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
         forecast = self.values.forecast(x, index, list_cost_usd, weights)
         pmf = explored(self.config, forecast)
-        is_new = self.values.events[index] < self.config.new_arm_events
+        is_new = self.is_new[index]
         if is_new.any():
             pmf = explore.cap_new_arms(pmf, is_new, self.config.new_arm_share)
         best = None
@@ -124,8 +126,14 @@ class Policy:
             If the request's constraints leave no arm; it says why each one is out.
         """
         known = profile(request.query, request.hints)
-        eligible = action_set(self.catalog, self.config.arms, known, request.constraints)
         x = self.encoder.encode(request.query, request.hints, known)
+        return self.decide_encoded(request, known, x, decision_id, made_at_ms)
+
+    def decide_encoded(
+        self, request: Request, known: Profile, x: Context, decision_id: str, made_at_ms: int
+    ) -> Decision:
+        """`decide`, for a query that this policy's encoder has encoded before."""
+        eligible = action_set(self.catalog, self.config.arms, known, request.constraints)
         list_cost_usd = self.catalog.list_cost_usd(
             known.prompt_tokens, known.output_tokens, eligible.index
         )
@@ -193,7 +201,9 @@ def _rule(config: PolicyConfig, catalog: Catalog, view: ValuesView | None) -> Ru
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")
-    return Bandit(view.bind(catalog.ids), config)
+    values = view.bind(catalog.ids)
+    late = values.joined >= SETTLED * len(catalog)
+    return Bandit(values, config, late & (values.events < config.new_arm_events))
 
 
 def explored(config: PolicyConfig, forecast: Forecast) -> Vector:

@@ -31,6 +31,7 @@ class BoundValues(Protocol):
     """A read-only view of learned values, stacked in the order of one catalog's arms."""
 
     events: NDArray[np.int64]  # (number of arms in the catalog,) outcomes that each arm has taught
+    joined: NDArray[np.int64]  # likewise: all outcomes before the arm's first
 
     def forecast(
         self, x: Context, index: NDArray[np.intp], list_cost_usd: Vector, weights: Weights

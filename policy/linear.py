@@ -1,0 +1,405 @@
+"""Bayesian linear regression, arms x components, with a prior that the arms share.
+
+`LinearModel` learns: float64 sums, a pure function of the events' order. `LinearView` is what
+serving decides with: float32 posteriors. Neither reads a clock, draws or knows a catalog.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy import pooling
+from policy.objective import Scales, Weights, components
+from policy.pooling import MATRIX, TARGETS, Spread, Sums
+from policy.records import Context, OutcomeBatch, Vector
+from policy.values import Forecast
+
+Array = NDArray[np.float64]
+Single = NDArray[np.float32]
+Index = NDArray[np.intp]
+
+FORGETTING = 0.9998
+C, T = 3, len(TARGETS)
+TINY_SHARE = 1e-6  # of the reference cost: added before logs, so that a free arm has one
+LOG_BOUND = 30.0
+TUNE_EVERY = 1024  # events between steps of the hyperparameters, more often at first
+TUNE_FIRST = 32
+LIMITS = {"arms": 10_000, "d": 4_096}
+
+
+class LinearModel:
+    """What a checkpoint holds: sums per arm and component, and the spreads learned from them.
+
+    Parameters
+    ----------
+    groups
+        Contiguous slices that cover the features 0..d; each has prior variances of its own.
+    scales
+        How latency and cost become numbers in [0, 1].
+    forgetting
+        What is left of an event's weight after the next event of any arm.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, slice], scales: Scales, forgetting: float = FORGETTING
+    ) -> None:
+        if not 0.0 < forgetting <= 1.0:
+            raise ValueError(f"forgetting must be in (0, 1], got {forgetting!r}")
+        self.sizes = {name: part.stop - part.start for name, part in groups.items()}
+        self.d = sum(self.sizes.values())
+        self.scales = scales
+        self.forgetting = forgetting
+        self.events = 0
+        self.arms: list[str] = []
+        self._position: dict[str, int] = {}
+        self._xx = np.zeros((0, C, self.d, self.d))
+        self._xy = np.zeros((0, T, self.d))
+        self._yy = np.zeros((0, T))
+        self._weight = np.zeros((0, C))
+        self._taught = np.zeros((0, C), dtype=np.int64)
+        self._joined = np.zeros(0, dtype=np.int64)  # events before an arm's first
+        self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
+        self._guess = pooling.first_guess(tuple(self.sizes))
+        self._spread = self._guess
+        self._start = _start(self.d, scales)
+
+    def learn(self, batch: OutcomeBatch) -> None:
+        """Fold events in; the same state results wherever the stream is cut into batches."""
+        x = batch.x.astype(np.float64)
+        if x.shape != (len(batch), self.d) or not np.isfinite(x).all():
+            raise ValueError(f"x must be finite and of shape {(len(batch), self.d)}, got {x.shape}")
+        y = _targets(batch, self.scales)
+        arm = self._positions(batch.arms)
+        at = 0
+        while at < len(batch):
+            due = _next_tuning(self.events)
+            to = min(len(batch), at + due - self.events)
+            self._fold(arm[at:to], x[at:to], y[at:to])
+            self.events += to - at
+            at = to
+            if self.events == due:
+                self._spread = pooling.improve(
+                    self._sums(), self._spread, self._guess, self._start, self._group
+                )
+
+    def _fold(self, arm: Index, x: Array, y: Array) -> None:
+        """Add a run of events, each weighted by those that follow it, grouped by arm."""
+        n = len(arm)
+        for sums in (self._xx, self._xy, self._yy, self._weight):
+            np.multiply(sums, self.forgetting**n, out=sums)
+        age = self.forgetting ** np.arange(n - 1, -1, -1.0)
+        known = ~np.isnan(y[:, :C])
+        key = arm * 8 + known @ (1, 2, 4)
+        order = np.argsort(key, kind="stable")
+        cuts = np.flatnonzero(np.diff(key[order])) + 1
+        for rows in np.split(order, cuts):
+            a, present = int(arm[rows[0]]), known[rows[0]]
+            which = np.flatnonzero(present)
+            targets = np.flatnonzero(present[list(MATRIX)])
+            weighted = x[rows] * age[rows, None]
+            values = y[np.ix_(rows, targets)]
+            self._xx[a, which] += weighted.T @ x[rows]
+            self._xy[a, targets] += values.T @ weighted
+            self._yy[a, targets] += age[rows] @ values**2
+            self._weight[a, which] += age[rows].sum()
+            self._taught[a, which] += len(rows)
+
+    def _positions(self, arms: Sequence[str]) -> Index:
+        """Of each event's arm; one never seen is appended."""
+        new = [arm for arm in dict.fromkeys(arms) if arm not in self._position]
+        if new:
+            self._position.update({arm: len(self.arms) + i for i, arm in enumerate(new)})
+            self.arms += new
+            before = [self.events + arms.index(arm) for arm in new]
+            self._joined = np.append(self._joined, np.array(before, dtype=np.int64))
+            for name in ("_xx", "_xy", "_yy", "_weight", "_taught"):
+                old = getattr(self, name)
+                more = np.zeros((len(new), *old.shape[1:]), dtype=old.dtype)
+                setattr(self, name, np.concatenate([old, more]))
+        return np.array([self._position[arm] for arm in arms], dtype=np.intp)
+
+    def _sums(self) -> Sums:
+        return Sums(self._xx, self._xy, self._yy, self._weight)
+
+    def sums(self) -> dict[str, Array]:
+        """The learned sums by name, arms first."""
+        return {
+            "xx": self._xx,
+            "xy": self._xy,
+            "yy": self._yy,
+            "weight": self._weight,
+            "taught": self._taught.astype(np.float64),
+        }
+
+    def view(self) -> LinearView:
+        """The posterior of each arm, as of now."""
+        posterior = pooling.solve(self._sums(), self._spread, self._start, self._group)
+        seen = self._taught.sum(axis=0) > 0 if self.arms else np.zeros(C, dtype=bool)
+        fresh = self._spread.arm[:, self._group]
+        return LinearView(
+            scales=self.scales,
+            arms=tuple(self.arms),
+            events=self._taught.max(axis=1, initial=0),
+            joined=np.append(self._joined, self.events),
+            seen=seen,
+            noise=self._spread.noise,
+            mean=posterior.mean.astype(np.float32),
+            cov=_packed(posterior.cov).astype(np.float32),
+            fresh_mean=posterior.pooled.astype(np.float32),
+            fresh_cov=_packed(fresh[:, :, None] * np.eye(self.d)).astype(np.float32),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Sums, spreads and configuration; equal models give equal bytes."""
+        header = {
+            "sizes": self.sizes,
+            "scales": asdict(self.scales),
+            "forgetting": self.forgetting,
+            "events": self.events,
+            "arms": self.arms,
+        }
+        return _pack(
+            header,
+            {
+                "xx": _packed(self._xx),
+                "xy": self._xy,
+                "yy": self._yy,
+                "weight": self._weight,
+                "taught": self._taught,
+                "joined": self._joined,
+                "pooled": self._spread.pooled,
+                "arm": self._spread.arm,
+                "noise": self._spread.noise,
+            },
+        )
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> LinearModel:
+        """Read `to_bytes` back; ValueError for anything else."""
+        header, arrays = _unpack(body)
+        try:
+            sizes: dict[str, int] = header["sizes"]
+            stops = np.cumsum(list(sizes.values())).tolist()
+            groups = {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
+            model = cls(groups, Scales(**header["scales"]), header["forgetting"])
+            model.events = header["events"]
+            model._positions(header["arms"])
+            model._restore(arrays)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a linear model: {error!r}") from error
+        return model
+
+    def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        k, g = len(self.arms), len(self.sizes)
+        shapes = {"xy": (k, T, self.d), "yy": (k, T), "weight": (k, C), "taught": (k, C)}
+        shapes["joined"] = (k,)
+        shapes |= {"xx": (k, C, _triangle(self.d)), "pooled": (C, g), "arm": (C, g), "noise": (T,)}
+        _expect(arrays, shapes)
+        self._xx = _unpacked(arrays["xx"], self.d)
+        self._xy, self._yy = arrays["xy"], arrays["yy"]
+        self._weight, self._taught = arrays["weight"], arrays["taught"]
+        self._joined = arrays["joined"]
+        self._spread = Spread(arrays["pooled"], arrays["arm"], arrays["noise"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearView:
+    """What a snapshot holds: the posterior of k arms, and what an arm never seen starts from.
+
+    `mean` (k, t, d) and `cov` (k, c, d (d + 1) / 2, upper triangles by rows) are of coefficients;
+    `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen` (c,) tells which components
+    were ever taught, `noise` (t,) is residual variance. `joined` (k + 1,) counts all events before an
+    arm's first, and ends with all events there are.
+    """
+
+    scales: Scales
+    arms: tuple[str, ...]
+    events: NDArray[np.int64]
+    joined: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+    noise: Array
+    mean: Single
+    cov: Single
+    fresh_mean: Single
+    fresh_cov: Single
+
+    def bind(self, arms: Sequence[str]) -> LinearValues:
+        """Stack for these arm ids; one never seen gets the shared prior."""
+        position = {arm: i for i, arm in enumerate(self.arms)}
+        at = np.array([position.get(arm, -1) for arm in arms], dtype=np.intp)  # -1: the last
+        mean = np.concatenate([self.mean, self.fresh_mean[None]])[at]
+        cov = np.concatenate([self.cov, self.fresh_cov[None]])[at]
+        return LinearValues(self, np.append(self.events, 0)[at], self.joined[at], mean, cov)
+
+    def to_bytes(self) -> bytes:
+        """Equal views give equal bytes."""
+        names = ("events", "joined", "seen", "noise", "mean", "cov", "fresh_mean", "fresh_cov")
+        header = {"scales": asdict(self.scales), "arms": self.arms}
+        return _pack(header, {name: getattr(self, name) for name in names})
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> LinearView:
+        """Read `to_bytes` back; ValueError for anything else."""
+        header, arrays = _unpack(body)
+        try:
+            k, d = len(header["arms"]), arrays["fresh_mean"].shape[-1]
+            shapes = {"events": (k,), "joined": (k + 1,), "seen": (C,), "noise": (T,), "mean": (k, T, d)}
+            shapes |= {"cov": (k, C, _triangle(d)), "fresh_mean": (T, d)}
+            _expect(arrays, shapes | {"fresh_cov": (C, _triangle(d))})
+            return cls(scales=Scales(**header["scales"]), arms=tuple(header["arms"]), **arrays)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"not a linear view: {error!r}") from error
+
+
+class LinearValues:
+    """A view stacked in the order of one catalog's arms; k of them."""
+
+    def __init__(
+        self,
+        view: LinearView,
+        events: NDArray[np.int64],
+        joined: NDArray[np.int64],
+        mean: Single,
+        cov: Single,
+    ) -> None:
+        self.events, self.joined = events, joined
+        k, _, d = mean.shape
+        self._k, self._scales = k, view.scales
+        self._rows, self._columns = np.triu_indices(d)
+        twice = np.where(self._rows == self._columns, 1.0, 2.0).astype(np.float32)
+        self._mean = np.ascontiguousarray(mean.swapaxes(0, 1)).reshape(T * k, d)
+        self._cov = np.ascontiguousarray((cov * twice).swapaxes(0, 1))  # (c, k, triangle)
+        # A log-normal's mean lies above its median; not by more than its own size, though.
+        self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))
+        self._unknown = ~view.seen
+
+    def forecast(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
+    ) -> Forecast:
+        """Forecast for the arms at positions `index` (m,) with list costs (m,).
+
+        The cost regressions are of what differs from the list cost, so a price acts at once.
+        """
+        y = (self._mean @ x).reshape(T, self._k)[:, index].astype(np.float64)
+        y[2] += self._scales.cost(list_cost_usd)
+        wq, wl, wc = weights.as_tuple()
+        utility = wq * y[0] + (wl * (1.0 - y[1]) + wc * (1.0 - y[2]))
+        products = x[self._rows] * x[self._columns]
+        variance = np.zeros(self._k)
+        for c, w in enumerate((wq, wl, wc)):
+            if w:
+                variance += w * w * (self._cov[c] @ products)
+        sd = np.sqrt(np.maximum(variance[index], 0.0))
+        return Forecast(utility, sd, self._outcome(y, list_cost_usd))
+
+    def _outcome(self, y: Array, list_cost_usd: Vector) -> Array:
+        """(m, 3) in their own units; NaN where no arm has taught a component."""
+        tiny = TINY_SHARE * self._scales.cost_ref_usd
+        outcome = np.empty((y.shape[1], C))
+        outcome[:, 0] = np.minimum(np.maximum(y[0], 0.0), 1.0)
+        log = np.minimum(np.maximum(y[C:].T + self._lift, -LOG_BOUND), LOG_BOUND)
+        outcome[:, 1:] = np.exp(log)
+        outcome[:, 1] -= 1.0
+        outcome[:, 2] = outcome[:, 2] * (list_cost_usd + tiny) - tiny
+        np.maximum(outcome, 0.0, out=outcome)
+        outcome[:, self._unknown] = np.nan
+        return outcome
+
+
+def _targets(batch: OutcomeBatch, scales: Scales) -> Array:
+    """Events as (n, t); NaN marks what an event doesn't teach.
+
+    Cost counts relative to the list cost. Where an error stands for a latency or a cost that is
+    absent, so it does in the logs: the reference latency, the list cost.
+    """
+    y = np.empty((len(batch), T))
+    y[:, :C] = components(batch.quality, batch.latency_ms, batch.cost_usd, batch.error, scales)
+    y[:, :C][batch.settled] = np.nan
+    y[:, 2] -= scales.cost(batch.list_cost_usd)
+    latency_ms = np.where(np.isnan(batch.latency_ms), scales.latency_ref_ms, batch.latency_ms)
+    cost_usd = np.where(np.isnan(batch.cost_usd), batch.list_cost_usd, batch.cost_usd)
+    tiny = TINY_SHARE * scales.cost_ref_usd
+    y[:, 3] = np.log1p(latency_ms)
+    y[:, 4] = np.log((cost_usd + tiny) / (batch.list_cost_usd + tiny))
+    return y
+
+
+def _start(d: int, scales: Scales) -> Array:
+    """(t, d): a middling quality, half the reference latency, and costs as listed."""
+    start = np.zeros((T, d))
+    start[:, 0] = 0.5, scales.latency(scales.latency_ref_ms / 2), 0.0, 0.0, 0.0
+    start[3, 0] = math.log1p(scales.latency_ref_ms / 2)
+    return start
+
+
+def _next_tuning(events: int) -> int:
+    """At 32, 64, ... and every TUNE_EVERY events: a rule of the count alone."""
+    if events >= TUNE_EVERY:
+        return (events // TUNE_EVERY + 1) * TUNE_EVERY
+    return max(TUNE_FIRST, 1 << events.bit_length())
+
+
+def _triangle(d: int) -> int:
+    return d * (d + 1) // 2
+
+
+def _packed(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Symmetric (..., d, d) -> upper triangles (..., d (d + 1) / 2) by rows."""
+    rows, columns = np.triu_indices(matrices.shape[-1])
+    return matrices[..., rows, columns]
+
+
+def _unpacked(triangles: NDArray[Any], d: int) -> NDArray[Any]:
+    rows, columns = np.triu_indices(d)
+    matrices = np.zeros((*triangles.shape[:-1], d, d), dtype=triangles.dtype)
+    matrices[..., rows, columns] = triangles
+    matrices[..., columns, rows] = triangles
+    return matrices
+
+
+_LENGTH = struct.Struct("<I")
+_KINDS = ("<f8", "<f4", "<i8", "|b1")
+
+
+def _pack(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Header length, header as JSON, raw arrays one after the other."""
+    layout = {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}
+    head = json.dumps({**header, "arrays": layout}).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, *(a.tobytes() for a in arrays.values())])
+
+
+def _unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        (length,) = _LENGTH.unpack_from(body)
+        at = _LENGTH.size + length
+        header = json.loads(body[_LENGTH.size : at])
+        arrays = {}
+        for name, (kind, shape) in header["arrays"].items():
+            size = math.prod(shape)
+            if kind not in _KINDS or min(shape, default=0) < 0:
+                raise ValueError(f"array {name!r} has kind {kind!r} and shape {shape!r}")
+            arrays[name] = np.frombuffer(body, kind, size, at).reshape(shape).copy()
+            at += size * np.dtype(kind).itemsize
+    except (struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the bytes of a linear model or view: {error!r}") from error
+    if at != len(body):
+        raise ValueError(f"expected {at} bytes, got {len(body)}")
+    return header, arrays
+
+
+def _expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise unless these arrays are there, in these shapes, with finite numbers."""
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != shapes:
+        raise ValueError(f"expected arrays {shapes}, got {found}")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"array {name!r} holds numbers that aren't finite")

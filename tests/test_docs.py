@@ -1,0 +1,59 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pointsman.cli import COMMANDS
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_every_setting_is_documented_with_its_default():
+    """And the table names none that doesn't exist."""
+    rows = dict(re.findall(r"^\| `POINTSMAN_(\w+)` \| `?([^`|]+?)`? \|", README, re.MULTILINE))
+    defaults = {
+        name.upper(): "unset" if field.default is None else str(field.default)
+        for name, field in Settings.model_fields.items()
+    }
+    assert rows == defaults
+
+
+def test_the_tree_names_every_module():
+    """No file that a newcomer can't find, none that has gone."""
+    tree = README.split("## The tree")[1].split("## ")[0]
+    named = set(re.findall(r"\b\w+\.py\b", tree))
+    packages = ("features", "policy", "serving", "pointsman")
+    there = {p.name for package in packages for p in (ROOT / package).glob("*.py")}
+    assert named == there - {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_helps(name: str):
+    """The list that --help shows is written by hand, for speed."""
+    command = import_module(f"pointsman.commands.{name}").command
+    assert command.help
+
+
+def test_the_benchmarks_that_the_readme_names_exist():
+    """`python -m benchmarks.NAME`."""
+    line = next(line for line in README.splitlines() if line.startswith("`CONTRIBUTING.md`"))
+    for name in re.findall(r"`(\w+)`", line.split("Benchmarks:")[1]):
+        assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+
+
+def test_the_openapi_document_describes_every_body():
+    """Bodies are parsed by our own code; the document must still know them."""
+    app = import_module("serving.app")
+    document = app.create_app(Settings(redis_url="redis://127.0.0.1:1")).openapi()
+    schemas = document["components"]["schemas"]
+    assert {body.__name__ for body in app.BODIES} <= schemas.keys()
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
