@@ -25,6 +25,7 @@ from policy.values import Forecast
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Index = NDArray[np.intp]
+Expected = Mapping[int, float]  # feature -> quality
 
 FORGETTING = 0.9998
 C, T = 3, len(TARGETS)
@@ -216,8 +217,8 @@ class LinearView:
 
     `mean` (k, t, d) and `cov` (k, c, d (d + 1) / 2, upper triangles by rows) are of coefficients;
     `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen` (c,) tells which components
-    were ever taught, `noise` (t,) is residual variance. `joined` (k + 1,) counts all events before an
-    arm's first, and ends with all events there are.
+    were ever taught, `noise` (t,) is residual variance. `joined` (k + 1,) counts all
+    events before an arm's first, and ends with all events there are.
     """
 
     scales: Scales
@@ -231,13 +232,31 @@ class LinearView:
     fresh_mean: Single
     fresh_cov: Single
 
-    def bind(self, arms: Sequence[str]) -> LinearValues:
-        """Stack for these arm ids; one never seen gets the shared prior."""
+    def bind(self, arms: Sequence[str], expected: Sequence[Expected] = ()) -> LinearValues:
+        """Stack for these arm ids; one never seen gets the shared prior.
+
+        `expected`, parallel to `arms`, is what somebody expects of an arm's quality where a
+        feature is 1 (beside the bias, feature 0). It moves the mean of that arm's prior, and so
+        counts for less the more the arm has taught.
+        """
         position = {arm: i for i, arm in enumerate(self.arms)}
         at = np.array([position.get(arm, -1) for arm in arms], dtype=np.intp)  # -1: the last
         mean = np.concatenate([self.mean, self.fresh_mean[None]])[at]
         cov = np.concatenate([self.cov, self.fresh_cov[None]])[at]
+        for i, of_features in enumerate(expected):
+            if of_features:
+                mean[i, 0] += self._moved(cov[i, 0], of_features)
         return LinearValues(self, np.append(self.events, 0)[at], self.joined[at], mean, cov)
+
+    def _moved(self, cov: Single, of_features: Expected) -> Single:
+        """V T^-1 (m' - m): how an arm's posterior mean moves when its prior's does, (d,)."""
+        pooled = self.fresh_mean[0]
+        move = np.zeros(len(pooled), dtype=np.float32)
+        for feature, quality in of_features.items():
+            move[feature] = quality - pooled[0] - pooled[feature]
+        variance = np.diagonal(_unpacked(self.fresh_cov[0], len(pooled)))
+        moved: Single = _unpacked(cov, len(pooled)) @ (move / variance)
+        return moved
 
     def to_bytes(self) -> bytes:
         """Equal views give equal bytes."""
@@ -251,7 +270,13 @@ class LinearView:
         header, arrays = _unpack(body)
         try:
             k, d = len(header["arms"]), arrays["fresh_mean"].shape[-1]
-            shapes = {"events": (k,), "joined": (k + 1,), "seen": (C,), "noise": (T,), "mean": (k, T, d)}
+            shapes = {
+                "events": (k,),
+                "joined": (k + 1,),
+                "seen": (C,),
+                "noise": (T,),
+                "mean": (k, T, d),
+            }
             shapes |= {"cov": (k, C, _triangle(d)), "fresh_mean": (T, d)}
             _expect(arrays, shapes | {"fresh_cov": (C, _triangle(d))})
             return cls(scales=Scales(**header["scales"]), arms=tuple(header["arms"]), **arrays)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
+from features.signals import TASK_INDEX
 from policy import explore
-from policy.catalog import Catalog
+from policy.catalog import Arm, Catalog
 from policy.config import PolicyConfig
 from policy.constraints import ANYTHING, Constraints, action_set
 from policy.objective import Weights
@@ -81,7 +82,7 @@ def _unknown(k: int) -> Vector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bandit:
-    """A value model, explored; arms that joined late are held below a share until they are known."""
+    """A value model, explored; an arm that joined late is held below a share until it is known."""
 
     values: BoundValues
     config: PolicyConfig
@@ -189,21 +190,29 @@ def build(
         config=config,
         encoder=encoder,
         catalog=catalog,
-        rule=_rule(config, catalog, view),
+        rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
     )
 
 
-def _rule(config: PolicyConfig, catalog: Catalog, view: ValuesView | None) -> Rule:
+def _rule(
+    config: PolicyConfig, encoder: Encoder, catalog: Catalog, view: ValuesView | None
+) -> Rule:
     if config.model == "uniform":
         return Uniform()
     if config.arm is not None:
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")
-    values = view.bind(catalog.ids)
+    values = view.bind(catalog.ids, [_expected(arm, encoder) for arm in catalog.arms])
     late = values.joined >= SETTLED * len(catalog)
     return Bandit(values, config, late & (values.events < config.new_arm_events))
+
+
+def _expected(arm: Arm, encoder: Encoder) -> dict[int, float]:
+    """An arm's priors, by the feature that is 1 for a query of that task type alone."""
+    first = encoder.groups["task"].start
+    return {first + TASK_INDEX[task]: quality for task, quality in arm.priors.items()}
 
 
 def explored(config: PolicyConfig, forecast: Forecast) -> Vector:

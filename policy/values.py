@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,8 +43,13 @@ class BoundValues(Protocol):
 class ValuesView(Protocol):
     """What a snapshot holds: small, read-only, float32."""
 
-    def bind(self, arms: Sequence[str]) -> BoundValues:
-        """Stack for these arm ids; one never seen gets the shared prior."""
+    def bind(
+        self, arms: Sequence[str], expected: Sequence[Mapping[int, float]] = ()
+    ) -> BoundValues:
+        """Stack for these arm ids; one never seen gets the shared prior.
+
+        `expected`, parallel to `arms`, tells where in x (a feature) which quality is expected.
+        """
         ...
 
     def to_bytes(self) -> bytes: ...

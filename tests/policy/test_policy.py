@@ -1,0 +1,160 @@
+"""Policy.decide: the parts together, without any I/O."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from features.encoder import Encoder
+from features.query import Hints
+from policy import models
+from policy import policy as policies
+from policy.config import parse
+from policy.policy import Policy, Request, uniform_draw
+from policy.records import OutcomeBatch, from_json, to_json
+
+ARM = """
+[[arms]]
+id = "{name}"
+provider = "p"
+model = "m"
+context_window_tokens = 8000
+usd_per_mtok_in = {price}
+usd_per_mtok_out = {price}
+prices_checked = 2026-01-01
+prices_source = "made up for tests"
+{more}
+"""
+ENCODER = Encoder.default()
+
+
+def make(arms: str, policy: str = "", learned: OutcomeBatch | None = None) -> Policy:
+    config = parse(arms + "\n[policies.default]\n" + policy, "test")
+    wanted = config.policies["default"]
+    model = models.new_model(wanted, ENCODER)
+    if model is not None and learned is not None:
+        model.learn(learned)
+    view = None if model is None else model.view()
+    return policies.build(
+        "default", "1", 7, config=wanted, encoder=ENCODER, catalog=config.arms, view=view
+    )
+
+
+def arm(name: str, price: float = 1.0, more: str = "") -> str:
+    return ARM.format(name=name, price=price, more=more)
+
+
+def taught(arm: str, quality: float, n: int) -> OutcomeBatch:
+    """n outcomes of one arm for a query without any hints."""
+    x = np.zeros((n, ENCODER.d), dtype=np.float32)
+    x[:, 0] = 1.0
+    nothing = np.full(n, np.nan)
+    return OutcomeBatch(
+        arms=[arm] * n,
+        x=x,
+        quality=np.full(n, quality),
+        latency_ms=nothing,
+        cost_usd=nothing,
+        error=np.zeros(n, dtype=bool),
+        settled=np.zeros((n, 3), dtype=bool),
+        list_cost_usd=np.zeros(n),
+    )
+
+
+def share(policy: Policy, arm: str, task: str | None = None) -> float:
+    decision = policy.decide(Request(hints=Hints(task_type=task)), "any", 0)
+    return float(decision.pmf[decision.arms.index(arm)])
+
+
+def test_equal_arms_share_evenly():
+    """Before any outcome, arms of equal prices are alike."""
+    policy = make(arm("a") + arm("b"))
+    assert share(policy, "a") == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_cheaper_arm_leads_before_any_outcome():
+    """List prices are known from the start."""
+    policy = make(arm("cheap", 0.1) + arm("dear", 100.0))
+    assert share(policy, "cheap") > 0.5
+
+
+def test_expected_quality_leads_where_it_is_expected():
+    """`priors` of an arm move its prior for that task type, and for no other."""
+    policy = make(arm("a", more="priors = { code = 0.95 }") + arm("b"))
+    assert share(policy, "a", "code") > 0.7
+    assert share(policy, "a", "translation") == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_prior_is_what_an_untaught_arm_is_predicted_at():
+    """For a query of that task type alone, the prediction is the prior itself."""
+    other = taught("other", 0.5, 20)
+    policy = make(arm("a", more="priors = { code = 0.95 }"), learned=other)
+    x = np.zeros(ENCODER.d, dtype=np.float32)
+    x[0] = x[ENCODER.groups["task"].start] = 1.0
+    ruling = policy.rule.rule(x, np.array([0]), np.zeros(1), policy.weights)
+    assert ruling.outcome[0, 0] == pytest.approx(0.95, abs=1e-5)
+
+
+def test_outcomes_overrule_a_prior():
+    """The more an arm has taught, the less its prior counts."""
+    learned = taught("a", 0.1, 400)
+    arms = arm("a", more="priors = { chat = 0.9 }") + arm("b")
+    with_prior = make(arms, "new_arm_share = 1.0", learned)
+    assert share(with_prior, "a") < 0.2
+
+
+def test_an_arm_that_joins_late_is_capped():
+    """At most new_arm_share together, floor aside, until it has been seen."""
+    learned = taught("a", 0.2, 500)
+    policy = make(arm("a") + arm("late"), "new_arm_share = 0.05\nfloor = 0.0", learned)
+    assert share(policy, "late") == pytest.approx(0.05)
+
+
+def test_arms_of_a_cold_start_are_not_capped():
+    """All arms of a young policy are new: holding some of them back would only delay learning."""
+    learned = taught("a", 0.2, 15)
+    policy = make(arm("a") + arm("b"), "new_arm_share = 0.05", learned)
+    assert share(policy, "b") > 0.5
+
+
+def test_fixed_and_uniform():
+    """A fixed policy gives everything but the floor to its arm; uniform means uniform."""
+    fixed = make(arm("a") + arm("b"), 'model = "fixed"\narm = "b"')
+    assert share(fixed, "b") == pytest.approx(0.99 + 0.005)
+    uniform = make(arm("a") + arm("b") + arm("c"), 'model = "uniform"')
+    assert share(uniform, "a") == pytest.approx(1 / 3)
+
+
+def test_the_arm_is_drawn_with_its_propensity():
+    """Over many decision ids each arm comes up as often as its pmf says; four standard errors."""
+    policy = make(arm("a", 0.1) + arm("b", 4.0) + arm("c", 9.0))
+    n = 4000
+    decisions = [policy.decide(Request(hints=Hints()), f"d-{i}", 0) for i in range(n)]
+    pmf = decisions[0].pmf
+    for position, name in enumerate(decisions[0].arms):
+        p = float(pmf[position])
+        count = sum(d.arm == name for d in decisions)
+        assert abs(count - n * p) < 4 * math.sqrt(n * p * (1 - p))
+    assert all(d.propensity == pmf[d.arms.index(d.arm)] for d in decisions)
+
+
+def test_a_decision_depends_on_its_id_alone():
+    """The same id draws the same arm, in any process, under one policy."""
+    policy = make(arm("a") + arm("b"))
+    again = [policy.decide(Request(hints=Hints()), "same", t).arm for t in range(5)]
+    assert len(set(again)) == 1
+    assert uniform_draw("default", "same") != uniform_draw("other", "same")
+    assert 0.0 <= uniform_draw("default", "same") < 1.0
+
+
+def test_a_record_comes_back_bit_for_bit():
+    """What is stored is what was decided."""
+    policy = make(arm("a", 0.3) + arm("b", 0.7))
+    made = policy.decide(Request(hints=Hints(task_type="code")), "id", 123)
+    back = from_json(to_json(made), made.x.tobytes())
+    for name in ("arm", "propensity", "confidence", "arms", "weights", "made_at_ms", "snapshot"):
+        assert getattr(back, name) == getattr(made, name)
+    for name in ("pmf", "predicted", "x"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
