@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from features.encoder import Encoder
 from features.query import Hints
@@ -46,14 +47,19 @@ def arm(name: str, price: float = 1.0, more: str = "") -> str:
     return ARM.format(name=name, price=price, more=more)
 
 
-def taught(arm: str, quality: float, n: int) -> OutcomeBatch:
-    """n outcomes of one arm for a query without any hints."""
+def pure_code(n: int) -> NDArray[np.float32]:
+    """(n, d) contexts of bias and the task type `code`."""
     x = np.zeros((n, ENCODER.d), dtype=np.float32)
-    x[:, 0] = 1.0
+    x[:, 0] = x[:, ENCODER.groups["task"].start] = 1.0
+    return x
+
+
+def taught(arm: str, quality: float, n: int) -> OutcomeBatch:
+    """n outcomes of one arm for such contexts."""
     nothing = np.full(n, np.nan)
     return OutcomeBatch(
         arms=[arm] * n,
-        x=x,
+        x=pure_code(n),
         quality=np.full(n, quality),
         latency_ms=nothing,
         cost_usd=nothing,
@@ -87,22 +93,26 @@ def test_expected_quality_leads_where_it_is_expected():
     assert share(policy, "a", "translation") == pytest.approx(0.5, abs=0.1)
 
 
+def quality_of_pure_code(policy: Policy) -> float:
+    """What is predicted of the first arm where the context is bias and `code`, nothing else."""
+    ruling = policy.rule.rule(pure_code(1)[0], np.array([0]), np.zeros(1), policy.weights)
+    return float(ruling.outcome[0, 0])
+
+
 def test_a_prior_is_what_an_untaught_arm_is_predicted_at():
     """For a query of that task type alone, the prediction is the prior itself."""
-    other = taught("other", 0.5, 20)
-    policy = make(arm("a", more="priors = { code = 0.95 }"), learned=other)
-    x = np.zeros(ENCODER.d, dtype=np.float32)
-    x[0] = x[ENCODER.groups["task"].start] = 1.0
-    ruling = policy.rule.rule(x, np.array([0]), np.zeros(1), policy.weights)
-    assert ruling.outcome[0, 0] == pytest.approx(0.95, abs=1e-5)
+    policy = make(arm("a", more="priors = { code = 0.95 }"), learned=taught("other", 0.5, 20))
+    assert quality_of_pure_code(policy) == pytest.approx(0.95, abs=1e-5)
 
 
 def test_outcomes_overrule_a_prior():
     """The more an arm has taught, the less its prior counts."""
-    learned = taught("a", 0.1, 400)
-    arms = arm("a", more="priors = { chat = 0.9 }") + arm("b")
-    with_prior = make(arms, "new_arm_share = 1.0", learned)
-    assert share(with_prior, "a") < 0.2
+    few, many = (
+        make(arm("a", more="priors = { code = 0.9 }"), learned=taught("a", 0.1, n))
+        for n in (2, 400)
+    )
+    assert 0.3 < quality_of_pure_code(few) < 0.9
+    assert quality_of_pure_code(many) == pytest.approx(0.1, abs=0.02)
 
 
 def test_an_arm_that_joins_late_is_capped():
