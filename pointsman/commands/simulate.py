@@ -1,0 +1,199 @@
+"""`pointsman simulate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+
+from pointsman import outcomes as folders
+from pointsman.client import Client, PointsmanError
+from pointsman.outcomes import OutcomeSet
+from pointsman.simulate import Result, Tick, Traffic, in_process, over_http, sample
+from policy.config import Config, PolicyConfig, parse, to_toml
+
+SHUFFLES = 5
+TIMEOUT_S = 30.0
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--url", help="Drive the service that runs here, over HTTP; else in process.")
+@click.option(
+    "--shuffles",
+    type=click.IntRange(min=1),
+    help=f"Cold starts, each in an order of its own. [{SHUFFLES}; 1 with --url]",
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="Use this many of the queries only.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--delay",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="ROUNDS",
+    help="How many rounds later a reward arrives.",
+)
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="P",
+    help="Probability that a reward never arrives.",
+)
+@click.option("--no-hints", is_flag=True, help="Send the text only, not the category.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="With --url: rounds under way at once.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Take the policy `default` from this file; the arms are the folder's.",
+)
+@click.option(
+    "--write-config",
+    type=click.Path(path_type=Path),
+    help="Write a pointsman.toml with these arms and this policy, for `make up`.",
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the running reward: a PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    folder: Path,
+    url: str | None,
+    shuffles: int | None,
+    rounds: int | None,
+    seed: int,
+    delay: int,
+    loss: float,
+    no_hints: bool,
+    concurrency: int,
+    config_file: Path | None,
+    write_config: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Drive a policy with FOLDER, a set of full-information outcomes: queries.parquet (query_id,
+    text, category), outcomes.parquet (query_id, arm, quality, cost_usd, latency_ms) and arms.csv.
+
+    Each round routes a query, looks up what the chosen arm made of it, and reports that. The mean
+    reward stands beside that of the best single arm and of the best arm per category, both known
+    only in hindsight, and of uniform choice. `captured` is how much of the way from the one to the
+    other was made, learning included.
+    """
+    if url is not None and (shuffles or 1) > 1:
+        raise click.UsageError(
+            "--shuffles is 1 with --url: the service goes on from what it has learned"
+        )
+    if url is None and concurrency > 1:
+        raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
+    if plot is not None and not plot.parent.is_dir():
+        raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
+    outcomes = folders.load(folder)
+    config = _config(outcomes, config_file)
+    if write_config is not None:
+        write_config.write_text(to_toml(config), "utf-8")
+        click.echo(f"wrote {write_config}", err=True)
+    outcomes = sample(outcomes, rounds, seed)
+    traffic = Traffic(seed=seed, delay=delay, loss=loss, hints=not no_hints)
+    policy = config.policies["default"]
+    if url is not None:
+        result = _over_http(outcomes, policy, traffic, url, concurrency)
+    else:
+        m = shuffles or SHUFFLES
+        with progress(len(outcomes) * (m + 1)) as tick:
+            result = in_process(outcomes, policy, traffic, range(m), tick)
+    click.echo(json.dumps(result.figures()) if as_json else table(result))
+    if plot is not None:
+        from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
+
+        plots.running(result, plot)
+        click.echo(f"wrote {plot}", err=True)
+
+
+def _config(outcomes: OutcomeSet, file: Path | None) -> Config:
+    """The set's arms with the built-in policy, or with the policy `default` of a file."""
+    if file is None:
+        return folders.config(outcomes)
+    try:
+        given = parse(file.read_text("utf-8"), str(file)).policies
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file}: can't be read: {error}") from error
+    if "default" not in given:
+        raise click.ClickException(f"{file}: there is no [policies.default]")
+    policy = given["default"]
+    for arm in (*((policy.arm,) if policy.arm else ()), *(policy.arms or ())):
+        if arm not in outcomes.catalog:
+            raise click.ClickException(f"{file}: {outcomes.name} has no arm {arm!r}")
+    return Config(outcomes.catalog, {"default": policy})
+
+
+def _over_http(
+    outcomes: OutcomeSet, policy: PolicyConfig, traffic: Traffic, url: str, concurrency: int
+) -> Result:
+    try:
+        with closing(Client(url, timeout_s=TIMEOUT_S)) as client, progress(len(outcomes)) as tick:
+            return over_http(outcomes, policy, traffic, client, concurrency, tick)
+    except PointsmanError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def progress(length: int) -> Iterator[Tick]:
+    """A progress bar on stderr, where a person looks at it."""
+    if not sys.stderr.isatty():
+        yield lambda rounds: None
+        return
+    steps = max(length // 200, 1)
+    with click.progressbar(length=length, file=sys.stderr, update_min_steps=steps) as bar:
+        yield bar.update
+
+
+def table(result: Result) -> str:
+    """The figures for a person to read."""
+    outcomes, hindsight, figures = result.outcomes, result.hindsight, result.figures()
+    m, n = result.order.shape
+    ids = outcomes.catalog.ids
+    categories = len(set(outcomes.categories))
+    left_out = f" ({outcomes.left_out:,} without all arms left out)" if outcomes.left_out else ""
+    rows = (
+        ("uniform choice", hindsight.uniform),
+        (f"best single arm: {ids[hindsight.single]}", hindsight.best_single),
+        ("Pointsman, learning included", result.mean_reward),
+        (f"best arm for each of {categories} categories", hindsight.best_per_category),
+    )
+    width = max(len(label) for label, _ in rows)
+    tenth = max(n // 10, 1)
+    first, last = result.share(slice(tenth)), result.share(slice(n - tenth, n))
+    order = sorted(range(len(ids)), key=lambda i: -last[i])
+    widest = max(map(len, ids))
+    return "\n".join(
+        (
+            f"{outcomes.name}: {n:,} queries{left_out}, {len(ids)} arms",
+            "",
+            f"{'mean reward':>{width + 10}}",
+            *(f"{label:<{width}}  {value:8.4f}" for label, value in rows),
+            "",
+            f"captured {_plus_minus(figures['captured'], figures['captured_se'])}"
+            " of the way from the best single arm to the best per category",
+            f"{m} x {n:,} rounds in {result.seconds:.1f} s",
+            "",
+            f"{'share of rounds':<{widest}}  first tenth  last tenth",
+            *(f"{ids[i]:<{widest}}  {first[i]:11.1%}  {last[i]:10.1%}" for i in order),
+        )
+    )
+
+
+def _plus_minus(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "nothing (there is none)"
+    return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")

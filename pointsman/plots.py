@@ -1,0 +1,112 @@
+"""Pictures of simulated traffic, as PNG files. Needs no display; knows no policy and no service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pointsman.simulate import Result
+from policy.catalog import Index, Vector
+
+BINS = 40
+SKIPPED = 0.01  # of the rounds, at the start: their running mean is noise
+GREY = "#555555"
+POLICY = "#0b5fa5"
+
+
+def running(result: Result, path: Path) -> None:
+    """The running mean reward beside the baselines, and below it which arms got the rounds."""
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    rewards, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _rewards(rewards, result)
+    _shares(shares, result)
+    figure.suptitle(_title(result))
+    figure.savefig(path, dpi=120)
+
+
+def before_and_after(result: Result, rounds: int, path: Path) -> None:
+    """Which arms each category got in the first and in the last rounds, one bar per category."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    first, last = figure.subplots(1, 2, sharey=True)
+    n = result.order.shape[1]
+    rounds = min(rounds, n // 2)
+    _bars(first, result, slice(rounds), f"the first {rounds:,} rounds")
+    _bars(last, result, slice(n - rounds, n), f"the last {rounds:,} rounds")
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    figure.suptitle("Which arm answers which task")
+    figure.savefig(path, dpi=120)
+
+
+def _title(result: Result) -> str:
+    m, n = result.order.shape
+    mean = f", mean of {m} shuffles" if m > 1 else ""
+    return f"{result.outcomes.name}: {n:,} rounds{mean}"
+
+
+def _rewards(axes: Axes, result: Result) -> None:
+    hindsight = result.hindsight
+    n = result.order.shape[1]
+    rounds = np.arange(1, n + 1)
+    start = int(n * SKIPPED)
+    lines = (
+        ("best arm per category,\nin hindsight", "--", hindsight.of_arms(hindsight.rule)),
+        ("best single arm,\nin hindsight", "-.", hindsight.reward[:, hindsight.single]),
+        ("uniform choice", ":", hindsight.reward.mean(axis=1)),
+    )
+    ours = _running_mean(result.rewards)
+    axes.plot(rounds[start:], ours[start:], color=POLICY, linewidth=2.2, label="Pointsman")
+    for label, style, rewards in lines:
+        theirs = _running_mean(rewards[result.order])
+        axes.plot(rounds[start:], theirs[start:], color=GREY, linestyle=style, label=label)
+    axes.set_ylabel("running mean reward")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    axes.grid(alpha=0.3)
+
+
+def _shares(axes: Axes, result: Result) -> None:
+    n = result.order.shape[1]
+    edges = np.unique(np.linspace(0, n, min(BINS, n) + 1).astype(int))
+    bins = [slice(a, b) for a, b in pairwise(edges.tolist())]
+    shares = np.stack([result.share(rounds) for rounds in bins])
+    arms = result.outcomes.catalog.ids
+    middles = np.concatenate([[0], (edges[:-1] + edges[1:]) / 2, [n]])
+    shares = np.concatenate([shares[:1], shares, shares[-1:]])
+    axes.stackplot(middles, shares.T, labels=arms, colors=_colours(len(arms)))
+    axes.set(xlabel="round", ylabel="share of rounds", ylim=(0, 1), xlim=(0, n))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
+
+
+def _bars(axes: Axes, result: Result, rounds: slice, title: str) -> None:
+    outcomes = result.outcomes
+    names = np.unique(np.array(outcomes.categories))
+    counts = np.zeros((len(names), len(outcomes.catalog)))
+    rows, arms = result.order[:, rounds].ravel(), result.arms[:, rounds].ravel()
+    np.add.at(counts, (outcomes.category_index[rows], arms), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    left = np.zeros(len(names))
+    for column, (arm, colour) in enumerate(
+        zip(outcomes.catalog.ids, _colours(len(outcomes.catalog)), strict=True)
+    ):
+        axes.barh(names, shares[:, column], left=left, color=colour, label=arm)
+        left += shares[:, column]
+    axes.set(title=title, xlabel="share of rounds", xlim=(0, 1))
+    axes.invert_yaxis()
+
+
+def _running_mean(rewards: Vector) -> Vector:
+    """(n,) from (m, n): the mean of all rounds so far, over all shuffles."""
+    rounds: Index = np.arange(1, rewards.shape[1] + 1)
+    mean: Vector = (rewards.cumsum(axis=1) / rounds).mean(axis=0)
+    return mean
+
+
+def _colours(k: int) -> Sequence[tuple[float, float, float, float]]:
+    palette = mpl.colormaps["tab10" if k <= 10 else "tab20"]
+    return [palette(i % palette.N) for i in range(k)]
