@@ -232,12 +232,17 @@ class LinearView:
     fresh_mean: Single
     fresh_cov: Single
 
-    def bind(self, arms: Sequence[str], expected: Sequence[Expected] = ()) -> LinearValues:
+    def bind(
+        self,
+        arms: Sequence[str],
+        expected: Sequence[Expected] = (),
+        usual: Weights | None = None,
+    ) -> LinearValues:
         """Stack for these arm ids; one never seen gets the shared prior.
 
         `expected`, parallel to `arms`, is what somebody expects of an arm's quality where a
         feature is 1 (beside the bias, feature 0). It moves the mean of that arm's prior, and so
-        counts for less the more the arm has taught.
+        counts for less the more the arm has taught. Under the `usual` weights forecasts are faster.
         """
         position = {arm: i for i, arm in enumerate(self.arms)}
         at = np.array([position.get(arm, -1) for arm in arms], dtype=np.intp)  # -1: the last
@@ -246,7 +251,7 @@ class LinearView:
         for i, of_features in enumerate(expected):
             if of_features:
                 mean[i, 0] += self._moved(cov[i, 0], of_features)
-        return LinearValues(self, np.append(self.events, 0)[at], self.joined[at], mean, cov)
+        return LinearValues(self, np.append(self.events, 0)[at], self.joined[at], mean, cov, usual)
 
     def _moved(self, cov: Single, of_features: Expected) -> Single:
         """V T^-1 (m' - m): how an arm's posterior mean moves when its prior's does, (d,)."""
@@ -294,6 +299,7 @@ class LinearValues:
         joined: NDArray[np.int64],
         mean: Single,
         cov: Single,
+        usual: Weights | None,
     ) -> None:
         self.events, self.joined = events, joined
         k, _, d = mean.shape
@@ -302,8 +308,10 @@ class LinearValues:
         twice = np.where(self._rows == self._columns, 1.0, 2.0).astype(np.float32)
         self._mean = np.ascontiguousarray(mean.swapaxes(0, 1)).reshape(T * k, d)
         self._cov = np.ascontiguousarray((cov * twice).swapaxes(0, 1))  # (c, k, triangle)
+        self._usual = usual
+        self._usual_cov = None if usual is None else self._utility_cov(usual)
         # A log-normal's mean lies above its median; not by more than its own size, though.
-        self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))
+        self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))[:, None]
         self._unknown = ~view.seen
 
     def forecast(
@@ -313,30 +321,38 @@ class LinearValues:
 
         The cost regressions are of what differs from the list cost, so a price acts at once.
         """
-        y = (self._mean @ x).reshape(T, self._k)[:, index].astype(np.float64)
+        y = (self._mean @ x).astype(np.float64).reshape(T, self._k)
+        cov = self._usual_cov if weights == self._usual else None
+        if cov is None:
+            cov = self._utility_cov(weights)
+        variance = cov @ (x[self._rows] * x[self._columns])
+        if len(index) < self._k:
+            y, variance = y[:, index], variance[index]
         y[2] += self._scales.cost(list_cost_usd)
         wq, wl, wc = weights.as_tuple()
-        utility = wq * y[0] + (wl * (1.0 - y[1]) + wc * (1.0 - y[2]))
-        products = x[self._rows] * x[self._columns]
-        variance = np.zeros(self._k)
-        for c, w in enumerate((wq, wl, wc)):
-            if w:
-                variance += w * w * (self._cov[c] @ products)
-        sd = np.sqrt(np.maximum(variance[index], 0.0))
+        utility = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
+        sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
         return Forecast(utility, sd, self._outcome(y, list_cost_usd))
+
+    def _utility_cov(self, weights: Weights) -> Single:
+        """(k, triangle): components are independent, so their variances add by squared weight."""
+        squares = np.square(weights.as_tuple(), dtype=np.float32)
+        mixed: Single = np.tensordot(squares, self._cov, axes=1)
+        return mixed
 
     def _outcome(self, y: Array, list_cost_usd: Vector) -> Array:
         """(m, 3) in their own units; NaN where no arm has taught a component."""
         tiny = TINY_SHARE * self._scales.cost_ref_usd
-        outcome = np.empty((y.shape[1], C))
-        outcome[:, 0] = np.minimum(np.maximum(y[0], 0.0), 1.0)
-        log = np.minimum(np.maximum(y[C:].T + self._lift, -LOG_BOUND), LOG_BOUND)
-        outcome[:, 1:] = np.exp(log)
-        outcome[:, 1] -= 1.0
-        outcome[:, 2] = outcome[:, 2] * (list_cost_usd + tiny) - tiny
-        np.maximum(outcome, 0.0, out=outcome)
-        outcome[:, self._unknown] = np.nan
-        return outcome
+        by_component = np.empty((C, y.shape[1]))
+        by_component[0] = np.minimum(y[0], 1.0)
+        np.exp(np.minimum(y[C:] + self._lift, LOG_BOUND), out=by_component[1:])
+        by_component[1] -= 1.0
+        by_component[2] *= list_cost_usd + tiny
+        by_component[2] -= tiny
+        np.maximum(by_component, 0.0, out=by_component)
+        if self._unknown.any():
+            by_component[self._unknown] = np.nan
+        return np.ascontiguousarray(by_component.T)
 
 
 def _targets(batch: OutcomeBatch, scales: Scales) -> Array:

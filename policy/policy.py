@@ -204,7 +204,8 @@ def _rule(
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")
-    values = view.bind(catalog.ids, [_expected(arm, encoder) for arm in catalog.arms])
+    expected = [_expected(arm, encoder) for arm in catalog.arms]
+    values = view.bind(catalog.ids, expected, config.weights)
     late = values.joined >= SETTLED * len(catalog)
     return Bandit(values, config, late & (values.events < config.new_arm_events))
 

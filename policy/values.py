@@ -44,11 +44,15 @@ class ValuesView(Protocol):
     """What a snapshot holds: small, read-only, float32."""
 
     def bind(
-        self, arms: Sequence[str], expected: Sequence[Mapping[int, float]] = ()
+        self,
+        arms: Sequence[str],
+        expected: Sequence[Mapping[int, float]] = (),
+        usual: Weights | None = None,
     ) -> BoundValues:
         """Stack for these arm ids; one never seen gets the shared prior.
 
-        `expected`, parallel to `arms`, tells where in x (a feature) which quality is expected.
+        `expected`, parallel to `arms`, tells where in x (a feature) which quality is expected;
+        forecasts under the `usual` weights may be faster than under others.
         """
         ...
 
