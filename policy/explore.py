@@ -20,13 +20,14 @@ REACH = 6.0  # sds: what lies beyond has probability 1e-9
 TOLERANCE = 1e-7  # of the quadrature: how far the probabilities may sum from 1
 REFINEMENTS = 8
 ATOM = 1e-4  # of the smallest spread: what stands for a spread of zero
+CERTAIN = 1e-9  # units of reward: a smaller spread is none
 ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
 def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     """The probability of each arm that its draw from N(mean, (scale * sd)^2) is the largest.
 
-    p_a = ∫ φ((u-μ_a)/σ_a)/σ_a ∏_{b≠a} Φ((u-μ_b)/σ_b) du (Thompson 1933; DESIGN, section 4), by
+    p_a = ∫ φ((u-μ_a)/σ_a)/σ_a ∏_{b≠a} Φ((u-μ_b)/σ_b) du (Thompson 1933), by
     quadrature to 1e-6 or better. Arms whose sd is 0 stand where their mean is; equal ones share.
 
     >>> thompson(np.array([0.5, 0.5]), np.array([0.1, 0.3])).round(6).tolist()
@@ -34,7 +35,7 @@ def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     """
     mean, sd = np.asarray(mean, dtype=np.float64), scale * np.asarray(sd, dtype=np.float64)
     pmf = np.zeros(len(mean))
-    if sd.min() > 0.0:
+    if sd.min() > CERTAIN:
         alive, p = _best(mean, sd)
     else:
         alive, p = _best_with_atoms(mean, sd)
@@ -68,28 +69,28 @@ def _best(mean: Vector, sd: Vector) -> tuple[NDArray[np.intp], Vector]:
     span = math.log1p((high.max() - low) / curve)
     nodes = max(int(4.0 * REACH * span) + 2, 16 + int(8.0 * math.log2(len(alive))))
     for _ in range(REFINEMENTS):
-        p = _trapezoid(below, sd, curve, np.linspace(0.0, span, nodes))
+        p = _trapezoid(below, sd, curve, span / (nodes - 1), nodes)
         if abs(p.sum() - 1.0) < TOLERANCE:
             break
         nodes *= 2
     return alive, p
 
 
-def _trapezoid(below: Vector, sd: Vector, curve: float, t: Vector) -> Vector:
+def _trapezoid(below: Vector, sd: Vector, curve: float, step: float, nodes: int) -> Vector:
     """(m,) sums over nodes u = low + curve (e^t - 1), for means at `below` (m,) above low."""
-    stretch = curve * np.exp(t)
+    stretch = curve * np.exp(step * np.arange(nodes))
     z = (stretch - (below + curve)[:, None]) / sd[:, None]
     cdf = ndtr(z)  # at least Φ(-6), so that it divides safely
     density = np.exp(-0.5 * z * z)
     density /= cdf
-    p: Vector = density @ (cdf.prod(axis=0) * (stretch * t[1]))
+    p: Vector = density @ (cdf.prod(axis=0) * (stretch * step))
     p /= ROOT_2_PI * sd
     return p
 
 
 def _best_with_atoms(mean: Vector, sd: Vector) -> tuple[NDArray[np.intp], Vector]:
     """`_best` where some spreads are 0: of those arms only the highest can win."""
-    certain = sd <= 0.0
+    certain = sd <= CERTAIN
     highest = mean[certain].max()
     tied = np.flatnonzero(certain & (mean == highest))
     others = np.flatnonzero(~certain & (mean + REACH * sd > highest))
