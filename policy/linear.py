@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,10 @@ FORGETTING = 0.9998
 C, T = 3, len(TARGETS)
 TINY_SHARE = 1e-6  # of the reference cost: added before logs, so that a free arm has one
 LOG_BOUND = 30.0
-TUNE_EVERY = 1024  # events between steps of the hyperparameters, more often at first
-TUNE_FIRST = 32
+TUNE_FIRST = 8  # events before the variances are first learned
+TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
+TUNE_EVERY = 4096  # ... and at most
+TUNE_STEPS = 3
 LIMITS = {"arms": 10_000, "d": 4_096}
 
 
@@ -68,8 +72,7 @@ class LinearModel:
         self._taught = np.zeros((0, C), dtype=np.int64)
         self._joined = np.zeros(0, dtype=np.int64)  # events before an arm's first
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
-        self._guess = pooling.first_guess(tuple(self.sizes))
-        self._spread = self._guess
+        self._spread = pooling.guess(tuple(self.sizes))
         self._start = _start(self.d, scales)
 
     def learn(self, batch: OutcomeBatch) -> None:
@@ -87,9 +90,13 @@ class LinearModel:
             self.events += to - at
             at = to
             if self.events == due:
-                self._spread = pooling.improve(
-                    self._sums(), self._spread, self._guess, self._start, self._group
-                )
+                self._tune()
+
+    def _tune(self) -> None:
+        for _ in range(TUNE_STEPS):
+            self._spread = pooling.improve(
+                self._sums(), self._spread, tuple(self.sizes), self._start, self._group
+            )
 
     def _fold(self, arm: Index, x: Array, y: Array) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
@@ -381,11 +388,20 @@ def _start(d: int, scales: Scales) -> Array:
     return start
 
 
+@cache
+def _tunings() -> tuple[int, ...]:
+    due = [TUNE_FIRST]
+    while due[-1] < TUNE_EVERY * TUNE_GROWTH:
+        due.append(due[-1] + max(16, due[-1] // TUNE_GROWTH))
+    return tuple(due)
+
+
 def _next_tuning(events: int) -> int:
-    """At 32, 64, ... and every TUNE_EVERY events: a rule of the count alone."""
-    if events >= TUNE_EVERY:
-        return (events // TUNE_EVERY + 1) * TUNE_EVERY
-    return max(TUNE_FIRST, 1 << events.bit_length())
+    """The count of events at which the variances are learned next: a rule of the count alone."""
+    due = _tunings()
+    if events < due[-1]:
+        return due[bisect_right(due, events)]
+    return due[-1] + ((events - due[-1]) // TUNE_EVERY + 1) * TUNE_EVERY
 
 
 def _triangle(d: int) -> int:
