@@ -89,23 +89,19 @@ class Fold:
 
 def batch_of(events: Sequence[dict[bytes, bytes]], d: int) -> OutcomeBatch:
     """Stream entries as columns; x is raw float32 of d numbers."""
-    n = len(events)
-    y = np.full((n, 3), np.nan)
-    for column, name in enumerate(COMPONENTS):
-        for row, event in enumerate(events):
-            value = event.get(name)
-            if value is not None:
-                y[row, column] = float(value)
-    earlier = [event[b"earlier"] for event in events]
-    settled = np.array(
-        [[name in seen or b"error" in seen for name in COMPONENTS] for seen in earlier], dtype=bool
+    quality, latency_ms, cost_usd = (
+        np.array([float(event.get(name, b"nan")) for event in events]) for name in COMPONENTS
     )
+    settled = np.zeros((len(events), len(COMPONENTS)), dtype=bool)
+    for row, event in enumerate(events):
+        if earlier := event[b"earlier"]:
+            settled[row] = [name in earlier or b"error" in earlier for name in COMPONENTS]
     return OutcomeBatch(
         arms=[event[b"arm"].decode() for event in events],
-        x=np.frombuffer(b"".join([event[b"x"] for event in events]), np.float32).reshape(n, d),
-        quality=y[:, 0],
-        latency_ms=y[:, 1],
-        cost_usd=y[:, 2],
+        x=np.frombuffer(b"".join([event[b"x"] for event in events]), np.float32).reshape(-1, d),
+        quality=quality,
+        latency_ms=latency_ms,
+        cost_usd=cost_usd,
         error=np.array([b"error" in event for event in events], dtype=bool),
         settled=settled,
         list_cost_usd=np.array([float(event[b"list_cost_usd"]) for event in events]),

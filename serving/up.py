@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,13 +17,14 @@ import uvicorn
 from serving import processes
 from serving.app import create_app
 from serving.config_file import ConfigFile
-from serving.embedded import FOLDER, Embedded
+from serving.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes import Child
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "pointsman")
+RETRY_S = 0.5  # before a server that died while it started is started once more
 
 
 def up(settings: Settings) -> None:
@@ -60,7 +62,11 @@ def _run(
     def tend() -> None:
         if embedded is not None and embedded.poll() is not None:
             log.error("the embedded server ended; starting it again")
-            embedded.start()
+            try:
+                embedded.start()
+            except EmbeddedError as error:
+                log.error("%s; trying again", error)
+                time.sleep(RETRY_S)
 
     processes.run([learner, *_workers(settings, listener, environment)], tend)
 

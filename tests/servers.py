@@ -1,4 +1,4 @@
-"""Real servers for tests: HTTP on loopback, one learner at hand. No fakes."""
+"""Real servers for tests: HTTP on loopback, one learner at hand, whole services. No fakes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import uvicorn
 
+from features.encoder import Encoder
+from policy.config import PolicyConfig
+from policy.linear import LinearModel
+from policy.snapshot import unpack
 from serving.app import create_app
-from serving.learner import Learner
+from serving.learner import Fold, Learner
 from serving.settings import Settings
 from serving.store import LearnerStore
 from serving.up import listen
@@ -93,27 +98,28 @@ def http_service(settings: Settings) -> Iterator[httpx.Client]:
 def running_up(
     folder: Path, config: str, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """`pointsman up` on a folder, once it is ready."""
+    """`pointsman up` on a folder, once it is ready; what it logs is in up.log there."""
     with closing(listen(settings_for("unused", folder, config))) as probe:
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pointsman", "up"],
-        env={
-            **os.environ,
-            "POINTSMAN_PORT": str(port),
-            "POINTSMAN_DATA": str(folder / "data"),
-            "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
-            **environment,
-        },
-        stderr=subprocess.PIPE,
-    )
+    with (folder / "up.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pointsman", "up"],
+            env={
+                **os.environ,
+                "POINTSMAN_PORT": str(port),
+                "POINTSMAN_DATA": str(folder / "data"),
+                "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+                **environment,
+            },
+            stderr=log,
+        )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
             until(lambda: ready(client), "the service is ready", 30.0)
             yield process, client
     finally:
         process.terminate()
-        process.communicate(timeout=20.0)
+        process.wait(20.0)
 
 
 def ready(client: httpx.Client) -> bool:
@@ -137,6 +143,44 @@ def learn_all(redis_url: str, policy: str = "default") -> int:
         return learner.burst()
     finally:
         store.close()
+
+
+def fold_again(store: LearnerStore) -> bytes:
+    """The state of an undisturbed fold over the whole stream."""
+    config, encoder = store.version("1")
+    fold = Fold.resume(
+        "1", PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder), None
+    )
+    assert fold is not None
+    while entries := store.outcomes(fold.position, 1000, None):
+        fold.fold(entries)
+    return fold.checkpoint()
+
+
+def assert_same_state(one: bytes | None, other: bytes | None) -> None:
+    """Equal positions, and sums equal to 1e-9."""
+    assert one is not None
+    assert other is not None
+    (head_one, body_one), (head_other, body_other) = unpack(one), unpack(other)
+    assert head_one == head_other
+    sums_one, sums_other = (LinearModel.from_bytes(b).sums() for b in (body_one, body_other))
+    assert sums_one.keys() == sums_other.keys()
+    for name, value in sums_one.items():
+        np.testing.assert_allclose(value, sums_other[name], rtol=1e-9, atol=1e-9)
+
+
+def offspring(pid: int) -> list[int]:
+    """Children of a process, and theirs."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = [int(word) for word in path.read_text().split()] if path.exists() else []
+    return [p for child in children for p in (child, *offspring(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def until(condition: object, what: str, timeout_s: float = 10.0) -> None:

@@ -11,23 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import CONFIG, ready, running_up, until
+from tests.servers import CONFIG, alive, offspring, ready, running_up, until
 
 QUERY = {"query": {"text": "hello"}}
-
-
-def offspring(pid: int) -> list[int]:
-    """Children of a process, and theirs."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    children = [int(word) for word in path.read_text().split()] if path.exists() else []
-    return [p for child in children for p in (child, *offspring(child))]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_up_routes_and_learns_within_two_seconds(tmp_path: Path):

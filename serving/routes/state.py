@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from policy.policy import Policy
 from serving import metrics
@@ -65,7 +66,9 @@ async def readyz(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", summary="Figures in Prometheus' text format")
+@router.get(
+    "/metrics", response_class=PlainTextResponse, summary="Figures in Prometheus' text format"
+)
 async def exposition(request: Request) -> Response:
     service: Service = request.app.state.service
     for running in service.policies.values():

@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import redis
 
-from features.encoder import Encoder
-from policy.config import PolicyConfig
-from policy.linear import LinearModel
 from policy.snapshot import unpack
-from serving.learner import Fold, Learner
+from serving.learner import Learner
 from serving.store import LearnerStore, StaleLease
-from tests.servers import learn_all, until
+from tests.servers import assert_same_state, fold_again, learn_all, until
 
 CHECKPOINT = "pm:{default}:checkpoint:1"
 
@@ -44,18 +40,6 @@ def drive(http: httpx.Client, rounds: int, **parts: Any) -> list[str]:
     return ids
 
 
-def fold_again(store: LearnerStore) -> bytes:
-    """The state of an undisturbed fold over the whole stream."""
-    config, encoder = store.version("1")
-    fold = Fold.resume(
-        "1", PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder), None
-    )
-    assert fold is not None
-    while entries := store.outcomes(fold.position, 1000, None):
-        fold.fold(entries)
-    return fold.checkpoint()
-
-
 def test_every_event_is_folded_once(http: httpx.Client, redis_url: str, store: LearnerStore):
     """Draining in three bursts leaves the state of one undisturbed fold."""
     for _ in range(3):
@@ -65,18 +49,6 @@ def test_every_event_is_folded_once(http: httpx.Client, redis_url: str, store: L
     header, _ = unpack(store.checkpoint("1") or b"")
     assert header.events == 21
     assert_same_state(store.checkpoint("1"), fold_again(store))
-
-
-def assert_same_state(one: bytes | None, other: bytes | None) -> None:
-    """Equal positions, and sums equal to 1e-9."""
-    assert one is not None
-    assert other is not None
-    (head_one, body_one), (head_other, body_other) = unpack(one), unpack(other)
-    assert head_one == head_other
-    sums_one, sums_other = (LinearModel.from_bytes(b).sums() for b in (body_one, body_other))
-    assert sums_one.keys() == sums_other.keys()
-    for name, value in sums_one.items():
-        np.testing.assert_allclose(value, sums_other[name], rtol=1e-9, atol=1e-9)
 
 
 def test_a_killed_learner_repeats_nothing(http: httpx.Client, store: LearnerStore, redis_url: str):

@@ -1,0 +1,285 @@
+"""Cost of /route over HTTP: `python -m benchmarks.serving [--fsync everysec|always] [--json FILE]`.
+
+A real `pointsman up` with one worker, 10 arms and a learned snapshot stands beside a FastAPI
+endpoint that parses and returns the same bodies and does nothing else, under the same server
+settings. Short rounds alternate between the two, so that both meet the same machine; the figures
+are medians over the rounds. A decision is in Redis before its answer. Targets at 16 keep-alive
+connections: at least 0.4 of the throughput and at most 3 times the p99; at one connection at most
+3 times the p50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from benchmarks.encoder import texts
+from benchmarks.load import Load, Run, cpu_s, post
+from serving.schemas import RouteRequest, RouteResponse
+
+CHARACTERS = 180
+ARMS = 10
+LEARNED = 4_000  # rewarded decisions before the measurement
+BATCH = 250
+ROUNDS = 4
+START_S = 30.0
+
+Figures = dict[str, dict[str, float]]
+
+
+def configuration(arms: int) -> str:
+    """A pointsman.toml; the arms differ in price."""
+    return "\n".join(
+        f"""[[arms]]
+id = "arm-{i}"
+provider = "provider-{i % 3}"
+model = "model-{i}"
+context_window_tokens = 128000
+usd_per_mtok_in = {0.1 * 1.5**i:.4f}
+usd_per_mtok_out = {0.4 * 1.5**i:.4f}
+prices_checked = 2026-01-01
+prices_source = "made up for this benchmark"
+"""
+        for i in range(arms)
+    ) + ("[policies.default]\nobjective = { quality = 0.9, cost = 0.1 }\n")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def service(folder: Path, fsync: str) -> Iterator[tuple[int, int]]:
+    """`pointsman up` with one worker: its port, and the process id of the worker."""
+    config, port = folder / "pointsman.toml", free_port()
+    config.write_text(configuration(ARMS))
+    environment = {
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "DATA": str(folder / "data"),
+        "CONFIG": str(config),
+        "FSYNC": fsync,
+        "MAX_MEMORY_MB": "4096",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pointsman", "up"],
+        env={**os.environ, **{f"POINTSMAN_{name}": value for name, value in environment.items()}},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait(lambda: ready(port), "the service is ready")
+        yield port, worker(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def worker(parent: int) -> int:
+    """The serving process among the children of `pointsman up`."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    commands = {int(p): Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0") for p in children}
+    return next(pid for pid, words in commands.items() if b"serve" in words)
+
+
+@contextmanager
+def baseline(answer: bytes) -> Iterator[tuple[int, int]]:
+    """The endpoint that does nothing else: its port and its process id."""
+    port = free_port()
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_serve_baseline, args=(port, answer), daemon=True)
+    process.start()
+    assert process.pid is not None
+    try:
+        wait(lambda: ready(port), "the baseline is ready")
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve_baseline(port: int, answer: bytes) -> None:
+    app = FastAPI()
+    prepared = RouteResponse.model_validate_json(answer)
+
+    @app.post("/route")
+    async def route(body: RouteRequest) -> RouteResponse:
+        return prepared
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        return {"status": "ready"}
+
+    gc.collect()
+    gc.freeze()  # as in the service, so that its tail isn't flattered
+    gc.set_threshold(50_000, 20, 100)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+    )
+
+
+def ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {START_S:.0f} s in vain: {what}")
+        time.sleep(0.05)
+
+
+def queries(n: int) -> list[dict[str, dict[str, str]]]:
+    return [{"query": {"text": text}} for text in islice(texts(CHARACTERS), n)]
+
+
+def teach(port: int, events: int) -> None:
+    """Reward decisions, dearer arms a little better, until the worker serves what was learned."""
+    rng = random.Random(1)
+    asked = queries(events)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0) as http:
+        for start in range(0, events, BATCH):
+            requests = {"requests": asked[start : start + BATCH]}
+            made = http.post("/route/batch", json=requests).json()["results"]
+            rewards = [
+                {
+                    "decision_id": decision["decision_id"],
+                    "quality": min(1.0, rng.random() * (0.8 + 0.02 * int(decision["arm"][4:]))),
+                    "latency_ms": rng.uniform(200, 4_000),
+                    "cost_usd": rng.uniform(0, 0.005),
+                }
+                for decision in made
+            ]
+            http.post("/reward/batch", json={"rewards": rewards}).raise_for_status()
+        wait(
+            lambda: http.get("/policies/default").json()["events"] == events,
+            "what was learned serves",
+        )
+
+
+def one_answer(port: int) -> bytes:
+    body = queries(1)[0]
+    return httpx.post(f"http://127.0.0.1:{port}/route", json=body).raise_for_status().content
+
+
+def compare(
+    load: Load, sides: Sequence[tuple[int, int]], connections: int, seconds: float, rounds: int
+) -> Figures:
+    """Medians over the rounds of each side (service, baseline) and of their ratio.
+
+    One more round before these only warms up.
+    """
+    requests = [post("/route", json.dumps(query).encode()) for query in queries(2_000)]
+    taken = [
+        [measure(load, side, requests, connections, seconds) for side in sides]
+        for _ in range(1 + rounds)
+    ][1:]
+    return {
+        name: {
+            "route": round(median(ours[name] for ours, _ in taken), 3),
+            "baseline": round(median(base[name] for _, base in taken), 3),
+            "ratio": round(median(ours[name] / base[name] for ours, base in taken), 3),
+        }
+        for name in taken[0][0]
+    }
+
+
+def measure(
+    load: Load, side: tuple[int, int], requests: Sequence[bytes], connections: int, seconds: float
+) -> dict[str, float]:
+    """One round of one side; `cpu_us` is the serving process's own time for a request."""
+    port, pid = side
+    before = cpu_s(pid)
+    run: Run = load.run(port, requests, connections, seconds)
+    used = cpu_s(pid) - before
+    return {
+        "per_s": run.per_s,
+        "p50_ms": run.percentile_ms(50),
+        "p99_ms": run.percentile_ms(99),
+        "cpu_us": used / len(run.latency_ms) * 1e6,
+    }
+
+
+def benchmark(
+    fsync: str, connections: int, seconds: float, rounds: int = ROUNDS, learned: int = LEARNED
+) -> dict[str, Figures]:
+    """Figures at many connections and at one."""
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), fsync) as ours:
+        teach(ours[0], learned)
+        with baseline(one_answer(ours[0])) as theirs, Load() as load:
+            return {
+                str(n): compare(load, (ours, theirs), n, seconds, rounds) for n in (connections, 1)
+            }
+
+
+def table(fsync: str, figures: dict[str, Figures]) -> str:
+    names = {
+        "per_s": "requests a second",
+        "p50_ms": "p50, ms",
+        "p99_ms": "p99, ms",
+        "cpu_us": "CPU of the process, us",
+    }
+    targets = {("16", "per_s"): ">= 0.4", ("16", "p99_ms"): "<= 3", ("1", "p50_ms"): "<= 3"}
+    lines = []
+    for connections, rows in figures.items():
+        lines.append(
+            f"fsync {fsync}, {connections:>2} connections     /route  baseline   ratio  target"
+        )
+        for name, row in rows.items():
+            target = targets.get((connections, name), "")
+            lines.append(
+                f"  {names[name]:<26} {row['route']:9,.2f} {row['baseline']:9,.2f} "
+                f"{row['ratio']:7.2f}  {target}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--fsync", choices=("everysec", "always"), help="default: one, then other")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one side")
+    parser.add_argument("--connections", type=int, default=16)
+    given = parser.parse_args()
+    modes = [given.fsync] if given.fsync else ["everysec", "always"]
+    figures = {}
+    for fsync in modes:
+        figures[fsync] = benchmark(fsync, given.connections, given.seconds)
+        print(table(fsync, figures[fsync]), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The benchmark of /route runs and measures what it says; its figures are not judged here."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks import serving
+from benchmarks.load import Load, post
+from tests.servers import http_service
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_both_sides_are_measured_at_many_connections_and_at_one():
+    """Every figure is there for the service and the baseline, and the table shows them."""
+    figures = serving.benchmark(
+        "everysec", connections=2, seconds=0.2, rounds=1, learned=serving.BATCH
+    )
+    assert figures.keys() == {"2", "1"}
+    for rows in figures.values():
+        assert rows.keys() == {"per_s", "p50_ms", "p99_ms", "cpu_us"}
+        assert rows["per_s"]["route"] > 0
+        assert rows["per_s"]["baseline"] > 0
+    assert "2 connections" in serving.table("everysec", figures)
+
+
+def test_an_answer_other_than_200_stops_the_load(settings):
+    """A refused request is fast: it must not pass for a good figure."""
+    with http_service(settings) as http, Load() as load:
+        port = http.base_url.port
+        assert port is not None
+        good = post("/route", b'{"query": {"text": "hello"}}')
+        assert len(load.run(port, [good], connections=2, seconds=0.05).latency_ms) > 2
+        with pytest.raises(RuntimeError, match="422"):
+            load.run(port, [post("/route", b"{}")], connections=1, seconds=0.05)
+        with pytest.raises(RuntimeError, match="load:"):
+            load.run(1, [good], connections=1, seconds=0.05)
