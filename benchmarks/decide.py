@@ -22,11 +22,11 @@ import numpy as np
 
 from features.encoder import Encoder
 from features.query import Hints, Query
-from policy import models
+from policy import explore, models
 from policy import policy as policies
 from policy.catalog import Arm, Catalog
 from policy.config import ObjectiveConfig, PolicyConfig
-from policy.policy import Bandit, Policy, Request, explored
+from policy.policy import Bandit, Policy, Request
 from policy.records import OutcomeBatch
 
 EVENTS, ROUNDS = 20_000, 3_000
@@ -107,7 +107,8 @@ def measure(k: int) -> dict[str, Any]:
 
     def pmf(i: int) -> object:
         forecast = rule.values.forecast(contexts[i], index, list_cost_usd, policy.weights)
-        return explored(policy.config, forecast)
+        assert forecast.utility_sd is not None
+        return explore.thompson(forecast.utility, forecast.utility_sd, policy.config.scale)
 
     sd = rule.values.forecast(contexts[0], index, list_cost_usd, policy.weights).utility_sd
     assert sd is not None

@@ -8,6 +8,7 @@ action set, in catalog order.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from scipy.special import ndtr
 Vector = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-REACH = 6.0  # sds: what lies beyond has probability 1e-9
-TOLERANCE = 1e-7  # of the quadrature: how far the probabilities may sum from 1
+REACH = 5.5  # sds: what lies beyond has probability 2e-8
+TOLERANCE = 1e-6  # of the quadrature: how far the probabilities may sum from 1
 REFINEMENTS = 8
 ATOM = 1e-4  # of the smallest spread: what stands for a spread of zero
 CERTAIN = 1e-9  # units of reward: a smaller spread is none
@@ -27,83 +28,90 @@ ROOT_2_PI = math.sqrt(2.0 * math.pi)
 def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     """The probability of each arm that its draw from N(mean, (scale * sd)^2) is the largest.
 
-    p_a = ∫ φ((u-μ_a)/σ_a)/σ_a ∏_{b≠a} Φ((u-μ_b)/σ_b) du (Thompson 1933), by
-    quadrature to 1e-6 or better. Arms whose sd is 0 stand where their mean is; equal ones share.
+    p_a = ∫ φ((u-μ_a)/σ_a)/σ_a ∏_{b≠a} Φ((u-μ_b)/σ_b) du (Thompson 1933), by quadrature to 1e-6 or
+    better. Arms whose sd is 0 stand where their mean is; equal ones share.
 
     >>> thompson(np.array([0.5, 0.5]), np.array([0.1, 0.3])).round(6).tolist()
     [0.5, 0.5]
     """
-    mean, sd = np.asarray(mean, dtype=np.float64), scale * np.asarray(sd, dtype=np.float64)
-    pmf = np.zeros(len(mean))
-    if sd.min() > CERTAIN:
-        alive, p = _best(mean, sd)
-    else:
-        alive, p = _best_with_atoms(mean, sd)
-    pmf[alive] = p
-    pmf /= pmf.sum()
+    pmf: Vector = thompson_at(mean, sd, (scale,))[0]
     return pmf
 
 
-def best_probability(mean: Vector, sd: Vector, arm: int) -> float:
-    """The probability that one arm is the best of all, at posterior scale 1."""
-    return float(thompson(mean, sd)[arm])
+def thompson_at(mean: Vector, sd: Vector, scales: Sequence[float]) -> Vector:
+    """`thompson` at several scales, (s, k): cheaper together than one by one."""
+    spread = np.array(scales)[:, None] * sd
+    if spread.min() > CERTAIN:
+        return _best(np.asarray(mean, dtype=np.float64), spread)
+    return np.stack([_best_with_atoms(mean, row) for row in spread])
 
 
-def _best(mean: Vector, sd: Vector) -> tuple[NDArray[np.intp], Vector]:
-    """Positions (m,) of the arms that can win, and the probability (m,) that each does.
+def _best(mean: Vector, sd: Vector) -> Vector:
+    """(s, k) probabilities of being the best, for means (k,) and s rows of spreads (s, k).
 
     Below `low`, the highest of the arms' lower ends, no maximum lies. An arm of spread σ that can
-    still win begins below `low` and so ends within 12 σ above it: at a distance v from `low` no
-    feature is finer than v / 12. On u = low + c (e^t - 1) equal steps of t keep pace with that, so
+    still win begins below `low` and so ends within 11 σ above it: at a distance v from `low` no
+    feature is finer than v / 11. On u = low + c (e^t - 1) equal steps of t keep pace with that, so
     the trapezoid rule, exponentially accurate here, needs only log(largest / smallest spread)
     times as many nodes. All arms' probabilities come from the same nodes, and their sum tells
     whether these were enough.
     """
-    low = (mean - REACH * sd).max()
-    high = mean + REACH * sd
-    alive = np.flatnonzero(high > low)
-    if len(alive) == 1:
-        return alive, np.ones(1)
-    below, sd = mean[alive] - low, sd[alive]
-    curve = 2.0 * REACH * sd.min()
-    span = math.log1p((high.max() - low) / curve)
-    nodes = max(int(4.0 * REACH * span) + 2, 16 + int(8.0 * math.log2(len(alive))))
+    reach = REACH * sd
+    low = (mean - reach).max(axis=1, keepdims=True)
+    high = mean + reach
+    alive = (high > low).any(axis=0)
+    if not alive.all():
+        pmf = np.zeros(sd.shape)
+        pmf[:, alive] = _best(mean[alive], sd[:, alive])
+        return pmf
+    curve = 2.0 * REACH * sd.min(axis=1, keepdims=True)
+    span = np.log1p((high.max(axis=1, keepdims=True) - low) / curve)
+    nodes = max(int(2.5 * REACH * span.max()) + 2, 12 + int(4.0 * math.log2(len(mean))))
     for _ in range(REFINEMENTS):
-        p = _trapezoid(below, sd, curve, span / (nodes - 1), nodes)
-        if abs(p.sum() - 1.0) < TOLERANCE:
+        p = _trapezoid(mean - low, sd, curve, span / (nodes - 1), nodes)
+        total = p.sum(axis=1, keepdims=True)
+        if all(abs(t - 1.0) < TOLERANCE for t in total.ravel().tolist()):
             break
         nodes *= 2
-    return alive, p
+    p /= total
+    return p
 
 
-def _trapezoid(below: Vector, sd: Vector, curve: float, step: float, nodes: int) -> Vector:
-    """(m,) sums over nodes u = low + curve (e^t - 1), for means at `below` (m,) above low."""
-    stretch = curve * np.exp(step * np.arange(nodes))
-    z = (stretch - (below + curve)[:, None]) / sd[:, None]
-    cdf = ndtr(z)  # at least Φ(-6), so that it divides safely
-    density = np.exp(-0.5 * z * z)
+def _trapezoid(below: Vector, sd: Vector, curve: Vector, step: Vector, nodes: int) -> Vector:
+    """(s, m) sums over nodes u = low + curve (e^t - 1), for means at `below` (s, m) above low.
+
+    `curve` and `step`, the distance of nodes in t, are (s, 1).
+    """
+    stretch = curve * np.exp(step * np.arange(nodes))  # (s, nodes)
+    z = stretch[:, None] - (below + curve)[:, :, None]
+    z /= sd[:, :, None]
+    cdf = ndtr(z)  # at least Φ(-5.5), so that it divides safely
+    np.multiply(z, z, out=z)
+    z *= -0.5
+    density = np.exp(z, out=z)
     density /= cdf
-    p: Vector = density @ (cdf.prod(axis=0) * (stretch * step))
+    stretch *= step
+    stretch *= cdf.prod(axis=1)
+    p: Vector = (density @ stretch[:, :, None])[:, :, 0]
     p /= ROOT_2_PI * sd
     return p
 
 
-def _best_with_atoms(mean: Vector, sd: Vector) -> tuple[NDArray[np.intp], Vector]:
-    """`_best` where some spreads are 0: of those arms only the highest can win."""
+def _best_with_atoms(mean: Vector, sd: Vector) -> Vector:
+    """`_best` (k,) where some spreads (k,) are 0: of those arms only the highest can win."""
     certain = sd <= CERTAIN
     highest = mean[certain].max()
     tied = np.flatnonzero(certain & (mean == highest))
     others = np.flatnonzero(~certain & (mean + REACH * sd > highest))
+    pmf = np.zeros(len(mean))
     if len(others) == 0:
-        return tied, np.full(len(tied), 1.0 / len(tied))
+        pmf[tied] = 1.0 / len(tied)
+        return pmf
     spreads = np.append(sd[others], ATOM * sd[others].min())
-    alive, p = _best(np.append(mean[others], highest), spreads)
-    share = np.zeros(len(spreads))
-    share[alive] = p
-    return (
-        np.concatenate([others, tied]),
-        np.concatenate([share[:-1], np.full(len(tied), share[-1] / len(tied))]),
-    )
+    p = _best(np.append(mean[others], highest), spreads[None])[0]
+    pmf[others] = p[:-1]
+    pmf[tied] = p[-1] / len(tied)
+    return pmf
 
 
 def greedy(mean: Vector) -> Vector:

@@ -90,13 +90,10 @@ class Bandit:
 
     def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
         forecast = self.values.forecast(x, index, list_cost_usd, weights)
-        pmf = explored(self.config, forecast)
+        pmf, best = explored(self.config, forecast)
         is_new = self.is_new[index]
         if is_new.any():
             pmf = explore.cap_new_arms(pmf, is_new, self.config.new_arm_share)
-        best = None
-        if forecast.utility_sd is not None:
-            best = explore.thompson(forecast.utility, forecast.utility_sd, 1.0)
         return Ruling(pmf, best, forecast.outcome)
 
 
@@ -216,16 +213,24 @@ def _expected(arm: Arm, encoder: Encoder) -> dict[int, float]:
     return {first + TASK_INDEX[task]: quality for task, quality in arm.priors.items()}
 
 
-def explored(config: PolicyConfig, forecast: Forecast) -> Vector:
-    """The pmf (k,) that a configuration's exploration rule makes of a forecast."""
+def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector | None]:
+    """The pmf (k,) that a configuration's exploration rule makes of a forecast, and each arm's
+    probability (k,) of being the best, at posterior scale 1; None where there is no posterior."""
+    mean, sd = forecast.utility, forecast.utility_sd
     if config.exploration == "thompson":
-        if forecast.utility_sd is None:
+        if sd is None:
             raise ValueError(f"thompson needs a posterior, which {config.model!r} has not")
-        return explore.thompson(forecast.utility, forecast.utility_sd, config.scale)
+        pmf, best = explore.thompson_at(mean, sd, (config.scale, 1.0))
+        return pmf, best
+    best = None if sd is None else explore.thompson(mean, sd)
+    return _without_posterior(config, mean), best
+
+
+def _without_posterior(config: PolicyConfig, mean: Vector) -> Vector:
     if config.exploration == "epsilon_greedy":
-        return explore.epsilon_greedy(forecast.utility, config.epsilon)
+        return explore.epsilon_greedy(mean, config.epsilon)
     if config.exploration == "softmax":
-        return explore.softmax(forecast.utility, config.temperature)
+        return explore.softmax(mean, config.temperature)
     if config.exploration == "square_cb":
-        return explore.square_cb(forecast.utility, config.gamma)
-    return explore.greedy(forecast.utility)
+        return explore.square_cb(mean, config.gamma)
+    return explore.greedy(mean)
