@@ -182,6 +182,7 @@ class Reading:
     distinct: Sequence[bytes]
 
 
+@lru_cache(maxsize=1)  # profile and encoder read the same text, one after the other
 def read(text: str) -> Reading:
     """Split a text into words: runs of letters and digits, one ideograph or kana at a time.
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
-
-import numpy as np
 
 from policy.catalog import Catalog
 from policy.records import Decision
@@ -13,21 +10,26 @@ from policy.records import Decision
 
 def route(decision: Decision, catalog: Catalog, logged: bool) -> dict[str, Any]:
     """The body of schemas.RouteResponse; alternatives by falling propensity."""
-    rows = [
-        {
-            "arm": arm,
-            "provider": (entry := catalog.arm(arm)).provider,
-            "model": entry.model,
-            "propensity": propensity,
-            "predicted": _predicted(outcome),
-        }
-        for arm, propensity, outcome in zip(
-            decision.arms, decision.pmf.tolist(), decision.predicted.tolist(), strict=True
+    rows = []
+    propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
+    for name, propensity, (quality, latency_ms, cost_usd) in zip(
+        decision.arms, propensities, outcomes, strict=True
+    ):
+        arm = catalog.arm(name)
+        # NaN, for what isn't known, is written as null.
+        predicted = {"quality": quality, "latency_ms": latency_ms, "cost_usd": cost_usd}
+        rows.append(
+            {
+                "arm": name,
+                "provider": arm.provider,
+                "model": arm.model,
+                "propensity": propensity,
+                "predicted": predicted,
+            }
         )
-    ]
-    order = np.argsort(-decision.pmf, kind="stable").tolist()
     position = decision.arms.index(decision.arm)
-    chosen = rows[position]
+    chosen = rows.pop(position)
+    rows.sort(key=_falling)
     endpoints = catalog.arm(decision.arm).endpoints
     return {
         "decision_id": decision.decision_id,
@@ -41,11 +43,11 @@ def route(decision: Decision, catalog: Catalog, logged: bool) -> dict[str, Any]:
         "propensity": decision.propensity,
         "confidence": decision.confidence,
         "predicted": chosen["predicted"],
-        "alternatives": [rows[i] for i in order if i != position],
+        "alternatives": rows,
         "logged": logged,
     }
 
 
-def _predicted(outcome: list[float]) -> dict[str, float | None]:
-    quality, latency_ms, cost_usd = (None if math.isnan(v) else v for v in outcome)
-    return {"quality": quality, "latency_ms": latency_ms, "cost_usd": cost_usd}
+def _falling(row: dict[str, Any]) -> float:
+    propensity: float = row["propensity"]
+    return -propensity

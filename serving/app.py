@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from serving import errors, metrics, schemas
 from serving.follower import Follower
@@ -67,6 +68,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     for group in (decide, reward, state):
         app.include_router(group.router, responses=PROBLEMS)
+    # FastAPI's dispatch costs half as much as a decision: the two busy paths go round it, straight
+    # to the same functions, and stay in its document.
+    app.router.routes[:0] = [
+        Route("/route", decide.route, methods=["POST"]),
+        Route("/reward", reward.reward, methods=["POST"]),
+    ]
     generated = app.openapi
     app.openapi = lambda: _with_bodies(generated())  # type: ignore[method-assign]
     return app

@@ -19,7 +19,7 @@ from serving.processes import die_with_parent
 from serving.store import answers
 
 FOLDER = "valkey"  # under the data folder
-START_S = 60.0  # a large append-only file takes a while to load
+START_S = 600.0  # a large append-only file takes a while to load
 STOP_S = 10.0
 _MAX_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
 

@@ -12,7 +12,11 @@ from policy.objective import PRESETS, Weights
 
 DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Quality = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
+Usd = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(strict=True, ge=0, le=100_000_000)]
 
 
 class Body(BaseModel):
@@ -122,11 +126,11 @@ class RewardRequest(Body):
 
     policy: PolicyName = "default"
     decision_id: DecisionId
-    quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    latency_ms: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
-    cost_usd: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    input_tokens: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
-    output_tokens: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    quality: Quality | None = None
+    latency_ms: Milliseconds | None = None
+    cost_usd: Usd | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
     error: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     executed: bool | None = None

@@ -18,7 +18,7 @@ import redis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 Item = TypeVar("Item")
@@ -148,7 +148,7 @@ class Report:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else repr(float(value))
+    return "" if value is None else repr(float(value) + 0.0)  # -0.0 is 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +392,9 @@ class LearnerStore:
     """What one policy's learner blocks on: the outcome stream, the lease, its two blobs."""
 
     def __init__(self, url: str, policy: str) -> None:
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES)
-        self._redis: Any = redis.Redis.from_url(url, retry=retry, **_CONNECTION)
+        # No second try: a server that came back may have lost its last events, and the learner
+        # must then start over from the checkpoint.
+        self._redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_CONNECTION)
         self._keys = Keys(policy)
         self._lease = self._redis.register_script(_script("lease"))
         self._commit = self._redis.register_script(_script("commit"))

@@ -22,7 +22,7 @@ router = APIRouter(tags=["route"])
     summary="Which arm should answer this query?",
 )
 async def route(request: Request) -> Response:
-    with metrics.SECONDS.labels("/route").time():
+    with metrics.seconds("/route").time():
         body = await bodies.read(request, RouteRequest)
         return bodies.write(await _answer(request.app.state.service, body))
 
@@ -48,7 +48,7 @@ async def route_batch(request: Request) -> Response:
 
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
     decision, catalog, logged = await service.route(body)
-    metrics.DECISIONS.labels(decision.policy, decision.arm, str(logged).lower()).inc()
+    metrics.decisions(decision.policy, decision.arm, logged).inc()
     return answers.route(decision, catalog, logged)
 
 

@@ -22,7 +22,7 @@ router = APIRouter(tags=["reward"])
     summary="What came of a decision: quality, latency, cost or an error, in any parts",
 )
 async def reward(request: Request) -> Response:
-    with metrics.SECONDS.labels("/reward").time():
+    with metrics.seconds("/reward").time():
         body = await bodies.read(request, RewardRequest)
         return bodies.write(await _accept(request.app.state.service, body))
 

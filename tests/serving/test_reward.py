@@ -41,6 +41,12 @@ def test_the_same_value_again_changes_nothing(
     assert raw.xlen(OUTCOMES) == 1
 
 
+def test_zero_is_zero_whatever_its_sign(http: httpx.Client, made: dict[str, Any]):
+    """-0.0 after 0 is the same value again."""
+    report(http, made, quality=0)
+    assert report(http, made, quality=-0.0).json()["unchanged"] == ["quality"]
+
+
 def test_a_conflict_changes_nothing_at_all(
     http: httpx.Client, made: dict[str, Any], raw: redis.Redis
 ):
@@ -127,6 +133,8 @@ def test_an_unknown_decision_is_a_404(http: httpx.Client):
         {"error": "boom", "quality": 0.5},
         {"error": ""},
         {"quality": "NaN"},
+        {"quality": "0.5"},
+        {"latency_ms": True},
         {"speed": 3},
     ],
 )
