@@ -36,8 +36,7 @@ LOG_BOUND = 30.0
 TUNE_FIRST = 8  # events before the variances are first learned
 TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
 TUNE_EVERY = 4096  # ... and at most
-TUNE_STEPS = 3
-LIMITS = {"arms": 10_000, "d": 4_096}
+MAX_D = 4_096  # a checkpoint that claims more is damaged
 
 
 class LinearModel:
@@ -90,13 +89,9 @@ class LinearModel:
             self.events += to - at
             at = to
             if self.events == due:
-                self._tune()
-
-    def _tune(self) -> None:
-        for _ in range(TUNE_STEPS):
-            self._spread = pooling.improve(
-                self._sums(), self._spread, tuple(self.sizes), self._start, self._group
-            )
+                self._spread = pooling.improve(
+                    self._sums(), self._spread, tuple(self.sizes), self._start, self._group
+                )
 
     def _fold(self, arm: Index, x: Array, y: Array) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
@@ -195,6 +190,8 @@ class LinearModel:
         header, arrays = _unpack(body)
         try:
             sizes: dict[str, int] = header["sizes"]
+            if sum(sizes.values()) > MAX_D:
+                raise ValueError(f"expected at most {MAX_D} features, got {sizes}")
             stops = np.cumsum(list(sizes.values())).tolist()
             groups = {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
             model = cls(groups, Scales(**header["scales"]), header["forgetting"])

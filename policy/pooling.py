@@ -84,26 +84,35 @@ def _solve(
     sums: Sums, spread: Spread, start: Array, group: NDArray[np.intp]
 ) -> tuple[Posterior, Array]:
     """Also (c, d, d), the covariance of m."""
-    d = sums.xx.shape[-1]
-    matrix = list(MATRIX)
+    k, _, d, _ = sums.xx.shape
+    matrix, on_diagonal = list(MATRIX), np.arange(d)
     noise = spread.noise[:3]
     ratio = noise[:, None] / spread.arm[:, group]  # (c, d), R
     ratio0 = noise[:, None] / spread.pooled[:, group]
-    inverse = np.linalg.inv(sums.xx + ratio[:, :, None] * np.eye(d))  # (k, c, d, d)
-    # W = (T + σ² S^-1)^-1 = R - R (S + R)^-1 R, in units of σ², without inverting S
-    shrunk = ratio[:, :, None] * inverse  # R (S + R)^-1
-    information = ratio[:, :, None] * np.eye(d) * len(sums.xx) - (shrunk * ratio[:, None, :]).sum(
-        axis=0
-    )
-    information += ratio0[:, :, None] * np.eye(d)
-    information = 0.5 * (information + information.swapaxes(-1, -2))
-    pooled_cov = np.linalg.inv(information)  # (c, d, d)
-    evidence = (shrunk[:, matrix] @ sums.xy[..., None])[..., 0].sum(axis=0)  # (t, d)
-    pooled = (pooled_cov[matrix] @ (evidence + ratio0[matrix] * start)[..., None])[..., 0]
-    pulled = sums.xy + ratio[matrix] * pooled
-    mean = (inverse[:, matrix] @ pulled[..., None])[..., 0]
+    precision = sums.xx.copy()
+    precision[..., on_diagonal, on_diagonal] += ratio
+    inverse = _inverse(precision)  # (k, c, d, d)
+    # m's precision: Σ W = Σ (T + σ² S^-1)^-1 = Σ R - R (S + R)^-1 R, without inverting S
+    information = -ratio[:, :, None] * inverse.sum(axis=0) * ratio[:, None]
+    information[:, on_diagonal, on_diagonal] += k * ratio + ratio0
+    pooled_cov = _inverse(0.5 * (information + information.swapaxes(-1, -2)))  # (c, d, d)
+    fitted = _times(inverse, sums.xy)
+    evidence = ratio[matrix] * fitted.sum(axis=0) + ratio0[matrix] * start  # (t, d)
+    pooled = _times(pooled_cov, evidence)
+    mean = fitted + _times(inverse, ratio[matrix] * pooled)
     cov = inverse * noise[:, None, None]
     return Posterior(pooled, mean, cov), pooled_cov * noise[:, None, None]
+
+
+def _inverse(matrices: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+
+
+def _times(matrices: Array, vectors: Array) -> Array:
+    """(..., c, d, d) of the components @ (..., t, d) of the targets that share them."""
+    first: Array = (matrices @ vectors[..., :3, :, None])[..., 0]
+    logs: Array = (matrices[..., 1:, :, :] @ vectors[..., 3:, :, None])[..., 0]
+    return np.concatenate([first, logs], axis=-2)
 
 
 def improve(
@@ -120,7 +129,7 @@ def improve(
     prior, prior0 = spread.arm[:, group], spread.pooled[:, group]  # (c, d)
     # Var(θ_a - m | y) = V + (I - V/T) C (I - V/T)', with C the covariance of m
     move = np.eye(len(group)) - posterior.cov / prior[:, None]
-    spill = np.einsum("kcij,cjl,kcil->kci", move, pooled_cov, move, optimize=True)
+    spill = (move @ pooled_cov * move).sum(axis=-1)
     variance = np.einsum("kcii->kci", posterior.cov) + spill
     deviation = (posterior.mean - posterior.pooled)[:, :3]
     variance0 = np.einsum("cii->ci", pooled_cov)
@@ -146,11 +155,10 @@ def _refit(coefficients: Array, left: Array, towards: Array, group: NDArray[np.i
 
 def _noise(sums: Sums, posterior: Posterior, noise: Array) -> Array:
     """(t,) residual squares over the outcomes that are left to them, arms pooled."""
-    matrix = list(MATRIX)
     mean = posterior.mean
-    fitted = np.einsum("kti,ktij,ktj->kt", mean, sums.xx[:, matrix], mean, optimize=True)
-    squares = np.maximum(sums.yy - 2.0 * (mean * sums.xy).sum(axis=-1) + fitted, 0.0).sum(axis=0)
-    used = np.einsum("kcij,kcji->kc", posterior.cov, sums.xx) / noise[:3]
-    spare = np.maximum(sums.weight - used, 0.0).sum(axis=0)[matrix]
+    fitted = (mean * (_times(sums.xx, mean) - 2.0 * sums.xy)).sum(axis=-1)
+    squares = np.maximum(sums.yy + fitted, 0.0).sum(axis=0)
+    used = (posterior.cov * sums.xx).sum(axis=(-2, -1)) / noise[:3]  # parameters, tr(V S) / σ²
+    spare = np.maximum(sums.weight - used, 0.0).sum(axis=0)[list(MATRIX)]
     learned: Array = (squares + NOISE_WEIGHT * NOISE_GUESS) / (spare + NOISE_WEIGHT)
     return np.maximum(learned, SMALLEST)

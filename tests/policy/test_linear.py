@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -69,11 +70,7 @@ def one(arm: str = "a", x: Sequence[float] = (1.0,), **known: float) -> OutcomeB
 
 
 def part(batch: OutcomeBatch, at: int, to: int) -> OutcomeBatch:
-    cut = {
-        name: getattr(batch, name)[at:to]
-        for name in ("arms", "x", "quality", "latency_ms", "cost_usd", "error", "settled")
-    }
-    return OutcomeBatch(**cut, list_cost_usd=batch.list_cost_usd[at:to])
+    return OutcomeBatch(**{n: getattr(batch, n)[at:to] for n in OutcomeBatch.__slots__})
 
 
 def taught(*batches: OutcomeBatch, forgetting: float = 1.0) -> LinearModel:
@@ -141,18 +138,7 @@ def test_many_outcomes_give_the_mean_of_each_arm():
     noisy = np.clip(quality + 0.1 * rng.standard_normal(n), 0.0, 1.0)
     x = np.zeros((n, D), dtype=np.float32)
     x[:, 0] = 1.0
-    model = taught(
-        OutcomeBatch(
-            arms=batch.arms,
-            x=x,
-            quality=noisy,
-            latency_ms=batch.latency_ms,
-            cost_usd=batch.cost_usd,
-            error=batch.error,
-            settled=batch.settled,
-            list_cost_usd=batch.list_cost_usd,
-        )
-    )
+    model = taught(replace(batch, x=x, quality=noisy))
     forecast = values(model, "arm-0", "arm-1", "arm-2").forecast(
         context(1.0), all_of(3), np.zeros(3), QUALITY
     )
@@ -172,23 +158,19 @@ def test_noise_and_spreads_are_learned():
     arms = np.array([int(arm[4:]) for arm in batch.arms])
     mean = 0.5 + (coefficients[arms] * batch.x).sum(axis=1)
     quality = mean + 0.1 * rng.standard_normal(n)
-    model = taught(
-        OutcomeBatch(
-            arms=batch.arms,
-            x=batch.x,
-            quality=quality,
-            latency_ms=batch.latency_ms,
-            cost_usd=batch.cost_usd,
-            error=batch.error,
-            settled=batch.settled,
-            list_cost_usd=batch.list_cost_usd,
-        )
-    )
+    model = taught(replace(batch, quality=quality))
     spread = model._spread
     drawn = coefficients.var(axis=0)
     true = [drawn[:1].mean(), drawn[1:5].mean(), drawn[5:].mean()]
     assert spread.noise[0] == pytest.approx(0.01, rel=4 * math.sqrt(2 / n))
     assert spread.arm[0] == pytest.approx(true, rel=0.25)
+
+
+def test_guesses_follow_the_noise():
+    """Where outcomes scatter a tenth as much, arms are guessed to differ a tenth as much."""
+    wide, narrow = (pooling.guess(tuple(GROUPS), np.full(5, noise)) for noise in (0.1, 0.01))
+    np.testing.assert_allclose(wide.arm, 10 * narrow.arm)
+    assert wide.pooled[0, 0] == narrow.pooled[0, 0]  # of the bias: an open question either way
 
 
 cuts = st.lists(st.integers(0, 300), max_size=6)
@@ -248,6 +230,15 @@ def test_an_event_without_any_component_only_ages_the_others():
     assert model.events == 2
     assert model.sums()["taught"].tolist() == [[1.0, 0.0, 0.0]]
     assert model.sums()["yy"][0, 0] == pytest.approx(0.5)
+
+
+def test_parts_teach_as_much_as_the_whole():
+    """Quality now and the rest later leave the same sums as all at once, forgetting aside."""
+    batch, nothing = events(50), np.full(50, math.nan)
+    rest = replace(batch, quality=nothing)
+    parts = taught(replace(batch, latency_ms=nothing, cost_usd=nothing), rest).sums()
+    for name in ("xx", "xy", "yy"):
+        np.testing.assert_allclose(parts[name], taught(batch).sums()[name], rtol=1e-9)
 
 
 def test_an_error_teaches_the_worst():
@@ -373,16 +364,7 @@ def test_forecasts_are_calibrated():
     batch = events(n, k, seed=8)
     arms = np.array([int(arm[4:]) for arm in batch.arms])
     quality = 0.5 + (truth[arms] * batch.x).sum(axis=1) + 0.2 * rng.standard_normal(n)
-    learned = OutcomeBatch(
-        arms=batch.arms,
-        x=batch.x,
-        quality=quality,
-        latency_ms=batch.latency_ms,
-        cost_usd=batch.cost_usd,
-        error=batch.error,
-        settled=batch.settled,
-        list_cost_usd=batch.list_cost_usd,
-    )
+    learned = replace(batch, quality=quality)
     bound = values(taught(learned), *(f"arm-{a}" for a in range(k)))
     z = []
     for x in events(30, seed=80).x:
@@ -462,6 +444,13 @@ def test_a_context_that_is_not_finite_stops_learning(bad: float):
     """Loudly: it would spoil the sums for ever."""
     with pytest.raises(ValueError, match="finite"):
         taught(one("a", (1.0, bad), quality=0.5))
+
+
+def test_a_context_of_another_length_is_refused():
+    """An encoder that changed must not be learned from."""
+    batch = events(3)
+    with pytest.raises(ValueError, match="shape"):
+        taught(replace(batch, x=batch.x[:, :-1]))
 
 
 @pytest.mark.parametrize("forgetting", [0.0, -1.0, 1.1, math.nan])
