@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FOCUS_CHARS = 4_000  # how much of a query is looked at
 TAIL_CHARS = 1_000  # of these, how many come from the end: instructions stand first or last
@@ -23,39 +23,56 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TextPart(Frozen):
+class Lenient(BaseModel):
+    """A record in somebody else's shape: what we don't use of it is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TextPart(Lenient):
     """A piece of text within a message."""
 
     type: Literal["text"]
     text: Text
 
 
-class ImageUrl(Frozen):
+class ImageUrl(Lenient):
     """Where an image is; a `data:` URL holds it. It is never fetched."""
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImagePart(Frozen):
+class ImagePart(Lenient):
     """An image within a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class OtherPart(Lenient):
+    """A part that says nothing to us: a refusal, a sound, a file."""
+
+    type: Label
+
+    @field_validator("type")
+    @classmethod
+    def _is_another(cls, kind: str) -> str:
+        if kind in ("text", "image_url"):
+            raise ValueError(f"a part of type {kind!r} has another shape")
+        return kind
 
 
-class Message(BaseModel):
+Part = TextPart | ImagePart | OtherPart
+
+
+class Message(Lenient):
     """One chat message in the shape that OpenAI clients send.
 
     The shape is theirs: what else a history carries (name, tool_calls, ...) is passed over.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | Annotated[list[Part], Field(max_length=1_000)] | None = None
 
     def text(self) -> str:

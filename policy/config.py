@@ -180,6 +180,21 @@ class PolicyConfig(BaseModel):
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
 
 
+ACTS_AT_ONCE = (
+    "arms",
+    "new_arm_share",
+    "new_arm_events",
+    "reward_window_s",
+    "retention_s",
+    "store_text",
+)
+
+
+def current(version: PolicyConfig, file: PolicyConfig) -> PolicyConfig:
+    """A version's configuration, with all that is no part of a version as the file has it now."""
+    return version.model_copy(update={name: getattr(file, name) for name in ACTS_AT_ONCE})
+
+
 @dataclass(frozen=True)
 class Config:
     """The arms there are, and the policies that choose among them, by name."""

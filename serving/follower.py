@@ -14,7 +14,7 @@ from pathlib import Path
 from features.encoder import Encoder
 from policy import models
 from policy import policy as policies
-from policy.config import Config, ConfigError, PolicyConfig
+from policy.config import Config, ConfigError, PolicyConfig, current
 from policy.snapshot import unpack
 from policy.values import ValuesView
 from serving.config_file import ConfigFile
@@ -48,7 +48,6 @@ class Follower:
         self._file = ConfigFile(config_path)
         self._clock_ms = clock_ms
         self._config: Config | None = None
-        self._versions: dict[str, str] = {}  # of the configurations in the file
         self._loaded: dict[str, _Loaded] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,7 +76,6 @@ class Follower:
         """Put a configuration in force: arms and prices at once, policies as versions."""
         for name, wanted in config.policies.items():
             version = await register(self._store, name, wanted, self._clock_ms())
-            self._versions[name] = version
             await self._store.put_catalog(
                 name, config.arms.revision, config.arms.to_json(), self._clock_ms()
             )
@@ -105,17 +103,16 @@ class Follower:
         loaded = self._loaded.get(name)
         if loaded is None or (loaded.version, loaded.number) != (champion, number):
             self._loaded[name] = await self._load(name, champion, number, loaded)
-            self._swap(name, config)
+            if self._config is None or self._config is config:  # else a newer file swaps
+                self._swap(name, config)
 
     def _swap(self, name: str, config: Config) -> None:
         loaded = self._loaded[name]
-        # What is no part of a version (arms, time windows) acts at once; else the champion's holds.
-        same = self._versions[name] == loaded.version
         self._service.policies[name] = policies.build(
             name,
             loaded.version,
             loaded.number,
-            config=config.policies[name] if same else loaded.config,
+            config=current(loaded.config, config.policies[name]),
             encoder=loaded.encoder,
             catalog=config.arms,
             view=loaded.view,

@@ -133,7 +133,7 @@ class RewardRequest(Body):
     output_tokens: Tokens | None = None
     error: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    executed: bool | None = None
+    executed: Annotated[bool, Field(strict=True)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,6 +13,7 @@ import orjson
 
 from policy import records
 from policy.catalog import Catalog
+from policy.constraints import NoEligibleArm
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
 from serving.schemas import RewardRequest, RouteRequest
@@ -66,10 +67,17 @@ class Service:
         policy = self.policy(body.policy)
         decision_id = body.decision_id or secrets.token_hex(16)
         asked = Request(body.query, body.hints or NO_HINTS, body.constraints, body.weights())
-        decision = policy.decide(asked, decision_id, self._clock_ms())
+        digest = _digest(body) if body.decision_id else ""
+        try:
+            decision = policy.decide(asked, decision_id, self._clock_ms())
+        except NoEligibleArm:
+            # Arms may have gone since this id was decided: its answer stands.
+            answered = await self._answered(policy, body.decision_id, digest)
+            if answered is None:
+                raise
+            return answered
         if policy.config.store_text and body.query is not None:
             decision = replace(decision, query=body.query.prompt())
-        digest = _digest(body) if body.decision_id else ""
         try:
             stored = await self._store.record(
                 policy.name,
@@ -85,6 +93,16 @@ class Service:
         if stored.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
         decision = records.from_json(stored.record, stored.x)
+        return decision, await self._catalog(policy, decision.catalog), True
+
+    async def _answered(
+        self, policy: Policy, decision_id: str | None, digest: str
+    ) -> tuple[Decision, Catalog, bool] | None:
+        """What this very request got before under its id, if anything."""
+        fields = await self._store.decision(policy.name, decision_id) if decision_id else None
+        if fields is None or fields["request"].decode() != digest:
+            return None
+        decision = records.from_json(fields["record"], fields["x"])
         return decision, await self._catalog(policy, decision.catalog), True
 
     async def reward(self, body: RewardRequest) -> Receipt:
@@ -180,7 +198,8 @@ def _unknown(decision_id: str) -> UnknownDecision:
 
 
 def _digest(body: RouteRequest) -> str:
-    return hashlib.blake2b(body.model_dump_json().encode(), digest_size=16).hexdigest()
+    content = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:

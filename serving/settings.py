@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Each field is the environment variable POINTSMAN_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", env_ignore_empty=True, frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to serve on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to serve on; 0 picks a free one.")

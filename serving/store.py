@@ -26,7 +26,9 @@ Reply = TypeVar("Reply")
 
 LEASE_MS = 3_000
 MAX_GROUP = 128  # decisions or rewards that one script call commits at most
+SERVING_TIMEOUT_S = 2.0
 _RETRIES = 4
+_NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
 _CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 
 
@@ -220,6 +222,10 @@ def _reachable() -> Iterator[None]:
         raise StoreUnavailable("Redis is at its memory limit and takes no writes") from error
     except (exceptions.BusyLoadingError, exceptions.ReadOnlyError) as error:
         raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
+    except exceptions.ResponseError as error:
+        if str(error).startswith(_NO_WRITES):
+            raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
+        raise
 
 
 class Store:
@@ -229,9 +235,13 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.01), _RETRIES)
+        # A lost connection is tried again at once; a server that hangs is not waited for twice.
+        lost = (exceptions.ConnectionError,)
+        retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.01), _RETRIES, supported_errors=lost)
         # redis-py's types allow str wherever bytes come back: Any says what they can't.
-        self._redis: Any = redis.asyncio.Redis.from_url(url, retry=retry, **_CONNECTION)
+        self._redis: Any = redis.asyncio.Redis.from_url(
+            url, retry=retry, socket_timeout=SERVING_TIMEOUT_S, socket_connect_timeout=1.0
+        )
         self._scripts = {
             name: self._redis.register_script(_script(name))
             for name in ("decide", "reward", "register", "catalog")

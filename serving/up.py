@@ -20,6 +20,7 @@ from serving.config_file import ConfigFile
 from serving.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes import Child
 from serving.settings import Settings
+from serving.store import answers
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def up(settings: Settings) -> None:
     ConfigFile(settings.config).read()
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
+            _reachable(settings.redis_url)
             _run(settings, listener, settings.redis_url, None)
             return
         embedded = Embedded(
@@ -74,8 +76,19 @@ def _run(
 def serve(settings: Settings) -> None:
     """Serve without a learner, against a Redis of the operator's own."""
     ConfigFile(settings.config).read()
+    _reachable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
         processes.run(_workers(settings, listener, settings.environment()), lambda: None)
+
+
+def _reachable(url: str) -> None:
+    """Say so at the start, in one line, rather than restart children for ever."""
+    try:
+        if answers(url):
+            return
+    except ValueError as error:
+        raise ValueError(f"POINTSMAN_REDIS_URL: {error}") from error
+    raise OSError("POINTSMAN_REDIS_URL: no Redis answers there, or it wants another password")
 
 
 def _workers(

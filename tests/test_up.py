@@ -84,6 +84,8 @@ def test_several_workers_share_one_port_and_one_log(tmp_path: Path):
         (["up", "--port", "70000"], {}, "POINTSMAN_PORT"),
         (["up", "--config", "unknown-key.toml"], {}, "colour: unknown key"),
         (["serve"], {}, "POINTSMAN_REDIS_URL"),
+        (["up", "--port", "0"], {"POINTSMAN_REDIS_URL": "foo"}, "POINTSMAN_REDIS_URL"),
+        (["up", "--port", "0"], {"POINTSMAN_REDIS_URL": "redis://127.0.0.1:1"}, "no Redis answers"),
         (["up"], {"POINTSMAN_WORKERS": "many"}, "POINTSMAN_WORKERS"),
     ],
 )

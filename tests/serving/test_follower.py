@@ -67,6 +67,34 @@ def test_a_removed_arm_stops_and_its_decisions_stay_readable(
     assert http.post("/route", json=body).json() == before
 
 
+def test_a_repeated_id_keeps_its_answer_when_no_arm_is_left(http: httpx.Client, settings: Settings):
+    """What was acknowledged stands, even where the request would get a 422 today."""
+    body = {**QUERY, "decision_id": "old", "constraints": {"allow": ["small"]}}
+    before = http.post("/route", json=body).json()
+    rewrite(settings, CONFIG.replace('model = "small-8b"', 'model = "small-8b"\nenabled = false'))
+    until(lambda: not in_force(http, "small"), "the arm is gone")
+    assert http.post("/route", json=body).json() == before
+    assert http.post("/route", json={**body, "decision_id": "new"}).status_code == 422
+
+
+def test_what_is_no_part_of_a_version_follows_the_file(
+    http: httpx.Client, settings: Settings, raw: redis.Redis
+):
+    """Even while another version waits for its promotion: text once withdrawn stays withdrawn."""
+    storing = CONFIG + "store_text = true\n"
+    rewrite(settings, storing)
+
+    def text_of(decision_id: str) -> str | None:
+        http.post("/route", json={**QUERY, "decision_id": decision_id})
+        return http.get(f"/decisions/{decision_id}").json()["decision"]["query"]
+
+    until(lambda: text_of(f"on-{time.monotonic_ns()}") == "hello", "text is stored")
+    rewrite(settings, CONFIG + 'scale = 0.5\narms = ["large"]\n')
+    until(lambda: raw.hlen("pm:{default}:versions") == 2, "the version is registered")
+    until(lambda: not in_force(http, "small"), "the arms of the file are in force")
+    assert text_of("off") is None
+
+
 def test_a_broken_file_leaves_the_old_configuration(http: httpx.Client, settings: Settings):
     """A typo in an editor must not stop traffic."""
     rewrite(settings, CONFIG + "nonsense = [")

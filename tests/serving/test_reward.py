@@ -135,6 +135,7 @@ def test_an_unknown_decision_is_a_404(http: httpx.Client):
         {"quality": "NaN"},
         {"quality": "0.5"},
         {"latency_ms": True},
+        {"executed": "no"},
         {"speed": 3},
     ],
 )

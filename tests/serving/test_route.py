@@ -39,6 +39,28 @@ def test_the_same_id_and_body_get_the_stored_answer(http: httpx.Client, raw: red
     assert raw.xlen("pm:{default}:decisions") == 1
 
 
+def test_the_order_of_labels_makes_no_other_body(http: httpx.Client):
+    """JSON objects have no order."""
+    labels = [{"a": "1", "b": "2"}, {"b": "2", "a": "1"}]
+    first, second = (
+        http.post("/route", json={"hints": {"labels": one}, "decision_id": "once"}).json()
+        for one in labels
+    )
+    assert first == second
+
+
+def test_a_chat_history_may_hold_what_we_do_not_use(http: httpx.Client):
+    """Tool calls, refusals, cache marks: the shape is the model provider's, not ours."""
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief.", "cache_control": {}}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": "42", "tool_call_id": "1"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": "Why?", "name": "x"},
+    ]
+    assert http.post("/route", json={"query": {"messages": messages}}).status_code == 200
+
+
 def test_the_same_id_with_another_body_is_a_conflict(http: httpx.Client):
     """An id belongs to one request."""
     http.post("/route", json={**QUERY, "decision_id": "once"})
