@@ -27,7 +27,7 @@ from policy import policy as policies
 from policy.catalog import Arm, Catalog
 from policy.config import ObjectiveConfig, PolicyConfig
 from policy.policy import Bandit, Policy, Request
-from policy.records import OutcomeBatch
+from policy.records import OutcomeBatch, packed
 
 EVENTS, ROUNDS = 20_000, 3_000
 TEXT = "Write a function that merges two sorted lists, then explain why it is linear. " * 3
@@ -39,14 +39,15 @@ def policy_of(k: int) -> Policy:
     config = PolicyConfig(objective=ObjectiveConfig(quality=0.8, latency=0.1, cost=0.1))
     model = models.new_model(config, encoder)
     assert model is not None
-    model.learn(outcomes(k, encoder.d))
+    catalog = Catalog(tuple(arm(i) for i in range(k)))
+    model.learn(outcomes(catalog, encoder.d))
     return policies.build(
         "default",
         "1",
         1,
         config=config,
         encoder=encoder,
-        catalog=Catalog(tuple(arm(i) for i in range(k))),
+        catalog=catalog,
         view=model.view(),
     )
 
@@ -64,9 +65,10 @@ def arm(i: int) -> Arm:
     )
 
 
-def outcomes(k: int, d: int) -> OutcomeBatch:
+def outcomes(catalog: Catalog, d: int) -> OutcomeBatch:
     """Arms whose qualities lie close together, seen unequally often: spreads differ."""
     rng = np.random.default_rng(1)
+    k = len(catalog)
     seen = np.geomspace(1.0, 100.0, k)
     arms = rng.choice(k, EVENTS, p=seen / seen.sum())
     quality = np.clip(0.6 + 0.1 * np.sin(arms) + 0.3 * rng.standard_normal(EVENTS), 0.0, 1.0)
@@ -81,6 +83,9 @@ def outcomes(k: int, d: int) -> OutcomeBatch:
         error=np.zeros(EVENTS, dtype=bool),
         settled=np.zeros((EVENTS, 3), dtype=bool),
         list_cost_usd=np.full(EVENTS, 1e-3),
+        propensity=np.full(EVENTS, 1.0 / k),
+        catalogs=[catalog] * EVENTS,
+        eligible=[packed(catalog.enabled)] * EVENTS,
     )
 
 

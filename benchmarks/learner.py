@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from contextlib import closing
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from benchmarks.encoder import texts
 from benchmarks.serving import ARMS, CHARACTERS, configuration
 from features.encoder import Encoder
 from features.query import Query
+from policy.catalog import Catalog
 from policy.config import PolicyConfig
 from serving.app import clock_ms
 from serving.embedded import Embedded
@@ -86,8 +88,13 @@ def copy(url: str, events: int) -> None:
 def measure(store: LearnerStore) -> dict[str, float]:
     """Fold the whole stream; microseconds an event of each part, and events a second of all."""
     config, encoder = store.version(VERSION)
+    catalog = cache(lambda revision: Catalog.from_json(store.catalog(revision)))
     fold = Fold.resume(
-        VERSION, PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder), None
+        VERSION,
+        PolicyConfig.model_validate_json(config),
+        Encoder.from_bytes(encoder),
+        None,
+        catalog,
     )
     assert fold is not None
     read_s = fold_s = decode_s = 0.0
@@ -102,7 +109,7 @@ def measure(store: LearnerStore) -> dict[str, float]:
         fold.fold(entries)
         fold_s += time.perf_counter() - start
         start = time.perf_counter()
-        batch_of([fields for _, fields in entries], DIMENSIONS)
+        batch_of([fields for _, fields in entries], DIMENSIONS, catalog)
         decode_s += time.perf_counter() - start
         events += len(entries)
     if fold.model.events != events:

@@ -20,7 +20,7 @@ from features.profile import Profile, profile
 from features.query import Hints, Query
 from pointsman.client import Client
 from pointsman.outcomes import OutcomeSet
-from policy import models
+from policy import models, records
 from policy import policy as policies
 from policy.catalog import Index, Mask, Vector
 from policy.config import PolicyConfig
@@ -59,6 +59,8 @@ class Routed:
     row: int
     arm: int
     decision_id: str
+    propensity: float = np.nan
+    eligible: bytes = b""
 
 
 class Router(Protocol):
@@ -153,7 +155,14 @@ class InProcess:
         self._rounds += 1
         decision_id = f"{self._run}.{self._rounds}"
         decision = self.policy.decide_encoded(query.request, query.known, query.x, decision_id, 0)
-        return Routed(row, self._outcomes.catalog.index(decision.arm), decision_id)
+        catalog = self._outcomes.catalog
+        return Routed(
+            row,
+            catalog.index(decision.arm),
+            decision_id,
+            decision.propensity,
+            records.packed(catalog.among(decision.arms)),
+        )
 
     def reward(self, routed: Sequence[Routed]) -> None:
         self._arrived += routed
@@ -198,6 +207,9 @@ class InProcess:
                     for i, query in enumerate(queries)
                 ]
             ),
+            propensity=np.array([one.propensity for one in routed]),
+            catalogs=[catalog] * n,
+            eligible=[one.eligible for one in routed],
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from policy.catalog import Catalog, Index, Mask
 from policy.objective import Weights
 
 Vector = NDArray[np.float64]
@@ -100,6 +102,20 @@ class OutcomeBatch:
     error: NDArray[np.bool_]  # (n,)
     settled: NDArray[np.bool_]  # (n, 3)
     list_cost_usd: Vector  # (n,) >= 0, of the arm that was executed
+    propensity: Vector  # (n,) of the arm; NaN where it isn't the one that was drawn
+    catalogs: Sequence[Catalog]  # the one that each decision chose from ...
+    eligible: Sequence[bytes]  # ... and which of its arms could be chosen, `packed`
 
     def __len__(self) -> int:
         return len(self.arms)
+
+
+def packed(eligible: Mask) -> bytes:
+    """An action set as one bit per arm of the catalog."""
+    return np.packbits(eligible).tobytes()
+
+
+@lru_cache(maxsize=4_096)
+def positions(eligible: bytes) -> Index:
+    """The catalog positions (k,) that `packed` wrote, rising."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(eligible, dtype=np.uint8)))

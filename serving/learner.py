@@ -16,6 +16,7 @@ import numpy as np
 
 from features.encoder import Encoder
 from policy import models
+from policy.catalog import Catalog
 from policy.config import PolicyConfig
 from policy.records import OutcomeBatch
 from policy.snapshot import Header, pack, unpack
@@ -33,22 +34,38 @@ COMPONENTS = (b"quality", b"latency_ms", b"cost_usd")
 class Fold:
     """A version's model and the position in the stream that it has reached."""
 
-    def __init__(self, version: str, kind: str, encoder: Encoder, model: ValueModel) -> None:
+    def __init__(
+        self,
+        version: str,
+        kind: str,
+        encoder: Encoder,
+        model: ValueModel,
+        catalog: Callable[[str], Catalog],
+    ) -> None:
         self.version = version
         self.position = START
         self.model = model
         self._kind = kind
         self._encoder = encoder
+        self._catalog = catalog
 
     @classmethod
     def resume(
-        cls, version: str, config: PolicyConfig, encoder: Encoder, checkpoint: bytes | None
+        cls,
+        version: str,
+        config: PolicyConfig,
+        encoder: Encoder,
+        checkpoint: bytes | None,
+        catalog: Callable[[str], Catalog],
     ) -> Fold | None:
-        """From a checkpoint, or from nothing; None where the policy learns nothing."""
+        """From a checkpoint, or from nothing; None where the policy learns nothing.
+
+        `catalog` gives the catalog of a revision that events name.
+        """
         model = models.new_model(config, encoder)
         if model is None:
             return None
-        fold = cls(version, config.model, encoder, model)
+        fold = cls(version, config.model, encoder, model, catalog)
         if checkpoint is not None:
             header, body = unpack(checkpoint)
             if (header.version, header.encoder) != (version, encoder.fingerprint):
@@ -63,7 +80,7 @@ class Fold:
             return
         usable = [fields for _, fields in entries if self._teaches(fields)]
         if usable:
-            self.model.learn(batch_of(usable, self._encoder.d))
+            self.model.learn(batch_of(usable, self._encoder.d, self._catalog))
         self.position = entries[-1][0]
 
     def _teaches(self, fields: dict[bytes, bytes]) -> bool:
@@ -87,8 +104,10 @@ class Fold:
         )
 
 
-def batch_of(events: Sequence[dict[bytes, bytes]], d: int) -> OutcomeBatch:
-    """Stream entries as columns; x is raw float32 of d numbers."""
+def batch_of(
+    events: Sequence[dict[bytes, bytes]], d: int, catalog: Callable[[str], Catalog]
+) -> OutcomeBatch:
+    """Stream entries as columns; x is raw float32 of d numbers, `catalog` reads a revision."""
     quality, latency_ms, cost_usd = (
         np.array([float(event.get(name, b"nan")) for event in events]) for name in COMPONENTS
     )
@@ -105,7 +124,15 @@ def batch_of(events: Sequence[dict[bytes, bytes]], d: int) -> OutcomeBatch:
         error=np.array([b"error" in event for event in events], dtype=bool),
         settled=settled,
         list_cost_usd=np.array([float(event[b"list_cost_usd"]) for event in events]),
+        propensity=np.array([_propensity(event) for event in events]),
+        catalogs=[catalog(event[b"catalog"].decode()) for event in events],
+        eligible=[event[b"eligible"] for event in events],
     )
+
+
+def _propensity(event: dict[bytes, bytes]) -> float:
+    drawn = event[b"arm"] == event[b"decided_arm"]
+    return float(event[b"propensity"]) if drawn else float("nan")
 
 
 class Learner:
@@ -128,6 +155,7 @@ class Learner:
         self._version: str | None = None
         self._published = self._saved = START
         self._publish_at = self._save_at = 0.0
+        self._catalogs: dict[str, Catalog] = {}
 
     def burst(self) -> int:
         """Fold all that is in the stream, save and publish it, and stop; the events folded.
@@ -194,11 +222,17 @@ class Learner:
             PolicyConfig.model_validate_json(config),
             Encoder.from_bytes(encoder),
             self._store.checkpoint(champion),
+            self._catalog,
         )
         self._version = champion
         self._saved = self._fold.position if self._fold else START
         self._published = START
         log.info("policy %s: learning version %s from %s", self._policy, champion, self._saved)
+
+    def _catalog(self, revision: str) -> Catalog:
+        if revision not in self._catalogs:
+            self._catalogs[revision] = Catalog.from_json(self._store.catalog(revision))
+        return self._catalogs[revision]
 
     def _read(self, block_ms: int | None) -> int:
         if self._fold is None:

@@ -216,4 +216,6 @@ def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
         encoder=decision.encoder,
         made_at_ms=decision.made_at_ms,
         propensity=decision.propensity,
+        catalog=decision.catalog,
+        eligible=records.packed(catalog.among(decision.arms)),
     )

@@ -100,6 +100,8 @@ class NewDecision:
     encoder: str
     made_at_ms: int
     propensity: float
+    catalog: str
+    eligible: bytes
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -112,6 +114,8 @@ class NewDecision:
             self.encoder,
             self.made_at_ms,
             repr(self.propensity),
+            self.catalog,
+            self.eligible,
         )
 
 
@@ -426,6 +430,14 @@ class LearnerStore:
         if config is None or encoder is None:
             raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
         return config, encoder
+
+    def catalog(self, revision: str) -> bytes:
+        """The catalog of a revision that decisions name."""
+        with _reachable():
+            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
+        if stored is None:
+            raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
+        return stored
 
     def checkpoint(self, version: str) -> bytes | None:
         with _reachable():

@@ -16,6 +16,7 @@ import numpy as np
 import uvicorn
 
 from features.encoder import Encoder
+from policy.catalog import Catalog
 from policy.config import PolicyConfig
 from policy.linear import LinearModel
 from policy.snapshot import unpack
@@ -149,7 +150,11 @@ def fold_again(store: LearnerStore) -> bytes:
     """The state of an undisturbed fold over the whole stream."""
     config, encoder = store.version("1")
     fold = Fold.resume(
-        "1", PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder), None
+        "1",
+        PolicyConfig.model_validate_json(config),
+        Encoder.from_bytes(encoder),
+        None,
+        lambda revision: Catalog.from_json(store.catalog(revision)),
     )
     assert fold is not None
     while entries := store.outcomes(fold.position, 1000, None):

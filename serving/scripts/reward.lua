@@ -8,7 +8,7 @@ local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local function accept(key, at)
   local d = redis.call('HMGET', key, 'arm', 'x', 'list_cost_usd', 'version', 'encoder',
     'made_at_ms', 'propensity', 'quality', 'latency_ms', 'cost_usd', 'error',
-    'executed_arm', 'executed')
+    'executed_arm', 'executed', 'catalog', 'eligible')
   if not d[1] then return {'unknown', {}, {}, {}, 0} end
   local stored, accepted, unchanged, conflicts = {d[8], d[9], d[10], d[11]}, {}, {}, {}
   local given = {}
@@ -62,7 +62,7 @@ local function accept(key, at)
   local event = {'decision_id', '', 'arm', arm, 'list_cost_usd', list_cost_usd, 'x', d[2],
     'version', d[4], 'encoder', d[5], 'made_at_ms', d[6], 'propensity', d[7],
     'at_ms', ARGV[1], 'late', tostring(late), 'executed', withdrawn and '0' or '1',
-    'decided_arm', d[1]}
+    'decided_arm', d[1], 'catalog', d[14], 'eligible', d[15]}
   event[2] = string.match(key, ':decision:(.*)$')
   local earlier = ''
   for j, name in ipairs(names) do

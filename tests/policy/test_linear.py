@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ D = 8
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 QUALITY = Weights.of(quality=1.0)
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)
+
+
+def unseen(n: int) -> dict[str, Any]:
+    """What this model doesn't look at: how the arms were drawn, and from which."""
+    return {"propensity": np.full(n, np.nan), "catalogs": [None] * n, "eligible": [b""] * n}
 
 
 def events(n: int, k: int = 3, seed: int = 0, missing: float = 0.0) -> OutcomeBatch:
@@ -46,6 +52,7 @@ def events(n: int, k: int = 3, seed: int = 0, missing: float = 0.0) -> OutcomeBa
         error=rng.random(n) < 0.1 * missing,
         settled=rng.random((n, 3)) < 0.1 * missing,
         list_cost_usd=rng.lognormal(-6.0, 0.4, n),
+        **unseen(n),
     )
 
 
@@ -66,6 +73,7 @@ def one(arm: str = "a", x: Sequence[float] = (1.0,), **known: float) -> OutcomeB
         error=np.array([bool(known.get("error"))]),
         settled=np.array([[bool(known.get(f"settled_{c}")) for c in range(3)]]),
         list_cost_usd=column("list_cost_usd", 0.0),
+        **unseen(1),
     )
 
 

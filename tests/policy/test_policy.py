@@ -14,7 +14,7 @@ from policy import models
 from policy import policy as policies
 from policy.config import parse
 from policy.policy import Policy, Request, uniform_draw
-from policy.records import OutcomeBatch, from_json, to_json
+from policy.records import OutcomeBatch, from_json, packed, to_json
 
 ARM = """
 [[arms]]
@@ -47,6 +47,9 @@ def arm(name: str, price: float = 1.0, more: str = "") -> str:
     return ARM.format(name=name, price=price, more=more)
 
 
+ARMS = parse(arm("a") + arm("b") + "[policies.default]", "test").arms
+
+
 def pure_code(n: int) -> NDArray[np.float32]:
     """(n, d) contexts of bias and the task type `code`."""
     x = np.zeros((n, ENCODER.d), dtype=np.float32)
@@ -66,6 +69,9 @@ def taught(arm: str, quality: float, n: int) -> OutcomeBatch:
         error=np.zeros(n, dtype=bool),
         settled=np.zeros((n, 3), dtype=bool),
         list_cost_usd=np.zeros(n),
+        propensity=np.full(n, 0.5),
+        catalogs=[ARMS] * n,
+        eligible=[packed(ARMS.enabled)] * n,
     )
 
 

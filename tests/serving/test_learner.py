@@ -10,8 +10,10 @@ import httpx
 import pytest
 import redis
 
+from policy.catalog import Catalog
+from policy.records import positions
 from policy.snapshot import unpack
-from serving.learner import Learner
+from serving.learner import Learner, batch_of
 from serving.store import LearnerStore, StaleLease
 from tests.servers import assert_same_state, fold_again, learn_all, until
 
@@ -148,3 +150,20 @@ def test_a_corrupt_snapshot_leaves_the_running_one(
     raw.hset("pm:{default}:snapshot:1", mapping={"blob": b"garbage", "number": 2})
     raw.publish("pm:{default}:published", "1")
     assert http.post("/route", json={"query": {"text": "x"}}).json()["snapshot"] == 1
+
+
+def test_an_event_tells_how_its_arm_was_drawn_and_from_which(
+    http: httpx.Client, store: LearnerStore
+):
+    """Propensity, catalog and action set travel with the outcome; another executed arm was not
+    drawn, so it has no propensity."""
+    for parts in ({}, {"executed_arm": "large"}):
+        body = {"query": {"text": "x"}, "constraints": {"allow": ["small"]}}
+        made = http.post("/route", json=body).json()
+        http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0, **parts})
+    events = [fields for _, fields in store.outcomes("0-0", 10, None)]
+    batch = batch_of(events, 64, lambda revision: Catalog.from_json(store.catalog(revision)))
+    assert batch.arms == ["small", "large"]
+    assert batch.propensity.tolist() == pytest.approx([1.0, float("nan")], nan_ok=True)
+    assert [positions(bits).tolist() for bits in batch.eligible] == [[0], [0]]
+    assert batch.catalogs[0].ids == ("small", "large", "embedder")
