@@ -1,7 +1,9 @@
 """Profile + hints -> x (d,), the context that a policy sees. Knows no arm and no outcome.
 
 Five groups, in this order: a bias, the soft task mix, scaled signals, hashed hints and projected
-text. Callers' labels have most of the dimensions, for they tell more than the text does.
+text. Callers' labels have most of the dimensions, for they tell more than the text does. Fitted on
+a corpus with task labels (fitting.py), an encoder gives a query without one the expected code of
+its label, so that what was learned from labelled queries serves the others too.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from types import MappingProxyType, ModuleType
@@ -17,19 +19,16 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
 
 from features import profile as profiles
 from features import signals
 from features.profile import Profile
-from features.query import FOCUS_CHARS, TAIL_CHARS, Hints, Query, shorten
+from features.query import FOCUS_CHARS, TAIL_CHARS, Hints, Query
 
 Context = NDArray[np.float32]
 Matrix = NDArray[np.float32]
-Vector = NDArray[np.float64]
 
-FORMAT = 1  # raise it when the same query would be encoded differently
+FORMAT = 2  # raise it when the same query would be encoded differently
 MAGIC = b"pm-encoder\n"
 D = 64
 D_TEXT = 12
@@ -59,21 +58,29 @@ SIGNAL_NAMES = (
 class Encoder:
     """Turns a profiled query into x; immutable, and the same bits in every process.
 
-    `rows` (buckets, d_text + 1) holds each bucket's projection and, last, its squared weight;
-    `offset` (d_text,) is what an average text projects to.
+    `rows` (buckets, d_text + number of labels + 1) holds each bucket's projection, its weight for
+    each of the task `labels` that texts are told apart by, and last its squared weight. `offset`
+    (d_text,) is what an average text projects to, `odds` (labels,) the log odds of the labels
+    before any word.
     """
 
     d: int
     rows: Matrix
     offset: Matrix
     fitted: bool = False
+    labels: tuple[str, ...] = ()
+    odds: Matrix = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     groups: Mapping[str, slice] = field(init=False)
     names: tuple[str, ...] = field(init=False)
     fingerprint: str = field(init=False)
+    _codes: Matrix = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        groups = _groups(self.d, self.d_text)
-        _check(self.rows, self.offset)
+        groups = dimensions(self.d, self.d_text)
+        _check(self.rows, self.offset, self.odds, len(self.labels))
+        m = groups["hints"].stop - groups["hints"].start
+        codes = [_task_code(label, m) for label in self.labels]
+        object.__setattr__(self, "_codes", np.array(codes, dtype=np.float32).reshape(-1, m))
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "names", _names(groups))
         object.__setattr__(self, "fingerprint", hashlib.sha256(self._payload()).hexdigest()[:32])
@@ -85,22 +92,15 @@ class Encoder:
     @classmethod
     def default(cls, d: int = D, d_text: int = D_TEXT) -> Encoder:
         """An encoder that has seen no text: a random projection, which keeps little of it."""
-        _groups(d, d_text)
+        dimensions(d, d_text)
         bits = hashlib.shake_256(b"pointsman text projection").digest(BUCKETS * d_text)
         signs = np.frombuffer(bits, dtype=np.uint8).reshape(BUCKETS, d_text) & 1
         rows = np.ones((BUCKETS, d_text + 1), dtype=np.float32)
         rows[:, :-1] = (2.0 * signs - 1.0) * DEFAULT_TEXT_NORM / math.sqrt(max(d_text, 1))
-        common = _common_buckets()
+        common = _commonbuckets()
         rows[common] *= COMMON_WEIGHT
         rows[common, -1] *= COMMON_WEIGHT
         return cls(d, rows, np.zeros(d_text, dtype=np.float32))
-
-    @classmethod
-    def fit(cls, texts: Iterable[str], d: int = D, d_text: int = D_TEXT) -> Encoder:
-        """Fit the text projection on a corpus: truncated SVD of its hashed, idf-weighted words."""
-        _groups(d, d_text)
-        rows, offset = _fit_projection(_incidence(map(shorten, texts)), d_text)
-        return cls(d, rows, offset, fitted=True)
 
     def encode(self, query: Query | None, hints: Hints, profile: Profile) -> Context:
         """x (d,): every entry finite, most within [-1, 1]."""
@@ -108,20 +108,45 @@ class Encoder:
         x[0] = 1.0
         x[self.groups["task"]] = profile.task_mix
         x[self.groups["signals"]] = [SIGNAL_SCALE * value for value in _signals(profile)]
-        self._add_hints(x[self.groups["hints"]], hints)
+        into = x[self.groups["hints"]]
+        self._add_hints(into, hints)
         if query is not None:
-            x[self.groups["text"]] = self.project(query.focus())
+            told = self._told(query.focus())
+            x[self.groups["text"]] = self._projected(told)
+            if self.labels and not hints.task_type:
+                into += self._probabilities(told) @ self._codes
         return x
 
     def project(self, text: str) -> Context:
         """(d_text,) of a text's distinct words; zeros where it has none."""
-        words = signals.read(text).distinct
-        if not words or not self.d_text:
+        return self._projected(self._told(text))
+
+    def label_probabilities(self, text: str) -> Context:
+        """(labels,) how probable each of `labels` is for a text: what stands for a caller's task
+        label where there is none."""
+        return self._probabilities(self._told(text))
+
+    def _told(self, text: str) -> Context | None:
+        """(d_text + labels,) what a text's distinct words tell together; None without words."""
+        reading = signals.read(text)
+        if not reading.words or self.rows.shape[1] == 1:
+            return None
+        words = (*reading.distinct, *signals.form(reading)) if self.fitted else reading.distinct
+        total = self.rows.take(buckets(words), axis=0).sum(axis=0)
+        told: Context = total[:-1] / math.sqrt(max(float(total[-1]), 1e-12))
+        return told
+
+    def _projected(self, told: Context | None) -> Context:
+        if told is None:
             return np.zeros(self.d_text, dtype=np.float32)
-        total = self.rows.take(_buckets(words), axis=0).sum(axis=0)
-        bound = CLIP * FITTED_TEXT_NORM / math.sqrt(self.d_text)
-        projected: Context = total[:-1] / math.sqrt(max(float(total[-1]), 1e-12)) - self.offset
-        return projected.clip(-bound, bound)
+        bound = CLIP * FITTED_TEXT_NORM / math.sqrt(max(self.d_text, 1))
+        return (told[: self.d_text] - self.offset).clip(-bound, bound)
+
+    def _probabilities(self, told: Context | None) -> Context:
+        odds = self.odds if told is None else told[self.d_text :] + self.odds
+        weights = np.exp(odds - odds.max())
+        probabilities: Context = weights / weights.sum()
+        return probabilities
 
     def _add_hints(self, into: Context, hints: Hints) -> None:
         m = len(into)
@@ -140,9 +165,12 @@ class Encoder:
             "d": self.d,
             "d_text": self.d_text,
             "fitted": self.fitted,
+            "labels": self.labels,
         }
         head = json.dumps(header, sort_keys=True).encode() + b"\n"
-        return head + self.rows.astype("<f4").tobytes() + self.offset.astype("<f4").tobytes()
+        return head + b"".join(
+            part.astype("<f4").tobytes() for part in (self.rows, self.offset, self.odds)
+        )
 
     def to_bytes(self) -> bytes:
         """One blob with a checksum; `from_bytes` gives an equal encoder."""
@@ -161,12 +189,13 @@ class Encoder:
         if (header["format"], header["logic"]) != (FORMAT, _logic()):
             raise ValueError("this encoder was made by code that encodes differently: fit it again")
         values = np.frombuffer(body, dtype="<f4").astype(np.float32)
-        at = BUCKETS * (header["d_text"] + 1)
-        rows = values[:at].reshape(BUCKETS, -1)
-        return cls(header["d"], rows, values[at:], fitted=header["fitted"])
+        d_text, labels = header["d_text"], tuple(header["labels"])
+        at = BUCKETS * (d_text + len(labels) + 1)
+        rows, offset, odds = np.split(values, [at, at + d_text])
+        return cls(header["d"], rows.reshape(BUCKETS, -1), offset, header["fitted"], labels, odds)
 
 
-def _groups(d: int, d_text: int) -> Mapping[str, slice]:
+def dimensions(d: int, d_text: int) -> Mapping[str, slice]:
     sizes = {"bias": 1, "task": len(signals.TASK_TYPES), "signals": len(SIGNAL_NAMES)}
     hints = d - sum(sizes.values()) - d_text
     if d_text < 0 or hints < MIN_HINTS:
@@ -189,10 +218,13 @@ def _names(groups: Mapping[str, slice]) -> tuple[str, ...]:
     )
 
 
-def _check(rows: Matrix, offset: Matrix) -> None:
-    if rows.shape != (BUCKETS, len(offset) + 1):
-        raise ValueError(f"rows must be {(BUCKETS, len(offset) + 1)}, got {rows.shape}")
-    if not (np.isfinite(rows).all() and np.isfinite(offset).all()):
+def _check(rows: Matrix, offset: Matrix, odds: Matrix, labels: int) -> None:
+    expected = (BUCKETS, len(offset) + labels + 1)
+    if rows.shape != expected or odds.shape != (labels,):
+        raise ValueError(
+            f"rows and odds must be {expected} and {(labels,)}, got {rows.shape} and {odds.shape}"
+        )
+    if not all(np.isfinite(part).all() for part in (rows, offset, odds)):
         raise ValueError("the text projection must be finite")
 
 
@@ -251,12 +283,13 @@ def _code(label: str, m: int) -> Context:
     return code
 
 
-def _buckets(words: Sequence[bytes]) -> NDArray[np.int64]:
+def buckets(words: Sequence[bytes]) -> NDArray[np.int64]:
+    """The bucket of each word, (number of words,)."""
     return np.fromiter(map(crc32, words), dtype=np.int64, count=len(words)) & (BUCKETS - 1)
 
 
-def _common_buckets() -> NDArray[np.int64]:
-    return np.unique(_buckets(signals.common_words()))
+def _commonbuckets() -> NDArray[np.int64]:
+    return np.unique(buckets(signals.common_words()))
 
 
 @cache
@@ -274,40 +307,3 @@ def _constants(module: ModuleType) -> dict[str, object]:
 
 def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else repr(value)
-
-
-def _incidence(texts: Iterable[str]) -> csr_array:
-    """(n, buckets) with 1 where a text has a word of the bucket; texts without words left out."""
-    readings = map(signals.read, texts)
-    columns = [np.unique(_buckets(reading.distinct)) for reading in readings if reading.words]
-    starts = np.cumsum([0, *map(len, columns)])
-    indices = np.concatenate([*columns, np.zeros(0, dtype=np.int64)])
-    return csr_array((np.ones(len(indices)), indices, starts), shape=(len(columns), BUCKETS))
-
-
-def _fit_projection(present: csr_array, d_text: int) -> tuple[Matrix, Matrix]:
-    """Rows and offset from word incidence (n, buckets): dimensions of like spread, together of
-    the norm FITTED_TEXT_NORM in the mean square."""
-    n = present.shape[0]
-    if n <= d_text + 1 or not d_text:
-        raise ValueError(f"d_text={d_text} needs more than {d_text + 1} texts to fit, got {n}")
-    idf = 1.0 + np.log((1.0 + n) / (1.0 + present.sum(axis=0)))
-    weighted = present.multiply(idf).tocsr()
-    norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
-    unit = weighted.multiply(1.0 / np.maximum(norms, 1e-12)[:, None]).tocsr()
-    axes = _singular_axes(unit, d_text)
-    projected = unit @ axes
-    spread = projected.std(axis=0)
-    wanted = FITTED_TEXT_NORM / math.sqrt(d_text)
-    gain = np.divide(wanted, spread, out=np.zeros(d_text), where=spread > 1e-6)
-    rows = np.column_stack([idf[:, None] * axes * gain, idf**2])
-    return rows.astype(np.float32), (projected.mean(axis=0) * gain).astype(np.float32)
-
-
-def _singular_axes(unit: csr_array, k: int) -> Vector:
-    """Right singular vectors (buckets, k), strongest first; the largest entry of each is > 0."""
-    _, strengths, axes = svds(unit, k=k, v0=np.ones(min(unit.shape)))
-    axes = axes[np.argsort(-strengths)]
-    peaks = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    signed: Vector = (axes * np.sign(peaks)).T
-    return signed

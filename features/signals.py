@@ -5,6 +5,7 @@ What it does not know: hints, arms, and what its numbers are used for.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -164,6 +165,7 @@ _SEPARATE = bytes(
 )
 _HIGH = bytes(range(128, 256))
 _WORDLIKE = _LETTERS + _LETTERS.upper() + b" " + _HIGH
+_CAPITALS = bytes(range(ord("A"), ord("Z") + 1))
 _WIDE_MARKS = re.compile("[\u00a0-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+")
 _IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 _IDEOGRAPH_OR_RUN = re.compile("[\u3040-\u30ff\u3400-\u9fff]|[^\u3040-\u30ff\u3400-\u9fff]+")
@@ -291,6 +293,31 @@ def question(reading: Reading) -> float:
     if reading.words and reading.words[0] in _QUESTION_WORDS:
         return 1.0
     return 0.5 if "?" in text else 0.0
+
+
+def form(reading: Reading) -> list[bytes]:
+    """How a text is written, as words that no text has: how it begins and ends, its length, lines,
+    digits and capitals, and the marks that it uses.
+
+    >>> [word.lstrip(b"\\0") for word in form(read("Who wrote it?"))]
+    [b'first who', b'case U', b'last ?', b'length 7', b'lines 0', b'digits 0', b'capitals 0', b'?']
+    """
+    raw, text = reading.raw, reading.text.strip()
+    first, last = text[:1], text[-1:]
+    case = "U" if first.isupper() else "l" if first.islower() else "o"
+    digits = len(raw) - len(raw.translate(None, b"0123456789"))
+    capitals = len(raw) - len(raw.translate(None, _CAPITALS)) - (case == "U")
+    told = [
+        b"first " + (reading.words[0] if reading.words else b""),
+        b"case " + case.encode(),
+        b"last " + (b"a" if last.isalpha() else b"0" if last.isdigit() else last.encode()),
+        b"length %d" % int(2.0 * math.log2(len(text) + 1)),
+        b"lines %d" % min(text.count("\n"), 3),
+        b"digits %d" % min(32 * digits // max(len(raw), 1), 4),
+        b"capitals %d" % min(64 * capitals // max(len(raw), 1), 4),
+    ]
+    marks = sorted(set(raw.translate(None, _WORDLIKE)))
+    return [b"\0" + word for word in (*told, *(bytes([mark]) for mark in marks))]
 
 
 def asks_fact(reading: Reading) -> bool:

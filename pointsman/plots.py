@@ -51,19 +51,19 @@ def _title(result: Result) -> str:
 
 
 def _rewards(axes: Axes, result: Result) -> None:
-    hindsight = result.hindsight
+    uniform, single, rule = result.in_hindsight
     n = result.order.shape[1]
     rounds = np.arange(1, n + 1)
     start = int(n * SKIPPED)
     lines = (
-        ("best arm per category,\nin hindsight", "--", hindsight.of_arms(hindsight.rule)),
-        ("best single arm,\nin hindsight", "-.", hindsight.reward[:, hindsight.single]),
-        ("uniform choice", ":", hindsight.reward.mean(axis=1)),
+        ("best arm per category,\nin hindsight", "--", rule),
+        ("best single arm,\nin hindsight", "-.", single),
+        ("uniform choice", ":", uniform),
     )
     ours = _running_mean(result.rewards)
     axes.plot(rounds[start:], ours[start:], color=POLICY, linewidth=2.2, label="Pointsman")
     for label, style, rewards in lines:
-        theirs = _running_mean(rewards[result.order])
+        theirs = _running_mean(rewards)
         axes.plot(rounds[start:], theirs[start:], color=GREY, linestyle=style, label=label)
     axes.set_ylabel("running mean reward")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")

@@ -27,6 +27,8 @@ from policy.config import PolicyConfig
 from policy.objective import components, reward
 from policy.policy import Policy, Request
 from policy.records import Context, OutcomeBatch
+from policy.values import ValueModel
+from policy.warm import Corpus, warm_start
 
 MAX_GAP = 32  # outcomes between two snapshots, in the long run
 
@@ -45,6 +47,10 @@ class Traffic:
     """The probability that a reward never comes."""
     hints: bool = True
     """Send the category as the task type; else the text alone."""
+    warm: int = 0
+    """Queries of each shuffle whose outcomes, of all arms, are known before; the others count."""
+    warm_labels: bool = True
+    """These queries tell their categories, also where the traffic doesn't."""
 
     def shuffle(self, n: int, number: int) -> tuple[Index, Mask]:
         """The order of n queries in shuffle `number`, and which rounds lose their reward."""
@@ -121,7 +127,7 @@ def _hints(category: str, hints: bool) -> Hints:
 
 
 class InProcess:
-    """A cold policy and its learner in this process.
+    """A policy and its learner in this process, cold unless it is given what to start from.
 
     The learner publishes after each of the first 16 outcomes, then ever more rarely, in the end
     after each 32. A service publishes by the clock, so there it depends on the rate.
@@ -134,13 +140,14 @@ class InProcess:
         encoder: Encoder,
         queries: Sequence[Asked],
         run: str,
+        model: ValueModel | None = None,
     ) -> None:
         self._outcomes = outcomes
         self._config = config
         self._encoder = encoder
         self._queries = queries
         self._run = run
-        self._model = models.new_model(config, encoder)
+        self._model = model or models.new_model(config, encoder)
         self._arrived: list[Routed] = []
         self._learned = 0
         self._rounds = 0
@@ -213,6 +220,26 @@ class InProcess:
         )
 
 
+def corpus(outcomes: OutcomeSet, rows: Index, labels: bool) -> Corpus:
+    """Some queries of a set with the outcomes of all arms."""
+    k = len(outcomes.catalog)
+    some = outcomes.take(rows)
+    return Corpus(
+        catalog=outcomes.catalog,
+        queries=[
+            Request(Query(text=text), _hints(category, labels))
+            for text, category in zip(some.texts, some.categories, strict=True)
+        ],
+        row=np.repeat(np.arange(len(rows)), k),
+        arm=np.tile(np.arange(k), len(rows)),
+        quality=some.quality.ravel(),
+        latency_ms=some.latency_ms.ravel(),
+        cost_usd=some.cost_usd.ravel(),
+        error=np.zeros(len(rows) * k, dtype=bool),
+        propensity=np.full(len(rows) * k, np.nan),
+    )
+
+
 class OverHttp:
     """A running service, at most `concurrency` requests at a time."""
 
@@ -272,10 +299,8 @@ class Hindsight:
     """What is known only when every arm's outcomes are: rewards (n, k) and the fixed choices."""
 
     reward: Vector
-    single: int
-    """The best arm for all queries."""
-    rule: Index
-    """(n,) the best arm for each query's category."""
+    category: Index
+    """(n,) the number of each query's category."""
 
     @classmethod
     def of(cls, outcomes: OutcomeSet, config: PolicyConfig) -> Hindsight:
@@ -290,27 +315,33 @@ class Hindsight:
             config.scales,
         )
         rewards = reward(y, config.weights).reshape(outcomes.quality.shape)
-        category = outcomes.category_index
-        sums = np.zeros((int(category.max()) + 1, len(outcomes.catalog)))
-        np.add.at(sums, category, rewards)
-        return cls(rewards, int(rewards.mean(axis=0).argmax()), sums.argmax(axis=1)[category])
+        return cls(rewards, outcomes.category_index)
 
-    @property
-    def best_single(self) -> float:
-        return float(self.reward[:, self.single].mean())
+    def uniform(self, rows: Index) -> Vector:
+        """(rows,) the mean reward of all arms."""
+        mean: Vector = self.reward[rows].mean(axis=1)
+        return mean
 
-    @property
-    def best_per_category(self) -> float:
-        return float(self.of_arms(self.rule).mean())
+    def single(self, rows: Index) -> Vector:
+        """(rows,) the rewards of the arm that is best for all of these queries."""
+        best: Vector = self.reward[rows, self.best(rows)]
+        return best
 
-    @property
-    def uniform(self) -> float:
-        return float(self.reward.mean())
+    def per_category(self, rows: Index) -> Vector:
+        """(rows,) the rewards of the arm that is best for all of these queries of a category."""
+        best: Vector = self.reward[rows, self.rule(rows)]
+        return best
 
-    def of_arms(self, arms: Index) -> Vector:
-        """(n,) the rewards of one arm per query."""
-        chosen: Vector = self.reward[np.arange(len(arms)), arms]
-        return chosen
+    def best(self, rows: Index) -> int:
+        """The arm that is best for all of these queries."""
+        return int(self.reward[rows].mean(axis=0).argmax())
+
+    def rule(self, rows: Index) -> Index:
+        """(rows,) the arm that is best for all of these queries of a category."""
+        sums = np.zeros((int(self.category.max()) + 1, self.reward.shape[1]))
+        np.add.at(sums, self.category[rows], self.reward[rows])
+        best: Index = sums.argmax(axis=1)[self.category[rows]]
+        return best
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,14 +364,25 @@ class Result:
     def mean_reward(self) -> float:
         return float(self.rewards.mean())
 
+    @cached_property
+    def in_hindsight(self) -> tuple[Vector, Vector, Vector]:
+        """Rewards (m, n) of uniform choice, the best single arm and the best arm per category,
+        where all rounds of a shuffle are known."""
+        of = self.hindsight
+        uniform, single, rule = (
+            np.stack([rewards(rows) for rows in self.order])
+            for rewards in (of.uniform, of.single, of.per_category)
+        )
+        return uniform, single, rule
+
     @property
     def captured(self) -> Vector:
         """(m,) how much of the way from the best single arm to the rule per category was made;
         NaN where there is no such way."""
-        best, rule = self.hindsight.best_single, self.hindsight.best_per_category
-        if rule - best < 1e-12:
-            return np.full(len(self.order), np.nan)
-        shares: Vector = (self.rewards.mean(axis=1) - best) / (rule - best)
+        _, best, rule = (rewards.mean(axis=1) for rewards in self.in_hindsight)
+        way = rule - best
+        gained = self.rewards.mean(axis=1) - best
+        shares: Vector = np.divide(gained, way, out=np.full(len(way), np.nan), where=way > 1e-12)
         return shares
 
     def share(self, rounds: slice) -> Vector:
@@ -354,13 +396,14 @@ class Result:
     def figures(self) -> dict[str, float | int | None]:
         """What `--json` prints; null where a figure can't be known."""
         captured = self.captured
+        uniform, best, rule = (float(rewards.mean()) for rewards in self.in_hindsight)
         m = len(captured)
         error = captured.std(ddof=1) / np.sqrt(m) if m > 1 else np.nan
         return {
             "mean_reward": self.mean_reward,
-            "best_single": self.hindsight.best_single,
-            "best_per_category": self.hindsight.best_per_category,
-            "uniform": self.hindsight.uniform,
+            "best_single": best,
+            "best_per_category": rule,
+            "uniform": uniform,
             "captured": _known(captured.mean()),
             "captured_se": _known(error),
             "rounds": self.order.shape[1],
@@ -395,15 +438,23 @@ def in_process(
     shuffles: Iterable[int] = (0,),
     tick: Tick = _silent,
 ) -> Result:
-    """Drive a cold policy through some shuffles; one tick per query encoded and per round."""
+    """Drive a policy through some shuffles, cold or from the first `traffic.warm` queries of each;
+    one tick per query encoded and per round."""
     started = time.perf_counter()
+    if not 0 <= traffic.warm < len(outcomes):
+        raise ValueError(f"warm must be in [0, {len(outcomes)}), got {traffic.warm}")
     hindsight = Hindsight.of(outcomes, config)
-    encoder = models.default_encoder(config)
-    queries = asked(outcomes, encoder, traffic.hints, tick)
+    encoder, model = models.default_encoder(config), None
+    queries = asked(outcomes, encoder, traffic.hints, tick) if not traffic.warm else []
     orders, chosen = [], []
     for number in shuffles:
         order, lost = traffic.shuffle(len(outcomes), number)
-        router = InProcess(outcomes, config, encoder, queries, f"{traffic.seed}.{number}")
+        known, order, lost = order[: traffic.warm], order[traffic.warm :], lost[traffic.warm :]
+        if traffic.warm:
+            encoder, model = warm_start(config, corpus(outcomes, known, traffic.warm_labels))
+            queries = asked(outcomes, encoder, traffic.hints, tick)
+        run = f"{traffic.seed}.{number}"
+        router = InProcess(outcomes, config, encoder, queries, run, model)
         chosen.append(drive(router, order, lost, traffic.delay, tick))
         orders.append(order)
     seconds = time.perf_counter() - started

@@ -36,6 +36,7 @@ LOG_BOUND = 30.0
 TUNE_FIRST = 8  # events before the variances are first learned
 TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
 TUNE_EVERY = 4096  # ... and at most
+START_STEPS = 20  # of the variances on what a model starts from: then they have settled
 MAX_D = 4_096  # a checkpoint that claims more is damaged
 
 
@@ -74,31 +75,56 @@ class LinearModel:
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = _start(self.d, scales)
 
+    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+        """Learn from what was known before the first event, all of it alike.
+
+        The variances are estimated from all outcomes; then an arm's count at most as `at_most`, so
+        that live evidence can overrule them (a power prior: Ibrahim and Chen 2000).
+        """
+        if self.events:
+            raise ValueError(f"a start comes before the first event, {self.events} were learned")
+        arm, x, y = self._columns(batch)
+        self._fold(arm, x, y, forgetting=1.0)
+        self.events = len(batch)
+        for _ in range(START_STEPS):
+            self._tune()
+        share = np.minimum(1.0, at_most / np.maximum(self._weight, 1.0))  # (k, c)
+        self._xx *= share[:, :, None, None]
+        self._xy *= share[:, MATRIX, None]
+        self._yy *= share[:, MATRIX]
+        self._weight *= share
+
     def learn(self, batch: OutcomeBatch) -> None:
         """Fold events in; the same state results wherever the stream is cut into batches."""
-        x = batch.x.astype(np.float64)
-        if x.shape != (len(batch), self.d) or not np.isfinite(x).all():
-            raise ValueError(f"x must be finite and of shape {(len(batch), self.d)}, got {x.shape}")
-        y = _targets(batch, self.scales)
-        arm = self._positions(batch.arms)
+        arm, x, y = self._columns(batch)
         at = 0
         while at < len(batch):
             due = _next_tuning(self.events)
             to = min(len(batch), at + due - self.events)
-            self._fold(arm[at:to], x[at:to], y[at:to])
+            self._fold(arm[at:to], x[at:to], y[at:to], self.forgetting)
             self.events += to - at
             at = to
             if self.events == due:
-                self._spread = pooling.improve(
-                    self._sums(), self._spread, tuple(self.sizes), self._start, self._group
-                )
+                self._tune()
 
-    def _fold(self, arm: Index, x: Array, y: Array) -> None:
+    def _columns(self, batch: OutcomeBatch) -> tuple[Index, Array, Array]:
+        """Of each event its arm's position, x (n, d) and targets (n, t)."""
+        x = batch.x.astype(np.float64)
+        if x.shape != (len(batch), self.d) or not np.isfinite(x).all():
+            raise ValueError(f"x must be finite and of shape {(len(batch), self.d)}, got {x.shape}")
+        return self._positions(batch.arms), x, _targets(batch, self.scales)
+
+    def _tune(self) -> None:
+        self._spread = pooling.improve(
+            self._sums(), self._spread, tuple(self.sizes), self._start, self._group
+        )
+
+    def _fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
         n = len(arm)
         for sums in (self._xx, self._xy, self._yy, self._weight):
-            np.multiply(sums, self.forgetting**n, out=sums)
-        age = self.forgetting ** np.arange(n - 1, -1, -1.0)
+            np.multiply(sums, forgetting**n, out=sums)
+        age = forgetting ** np.arange(n - 1, -1, -1.0)
         known = ~np.isnan(y[:, :C])
         key = arm * 8 + known @ (1, 2, 4)
         order = np.argsort(key, kind="stable")

@@ -64,6 +64,11 @@ class ValueModel(Protocol):
 
     events: int
 
+    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+        """Learn from what was known before the first event, an arm's outcomes counting together
+        as `at_most` at most."""
+        ...
+
     def learn(self, batch: OutcomeBatch) -> None: ...
 
     def view(self) -> ValuesView: ...

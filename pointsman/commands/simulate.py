@@ -160,16 +160,16 @@ def progress(length: int) -> Iterator[Tick]:
 
 def table(result: Result) -> str:
     """The figures for a person to read."""
-    outcomes, hindsight, figures = result.outcomes, result.hindsight, result.figures()
+    outcomes, figures = result.outcomes, result.figures()
     m, n = result.order.shape
     ids = outcomes.catalog.ids
     categories = len(set(outcomes.categories))
     left_out = f" ({outcomes.left_out:,} without all arms left out)" if outcomes.left_out else ""
     rows = (
-        ("uniform choice", hindsight.uniform),
-        (f"best single arm: {ids[hindsight.single]}", hindsight.best_single),
+        ("uniform choice", figures["uniform"]),
+        (f"best single arm: {ids[result.hindsight.best(result.order[0])]}", figures["best_single"]),
         ("Pointsman, learning included", result.mean_reward),
-        (f"best arm for each of {categories} categories", hindsight.best_per_category),
+        (f"best arm for each of {categories} categories", figures["best_per_category"]),
     )
     width = max(len(label) for label, _ in rows)
     tenth = max(n // 10, 1)

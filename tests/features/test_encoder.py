@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features import encoder as module
 from features.encoder import FITTED_TEXT_NORM, FORMAT, MAGIC, Encoder
+from features.fitting import fit_encoder
 from features.profile import profile
 from features.query import Hints, Query
 from tests.features.test_profile import HINTS, QUERIES
@@ -142,7 +143,7 @@ def test_the_same_bits_in_every_process() -> None:
 def digest() -> str:
     labels = {"app": "hrm", "team": "a"}
     text = "Translate the café's menu, who's 42? 今天"
-    fitted = Encoder.fit(corpus()[0])
+    fitted = fit_encoder(corpus()[0])
     parts = [
         encode(text, encoder, task_type="a/b", labels=labels).tobytes()
         for encoder in (ENCODER, fitted)
@@ -154,7 +155,7 @@ def test_the_encoding_has_not_changed() -> None:
     """If this fails, the same query is encoded differently: raise FORMAT, then these numbers."""
     x = encode("Write a python function, please.", task_type="code/review", labels={"app": "hrm"})
     weights = np.cos(np.arange(64))
-    assert FORMAT == 1
+    assert FORMAT == 2
     assert float(x @ weights) == pytest.approx(GOLDEN, abs=1e-5)
 
 
@@ -164,7 +165,7 @@ GOLDEN = 3.159563
 def test_a_blob_gives_the_encoder_back() -> None:
     """Default and fitted, with equal fingerprints and equal contexts."""
     texts, _ = corpus()
-    for encoder in (ENCODER, Encoder.fit(texts), Encoder.default(d=48, d_text=4)):
+    for encoder in (ENCODER, fit_encoder(texts), Encoder.default(d=48, d_text=4)):
         again = Encoder.from_bytes(encoder.to_bytes())
         assert again.fingerprint == encoder.fingerprint
         assert (again.d, again.fitted) == (encoder.d, encoder.fitted)
@@ -191,8 +192,8 @@ def test_an_encoder_of_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_fingerprints_differ_with_what_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dimensions, fitted text and the format all show."""
     texts, _ = corpus()
-    made = [ENCODER, Encoder.default(d=48), Encoder.default(d_text=8), Encoder.fit(texts)]
-    made.append(Encoder.fit(texts[:200]))
+    made = [ENCODER, Encoder.default(d=48), Encoder.default(d_text=8), fit_encoder(texts)]
+    made.append(fit_encoder(texts[:200]))
     monkeypatch.setattr(module, "FORMAT", FORMAT + 1)
     made.append(Encoder.default())
     assert len({encoder.fingerprint for encoder in made}) == len(made)
@@ -201,7 +202,7 @@ def test_fingerprints_differ_with_what_is_encoded(monkeypatch: pytest.MonkeyPatc
 def test_a_fitted_projection_is_scaled_and_tells_subjects_apart() -> None:
     """Centred, of norm 0.2 in the mean square, with three subjects at their own places."""
     texts, names = corpus()
-    encoder = Encoder.fit(texts, d_text=4)
+    encoder = fit_encoder(texts, d_text=4)
     z = np.array([encoder.project(text) for text in texts])
     assert z.mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-6)
     assert np.sqrt((z**2).sum(axis=1).mean()) == pytest.approx(FITTED_TEXT_NORM, rel=0.02)
@@ -216,7 +217,7 @@ def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 def test_unseen_and_empty_texts_project_somewhere_finite() -> None:
     """A text of unknown words is near the average; one without words is exactly zero."""
-    encoder = Encoder.fit(corpus()[0])
+    encoder = fit_encoder(corpus()[0])
     assert not encoder.project("").any()
     assert not encoder.project("?!").any()
     assert np.isfinite(encoder.project("zzzz qqqq")).all()
@@ -226,10 +227,10 @@ def test_unseen_and_empty_texts_project_somewhere_finite() -> None:
 def test_too_few_texts_are_refused(texts: list[str]) -> None:
     """Fitting on next to nothing is an error that says how many texts it needs."""
     with pytest.raises(ValueError, match="more than 13 texts"):
-        Encoder.fit(texts)
+        fit_encoder(texts)
 
 
 def test_a_corpus_of_one_sentence_fits_to_nothing() -> None:
     """Without variance the projection is zero, not noise."""
-    encoder = Encoder.fit(["the very same words"] * 50)
+    encoder = fit_encoder(["the very same words"] * 50)
     assert np.abs(encoder.project("the very same words")).max() < 1e-3
