@@ -14,6 +14,8 @@ COMMANDS = {
     "simulate": "Drive a policy with a folder of full-information outcomes.",
     "demo": "Show the loop with pictures, on data made here.",
     "promote": "Make another version the champion.",
+    "import-log": "Make a log of what another decision service has logged.",
+    "export-log": "Write a log in another service's format.",
 }
 
 
@@ -24,7 +26,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"pointsman.commands.{name}")
+        module = importlib.import_module(f"pointsman.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -84,6 +84,42 @@ def from_json(record: bytes, x: bytes) -> Decision:
     return Decision(x=np.frombuffer(x, dtype=np.float32), **fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has arrived for a decision: None is missing, and is never 0.
+
+    `executed_arm` is the arm that the caller ended up using, None where nobody said; `executed` is
+    false for a decision that was never used. `closed` says that the reward window had passed when
+    this was written; `at_ms` is when the last part arrived.
+    """
+
+    quality: float | None = None
+    latency_ms: float | None = None
+    cost_usd: float | None = None
+    error: str | None = None
+    executed_arm: str | None = None
+    executed: bool = True
+    closed: bool = False
+    at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedDecision:
+    """A decision joined with its outcome: one row of the log.
+
+    `challenger` names the version that learned in shadow, `challenger_pmf` (k,) is what it would
+    have drawn from, and `share` how much of the draw it was given. `stands_for` is how many
+    decisions the row counts as: 1, or 1 / (1 - p) where others dropped rows with probability p.
+    """
+
+    decision: Decision
+    outcome: Outcome
+    challenger: str | None = None
+    challenger_pmf: Vector | None = None
+    share: float = 0.0
+    stands_for: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OutcomeBatch:
     """n outcome events in stream order, as columns: what a value model learns from.

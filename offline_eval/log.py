@@ -1,0 +1,456 @@
+"""The log: decisions joined with their outcomes, as Parquet under policy=NAME/day=YYYY-MM-DD.
+
+`SCHEMA` is its one description. Whoever writes the log and whoever reads it does so here; how a
+decision was made, and what an estimator does with it, is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+import pyarrow.fs as pfs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from policy import objective
+from policy.objective import Scales, Weights
+from policy.records import Context, Decision, LoggedDecision, Outcome
+
+Vector = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+FORMAT = 1  # raise it when a reader of the format before would misread a row
+ROWS_PER_FILE = 20_000
+SHOWN = 5  # row numbers that an error names
+TOLERANCE = 1e-6
+
+_DOUBLES = pa.list_(pa.float64())
+SCHEMA = pa.schema(
+    [
+        # The decision. `arms`, `pmf`, the predictions and `challenger_pmf` are parallel.
+        pa.field("decision_id", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("snapshot", pa.int64(), nullable=False),
+        pa.field("catalog", pa.string(), nullable=False),
+        pa.field("encoder", pa.string(), nullable=False),
+        pa.field("made_at_ms", pa.int64(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("propensity", pa.float64()),  # null where it isn't known: `check` refuses it
+        pa.field("confidence", pa.float64()),
+        pa.field("arms", pa.list_(pa.string()), nullable=False),
+        pa.field("pmf", _DOUBLES, nullable=False),
+        pa.field("predicted_quality", _DOUBLES, nullable=False),
+        pa.field("predicted_latency_ms", _DOUBLES, nullable=False),
+        pa.field("predicted_cost_usd", _DOUBLES, nullable=False),
+        pa.field("prompt_tokens", pa.int64(), nullable=False),
+        pa.field("output_tokens", pa.int64(), nullable=False),
+        pa.field("weight_quality", pa.float64(), nullable=False),
+        pa.field("weight_latency", pa.float64(), nullable=False),
+        pa.field("weight_cost", pa.float64(), nullable=False),
+        pa.field("x", pa.list_(pa.float32()), nullable=False),
+        pa.field("query", pa.string()),
+        pa.field("challenger", pa.string()),
+        pa.field("challenger_pmf", _DOUBLES),
+        pa.field("share", pa.float64(), nullable=False),
+        pa.field("stands_for", pa.float64(), nullable=False),
+        # The outcome; null is missing.
+        pa.field("quality", pa.float64()),
+        pa.field("latency_ms", pa.float64()),
+        pa.field("cost_usd", pa.float64()),
+        pa.field("error", pa.string()),
+        pa.field("executed_arm", pa.string()),
+        pa.field("executed", pa.bool_(), nullable=False),
+        pa.field("closed", pa.bool_(), nullable=False),
+        pa.field("outcome_at_ms", pa.int64()),
+    ],
+    metadata={"pointsman_log": str(FORMAT)},
+)
+_PARTITIONS = pds.partitioning(
+    pa.schema([("policy", pa.string()), ("day", pa.string())]), flavor="hive"
+)
+_PREDICTED = ("predicted_quality", "predicted_latency_ms", "predicted_cost_usd")
+_OUTCOMES = ("quality", "latency_ms", "cost_usd")
+
+
+def write(rows: Iterable[LoggedDecision], path: str, name: str | None = None) -> int:
+    """Add rows to the log at `path` (a folder, or any URI that pyarrow or fsspec knows).
+
+    A file's name is `name` with a number, by default a digest of its decision ids: writing the
+    same rows again replaces them. A file appears under its name when it is complete. Returns how
+    many rows were written.
+    """
+    filesystem, root = _filesystem(path)
+    written, rest, part = 0, iter(rows), 0
+    while chunk := list(islice(rest, ROWS_PER_FILE)):
+        for (policy, day), some in _by_partition(chunk).items():
+            stem = _digest(some) if name is None else f"{name}-{part}"
+            folder = f"{root}/policy={quote(policy, safe='')}/day={day}"
+            filesystem.create_dir(folder, recursive=True)
+            hidden = f"{folder}/.{stem}.writing"  # dotted files are passed over by readers
+            pq.write_table(_table(some), hidden, filesystem=filesystem, compression="zstd")
+            filesystem.move(hidden, f"{folder}/{stem}.parquet")
+        written, part = written + len(chunk), part + 1
+    return written
+
+
+def table(
+    path: str,
+    policy: str | None = None,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The log's rows made in [from_ms, to_ms), in the order they were made, with `policy`.
+
+    Raises
+    ------
+    ValueError
+        If there is no log at `path`, or one of another format.
+    """
+    dataset = _dataset(path)
+    names = list(columns or (*SCHEMA.names, "policy"))
+    order = [name for name in ("made_at_ms", "decision_id") if name not in names]
+    read = dataset.to_table(columns=[*names, *order], filter=_filter(policy, from_ms, to_ms))
+    keys = [("made_at_ms", "ascending"), ("decision_id", "ascending")]
+    return read.sort_by(keys).select(names)
+
+
+def rows(
+    path: str, policy: str | None = None, from_ms: int | None = None, to_ms: int | None = None
+) -> Iterator[LoggedDecision]:
+    """The log's rows as records, in the order they were made."""
+    for batch in table(path, policy, from_ms, to_ms).to_batches(max_chunksize=1_000):
+        yield from map(_record, batch.to_pylist())
+
+
+def read(
+    path: str, policy: str | None = None, from_ms: int | None = None, to_ms: int | None = None
+) -> LoggedData:
+    """The log as arrays. All rows must have contexts of one encoder.
+
+    Raises
+    ------
+    ValueError
+        If there is no log at `path`, or its rows come from several encoders.
+    """
+    return LoggedData.of(table(path, policy, from_ms, to_ms))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedData:
+    """n logged decisions as arrays, in the order they were made.
+
+    Arms are positions in `ids`. `actions` and what runs parallel to it is padded to the width
+    `kmax` of the largest action set: row i holds `counts[i]` arms, then -1 (pmf: 0, else NaN).
+    """
+
+    ids: tuple[str, ...]  # of every arm in the log
+    decision_ids: tuple[str, ...]
+    policies: tuple[str, ...]  # (n,)
+    versions: tuple[str, ...]  # (n,)
+    made_at_ms: Index  # (n,)
+    contexts: Context  # (n, d)
+    arm: Index  # (n,), the arm that was drawn
+    actions: Index  # (n, kmax)
+    counts: Index  # (n,)
+    propensity: Vector  # (n,) of the arm that was drawn
+    pmf: Vector  # (n, kmax)
+    predicted: Vector  # (n, kmax, 3): quality, latency_ms, cost_usd, as predicted before the draw
+    challengers: tuple[str | None, ...]  # (n,)
+    challenger_pmf: Vector  # (n, kmax)
+    share: Vector  # (n,)
+    weights: Vector  # (n, 3), of the row's own objective
+    stands_for: Vector  # (n,)
+    outcomes: Vector  # (n, 3): quality, latency_ms, cost_usd; NaN is missing
+    error: Mask  # (n,)
+    executed: Mask  # (n,), the arm that was drawn was used: only then the outcome is its own
+    closed: Mask  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.decision_ids)
+
+    @classmethod
+    def of(cls, log: pa.Table) -> LoggedData:
+        """From a table of the log's schema."""
+        log = log.combine_chunks()
+        encoders = pc.unique(log["encoder"]).to_pylist()
+        if len(encoders) > 1:
+            raise ValueError(
+                f"the rows have contexts of {len(encoders)} encoders ({', '.join(encoders)}), which"
+                " don't compare: narrow them down by policy or time"
+            )
+        n = len(log)
+        counts = _numbers(pc.list_value_length(log["arms"])).astype(np.int64)
+        ids = tuple(sorted(set(_flat(log["arms"]).unique().to_pylist()) | _distinct(log["arm"])))
+        held = np.arange(counts.max(initial=0)) < counts[:, None]
+        actions = np.full(held.shape, -1)
+        actions[held] = _positions(_flat(log["arms"]), ids)
+        executed_arm = log["executed_arm"].fill_null(log["arm"])
+        return cls(
+            ids=ids,
+            decision_ids=tuple(log["decision_id"].to_pylist()),
+            policies=tuple(log["policy"].to_pylist()),
+            versions=tuple(log["version"].to_pylist()),
+            made_at_ms=_numbers(log["made_at_ms"]).astype(np.int64),
+            contexts=_flat(log["x"]).to_numpy(zero_copy_only=False).reshape(n, -1 if n else 0),
+            arm=_positions(log["arm"], ids),
+            actions=actions,
+            counts=counts,
+            propensity=_numbers(log["propensity"]),
+            pmf=_padded(log["pmf"], held, 0.0),
+            predicted=np.stack([_padded(log[name], held, np.nan) for name in _PREDICTED], axis=2),
+            challengers=tuple(log["challenger"].to_pylist()),
+            challenger_pmf=_padded(log["challenger_pmf"], held, np.nan),
+            share=_numbers(log["share"]),
+            weights=np.stack([_numbers(log[f"weight_{c}"]) for c in objective.COMPONENTS], axis=1),
+            stands_for=_numbers(log["stands_for"]),
+            outcomes=np.stack([_numbers(log[name]) for name in _OUTCOMES], axis=1),
+            error=log["error"].is_valid().to_numpy(),
+            executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
+            closed=log["closed"].to_numpy(),
+        )
+
+    def rewards(self, weights: Weights | None, scales: Scales) -> Vector:
+        """(n,) in [0, 1], NaN while a component that has weight is missing; None takes each row's
+        own weights."""
+        quality, latency_ms, cost_usd = self.outcomes.T
+        y = objective.components(quality, latency_ms, cost_usd, self.error, scales)
+        if weights is not None:
+            return objective.reward(y, weights)
+        total = np.full(len(self), np.nan)
+        for own in np.unique(self.weights, axis=0):
+            same = (self.weights == own).all(axis=1)
+            total[same] = objective.reward(y[same], Weights(*own.tolist()))
+        return total
+
+
+def check(data: LoggedData) -> None:
+    """Refuse what no estimator may use.
+
+    Raises
+    ------
+    ValueError
+        Saying in one line what is wrong, and at which rows first.
+    """
+    chosen = (data.actions == data.arm[:, None]) & (data.actions >= 0)
+    at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
+    possible = (data.propensity > 0) & (data.propensity <= 1)
+    faults = {
+        "propensities must be given": np.isnan(data.propensity),
+        "propensities must be in (0, 1]": ~possible & ~np.isnan(data.propensity),
+        "action sets must hold the chosen arm, once": chosen.sum(axis=1) != 1,
+        "pmfs must be >= 0": ~(data.pmf >= 0).all(axis=1),
+        "pmfs must sum to 1": ~(np.abs(data.pmf.sum(axis=1) - 1.0) <= TOLERANCE),
+        "propensities must be the pmf at the chosen arm": (
+            possible & ~(np.abs(at_arm - data.propensity) <= TOLERANCE) & chosen.any(axis=1)
+        ),
+    }
+    found = [f"{what}: {_rows(wrong)}" for what, wrong in faults.items() if wrong.any()]
+    if found:
+        raise ValueError("; ".join(found))
+
+
+def _rows(wrong: Mask) -> str:
+    at = np.flatnonzero(wrong)
+    more = f" and {len(at) - SHOWN:,} more" if len(at) > SHOWN else ""
+    return f"row{'s' if len(at) > 1 else ''} {', '.join(map(str, at[:SHOWN]))}{more}"
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    """A file system and the path on it; fsspec, where installed, knows more than pyarrow."""
+    if "://" not in path:
+        return pfs.LocalFileSystem(), str(pfs.LocalFileSystem().normalize_path(path)).rstrip("/")
+    try:
+        filesystem, root = pfs.FileSystem.from_uri(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        try:
+            from fsspec.core import url_to_fs  # noqa: PLC0415 - not ours to require
+        except ImportError:
+            raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+        other, root = url_to_fs(path)
+        filesystem = pfs.PyFileSystem(pfs.FSSpecHandler(other))
+    return filesystem, root.rstrip("/")
+
+
+def _dataset(path: str) -> Any:
+    filesystem, root = _filesystem(path)
+    if filesystem.get_file_info(root).type != pfs.FileType.Directory:
+        raise ValueError(f"there is no log at {path}")
+    schema = pa.schema([*SCHEMA, ("policy", pa.string()), ("day", pa.string())])
+    dataset = pds.dataset(
+        root, schema=schema, filesystem=filesystem, format="parquet", partitioning=_PARTITIONS
+    )
+    first = next(iter(dataset.get_fragments()), None)
+    if first is None:
+        raise ValueError(f"there is no log at {path}")
+    found = (first.physical_schema.metadata or {}).get(b"pointsman_log", b"").decode()
+    if found != str(FORMAT):
+        raise ValueError(f"{path}: expected a log of format {FORMAT}, got {found or 'other files'}")
+    return dataset
+
+
+def _filter(policy: str | None, from_ms: int | None, to_ms: int | None) -> Any:
+    wanted = []
+    if policy is not None:
+        wanted.append(pc.field("policy") == policy)
+    if from_ms is not None:  # the day as well: it spares whole folders
+        wanted += [pc.field("made_at_ms") >= from_ms, pc.field("day") >= _day(from_ms)]
+    if to_ms is not None:
+        wanted += [pc.field("made_at_ms") < to_ms, pc.field("day") <= _day(to_ms)]
+    together = None
+    for condition in wanted:
+        together = condition if together is None else together & condition
+    return together
+
+
+def _by_partition(
+    rows: Sequence[LoggedDecision],
+) -> Mapping[tuple[str, str], list[LoggedDecision]]:
+    parts: dict[tuple[str, str], list[LoggedDecision]] = {}
+    for row in rows:
+        key = row.decision.policy, _day(row.decision.made_at_ms)
+        parts.setdefault(key, []).append(row)
+    return parts
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d")
+
+
+def _digest(rows: Iterable[LoggedDecision]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for row in rows:
+        digest.update(row.decision.decision_id.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _table(rows: Sequence[LoggedDecision]) -> pa.Table:
+    fields = [_fields(row) for row in rows]
+    columns = [
+        pa.array([row[field.name] for row in fields], field.type, from_pandas=True)
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _fields(row: LoggedDecision) -> dict[str, Any]:
+    """A row by the schema's names; where a record and the schema differ, it is said here."""
+    decision, outcome = row.decision, row.outcome
+    return {
+        "decision_id": decision.decision_id,
+        "version": decision.version,
+        "snapshot": decision.snapshot,
+        "catalog": decision.catalog,
+        "encoder": decision.encoder,
+        "made_at_ms": decision.made_at_ms,
+        "arm": decision.arm,
+        "propensity": decision.propensity,
+        "confidence": decision.confidence,
+        "arms": list(decision.arms),
+        "pmf": decision.pmf,
+        **dict(zip(_PREDICTED, decision.predicted.T, strict=True)),
+        "prompt_tokens": decision.prompt_tokens,
+        "output_tokens": decision.output_tokens,
+        "weight_quality": decision.weights.quality,
+        "weight_latency": decision.weights.latency,
+        "weight_cost": decision.weights.cost,
+        "x": decision.x,
+        "query": decision.query,
+        "challenger": row.challenger,
+        "challenger_pmf": row.challenger_pmf,
+        "share": row.share,
+        "stands_for": row.stands_for,
+        "quality": outcome.quality,
+        "latency_ms": outcome.latency_ms,
+        "cost_usd": outcome.cost_usd,
+        "error": outcome.error,
+        "executed_arm": outcome.executed_arm,
+        "executed": outcome.executed,
+        "closed": outcome.closed,
+        "outcome_at_ms": outcome.at_ms,
+    }
+
+
+def _record(row: Mapping[str, Any]) -> LoggedDecision:
+    """The way back from `_fields`."""
+    decision = Decision(
+        decision_id=row["decision_id"],
+        policy=row["policy"],
+        version=row["version"],
+        snapshot=row["snapshot"],
+        catalog=row["catalog"],
+        encoder=row["encoder"],
+        made_at_ms=row["made_at_ms"],
+        arm=row["arm"],
+        propensity=np.nan if row["propensity"] is None else row["propensity"],
+        confidence=row["confidence"],
+        arms=tuple(row["arms"]),
+        pmf=np.array(row["pmf"], dtype=np.float64),
+        predicted=np.array([row[name] for name in _PREDICTED], dtype=np.float64).T,
+        prompt_tokens=row["prompt_tokens"],
+        output_tokens=row["output_tokens"],
+        weights=Weights(row["weight_quality"], row["weight_latency"], row["weight_cost"]),
+        x=np.array(row["x"], dtype=np.float32),
+        query=row["query"],
+    )
+    outcome = Outcome(
+        quality=row["quality"],
+        latency_ms=row["latency_ms"],
+        cost_usd=row["cost_usd"],
+        error=row["error"],
+        executed_arm=row["executed_arm"],
+        executed=row["executed"],
+        closed=row["closed"],
+        at_ms=row["outcome_at_ms"],
+    )
+    shadow = row["challenger_pmf"]
+    return LoggedDecision(
+        decision=decision,
+        outcome=outcome,
+        challenger=row["challenger"],
+        challenger_pmf=None if shadow is None else np.array(shadow, dtype=np.float64),
+        share=row["share"],
+        stands_for=row["stands_for"],
+    )
+
+
+def _numbers(column: Any) -> Vector:
+    """(n,) float64, NaN for null."""
+    values: Vector = column.cast(pa.float64()).to_numpy()
+    return values
+
+
+def _flat(column: Any) -> Any:
+    """The values of a list column, one after the other."""
+    return pc.list_flatten(column).combine_chunks()
+
+
+def _distinct(column: Any) -> set[str]:
+    return set(pc.unique(column).to_pylist())
+
+
+def _positions(column: Any, among: Sequence[str]) -> Index:
+    found: Index = pc.index_in(column, value_set=pa.array(among, pa.string())).to_numpy()
+    return found.astype(np.int64)
+
+
+def _padded(column: Any, held: Mask, padding: float) -> Vector:
+    """A list column as (n, kmax); rows that are null, or not as long as the action set, stay
+    padding: `check` finds them."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    fits = lengths == held.sum(axis=1)
+    values = np.full(held.shape, padding)
+    flat = _flat(column).to_numpy(zero_copy_only=False)
+    values[held & fits[:, None]] = flat[np.repeat(fits, lengths)]
+    return values
