@@ -23,7 +23,7 @@ import orjson
 
 from features.encoder import Encoder
 from features.profile import profile
-from features.query import Hints, Query
+from features.query import MAX_TEXT_CHARS, Hints, Query
 from policy import objective
 from policy.catalog import Catalog
 from policy.objective import Scales, Weights
@@ -127,7 +127,7 @@ class Reader:
             x=x,
         )
         quality = self._quality(label) if used else None
-        outcome = Outcome(quality=quality, executed=used, closed="cost" in label)
+        outcome = Outcome(quality=quality, executed=used, closed="cost" in label or not used)
         return LoggedDecision(decision, outcome, stands_for=1.0 / (1.0 - pdrop))
 
     def _quality(self, label: Object) -> float | None:
@@ -157,10 +157,9 @@ class Reader:
         model = str(state.get("m") or "") if isinstance(state, dict) else ""
         parts = model.split("/")
         if len(parts) == 4 and parts[0] == OURS and parts[2].isdecimal() and _CONTEXT in context:
-            x = np.array(context[_CONTEXT], dtype=np.float32)
-            return parts[1], int(parts[2]), parts[3], x
+            return parts[1], int(parts[2]), parts[3], _vector(context[_CONTEXT])
         text = context.get("_text")
-        query = Query(text=text) if isinstance(text, str) and text else None
+        query = Query(text=text[:MAX_TEXT_CHARS]) if isinstance(text, str) and text else None
         hints = Hints(labels=labels(context))
         x = self._encoder.encode(query, hints, profile(query, hints))
         return model, 0, self._encoder.fingerprint, x
@@ -195,9 +194,10 @@ def write(
     """Lines that `vw --dsjson --cb_adf` learns from and that `Reader` reads back.
 
     The cost is the negative reward under the row's own objective with the `scales` of its policy;
-    without any, the negative quality. A row whose reward isn't complete has no label. One whose arm
-    was not the one executed is marked `_skipLearn`: nobody may learn from it. The context goes out
-    as the namespace `x`, an arm's id and what `catalog` knows of it as its features.
+    without any, the negative quality. A row whose reward isn't complete has no label, and neither
+    has one whose arm was not the one executed: it is marked `_skipLearn`, which not every reader
+    heeds. The context goes out as the namespace `x`, an arm's id and what `catalog` knows of it as
+    the arm's features.
     """
     for row in rows:
         policy = row.decision.policy
@@ -214,7 +214,7 @@ def _line(row: LoggedDecision, catalog: Catalog | None, scales: Scales | None) -
     index = decision.arms.index(decision.arm)
     others = [i for i in np.argsort(-decision.pmf, kind="stable").tolist() if i != index]
     ranked = [index, *others]
-    reward = _reward(row, scales) if used else 0.0
+    reward = _reward(row, scales) if used else math.nan
     line: Object = {}
     if not math.isnan(reward):
         line |= {
@@ -394,6 +394,12 @@ def _number(value: Any, name: str, least: float = -math.inf, most: float = math.
         bounds = "finite" if math.isinf(least) else f"in [{least:g}, {most:g}]"
         raise _Refused(f"{name} must be a number, {bounds}, got {value!r}")
     return float(value)
+
+
+def _vector(values: Any) -> Context:
+    if not isinstance(values, list):
+        raise _Refused(f"`c.{_CONTEXT}` must be a list of numbers")
+    return np.array([_number(value, f"`c.{_CONTEXT}`") for value in values], dtype=np.float32)
 
 
 def _named(action: Object) -> str:
