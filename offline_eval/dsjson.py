@@ -4,7 +4,8 @@ One JSON object per line. `c` is the context: its `_multi` has one object of fea
 all else in it is shared. `a` ranks the actions, counted from 1, and `p` runs parallel to `a`, not
 to `_multi`. The label says which action was taken (`_labelIndex` from 0, `_label_Action` from 1),
 its probability, and its cost: the negative reward. `_skipLearn` marks a decision that was never
-used, `pdrop` is the probability with which rows like this one were left out of the log.
+used, `pdrop` is the probability with which rows like this one were left out of the log. Where no
+reward came in time, the service has put its default one into the cost: it is taken as it stands.
 The format: https://github.com/VowpalWabbit/vowpal_wabbit/wiki/DSJSON. Knows no file and no Parquet.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,10 +33,12 @@ from policy.records import Context, Decision, LoggedDecision, Outcome, Vector
 
 MAX_LABELS = 32  # what hints may have, and each name and value of them
 MAX_CHARS = 64
-OURS = "pointsman"  # begins the model id (VWState.m) of what `write` wrote
 QUALITY = Weights(1.0, 0.0, 0.0)
 FLOAT32 = 1e-4  # how far numbers may differ that went through float32, relative to them
-_CONTEXT = "x"  # the namespace that `write` puts our context into
+_CONTEXT = "x"  # the namespace that `write` puts our context into ...
+_OURS = re.compile(  # ... and the model id, VWState.m, that says so
+    r"pointsman/(?P<version>.*)/(?P<snapshot>[0-9]{1,18})/(?P<encoder>[^/]*)", re.DOTALL
+)
 
 Object = dict[str, Any]
 
@@ -155,9 +159,14 @@ class Reader:
         """Version, snapshot, encoder and x: as we exported them, else encoded from the features."""
         state = row.get("VWState")
         model = str(state.get("m") or "") if isinstance(state, dict) else ""
-        parts = model.split("/")
-        if len(parts) == 4 and parts[0] == OURS and parts[2].isdecimal() and _CONTEXT in context:
-            return parts[1], int(parts[2]), parts[3], _vector(context[_CONTEXT])
+        ours = _OURS.fullmatch(model)
+        if ours and _CONTEXT in context:
+            return (
+                ours["version"],
+                int(ours["snapshot"]),
+                ours["encoder"],
+                _vector(context[_CONTEXT]),
+            )
         text = context.get("_text")
         query = Query(text=text[:MAX_TEXT_CHARS]) if isinstance(text, str) and text else None
         hints = Hints(labels=labels(context))
@@ -226,7 +235,7 @@ def _line(row: LoggedDecision, catalog: Catalog | None, scales: Scales | None) -
     if not used:
         line["_skipLearn"] = True
     made_at = datetime.fromtimestamp(decision.made_at_ms / 1_000, UTC)
-    model = f"{OURS}/{decision.version}/{decision.snapshot}/{decision.encoder}"
+    model = f"pointsman/{decision.version}/{decision.snapshot}/{decision.encoder}"
     line |= {
         "Timestamp": f"{made_at:%Y-%m-%dT%H:%M:%S}.{decision.made_at_ms % 1_000:03d}Z",
         "Version": "1",
@@ -302,6 +311,8 @@ def _of_a_bandit(row: Object) -> None:
     for one in observed if isinstance(observed, list) else ():
         if isinstance(one, dict) and "_definitely_bad" in one:
             raise _Refused("interaction-grounded learning (IGL): its feedback is no reward")
+    # In apprentice mode the caller's own action, the first, was shown whatever was drawn; where it
+    # wasn't the one drawn, the joiner has put a default for its reward.
     if row.get("_original_label_cost", row.get("_label_cost")) != row.get("_label_cost"):
         raise _Refused(
             "the label's cost is not the original one (apprentice mode): the action was not shown"

@@ -246,7 +246,9 @@ def check(data: LoggedData) -> None:
     chosen = (data.actions == data.arm[:, None]) & (data.actions >= 0)
     at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
     possible = (data.propensity > 0) & (data.propensity <= 1)
+    _, first = np.unique(np.array(data.decision_ids, dtype=object), return_index=True)
     faults = {
+        "decision ids must not repeat": ~np.isin(np.arange(len(data)), first),
         "propensities must be given": np.isnan(data.propensity),
         "propensities must be in (0, 1]": ~possible & ~np.isnan(data.propensity),
         "action sets must hold the chosen arm, once": chosen.sum(axis=1) != 1,

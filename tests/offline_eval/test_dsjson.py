@@ -316,6 +316,15 @@ def test_what_was_exported_is_imported_again():
         assert one.stands_for == was.stands_for
 
 
+def test_a_version_may_hold_anything():
+    """Imported ones are model ids such as "a/b"; the context still comes back as it was."""
+    was = row(version="a/b/7\n/c")
+    (back,) = Reader().read(dsjson.write([was]))
+    assert isinstance(back, LoggedDecision)
+    assert back.decision.version == "a/b/7\n/c"
+    assert back.decision.x.tobytes() == was.decision.x.tobytes()
+
+
 def test_the_cost_is_the_negative_reward():
     """Of the row's own objective, with its policy's references; of quality without any."""
     scales = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
@@ -443,7 +452,10 @@ def test_examples_are_read_whole_and_are_valid(tmp_path: Path, name: str):
     assert len(rows) == len(example(name)) == READ[name]
     log.write(rows, str(tmp_path / "first"))
     log.check(log.read(str(tmp_path / "first")))
+    rows = list(log.rows(str(tmp_path / "first")))
     again = [r for r in Reader().read(dsjson.write(rows)) if isinstance(r, LoggedDecision)]
+    assert [r.decision.version for r in again] == [r.decision.version for r in rows]
+    assert [r.decision.x.tobytes() for r in again] == [r.decision.x.tobytes() for r in rows]
     assert [r.decision.pmf.tolist() for r in again] == [r.decision.pmf.tolist() for r in rows]
     assert [r.outcome.quality for r in again] == [r.outcome.quality for r in rows]
 

@@ -193,6 +193,14 @@ def test_check_names_what_is_wrong_and_where(tmp_path: Path, changes: dict[str, 
         log.check(both)
 
 
+def test_check_refuses_a_decision_that_is_there_twice(tmp_path: Path):
+    """Written under two names, say."""
+    for name in ("one", "other"):
+        log.write([row()], str(tmp_path), name=name)
+    with pytest.raises(ValueError, match="decision ids must not repeat: row 1"):
+        log.check(log.read(str(tmp_path)))
+
+
 def test_check_names_the_first_rows_only(tmp_path: Path):
     """And how many more there are."""
     some = data(tmp_path, *(row(f"d{i}") for i in range(9)))
