@@ -6,9 +6,7 @@ serving decides with: float32 posteriors. Neither reads a clock, draws or knows 
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy import pooling
+from policy.arrays import expect, pack, unpack
 from policy.objective import Scales, Weights, components
 from policy.pooling import MATRIX, TARGETS, Spread, Sums
 from policy.records import Context, OutcomeBatch, Vector
@@ -195,7 +194,7 @@ class LinearModel:
             "events": self.events,
             "arms": self.arms,
         }
-        return _pack(
+        return pack(
             header,
             {
                 "xx": _packed(self._xx),
@@ -213,7 +212,7 @@ class LinearModel:
     @classmethod
     def from_bytes(cls, body: bytes) -> LinearModel:
         """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = _unpack(body)
+        header, arrays = unpack(body)
         try:
             sizes: dict[str, int] = header["sizes"]
             if sum(sizes.values()) > MAX_D:
@@ -233,7 +232,7 @@ class LinearModel:
         shapes = {"xy": (k, T, self.d), "yy": (k, T), "weight": (k, C), "taught": (k, C)}
         shapes["joined"] = (k,)
         shapes |= {"xx": (k, C, _triangle(self.d)), "pooled": (C, g), "arm": (C, g), "noise": (T,)}
-        _expect(arrays, shapes)
+        expect(arrays, shapes)
         self._xx = _unpacked(arrays["xx"], self.d)
         self._xy, self._yy = arrays["xy"], arrays["yy"]
         self._weight, self._taught = arrays["weight"], arrays["taught"]
@@ -297,12 +296,12 @@ class LinearView:
         """Equal views give equal bytes."""
         names = ("events", "joined", "seen", "noise", "mean", "cov", "fresh_mean", "fresh_cov")
         header = {"scales": asdict(self.scales), "arms": self.arms}
-        return _pack(header, {name: getattr(self, name) for name in names})
+        return pack(header, {name: getattr(self, name) for name in names})
 
     @classmethod
     def from_bytes(cls, body: bytes) -> LinearView:
         """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = _unpack(body)
+        header, arrays = unpack(body)
         try:
             k, d = len(header["arms"]), arrays["fresh_mean"].shape[-1]
             shapes = {
@@ -313,7 +312,7 @@ class LinearView:
                 "mean": (k, T, d),
             }
             shapes |= {"cov": (k, C, _triangle(d)), "fresh_mean": (T, d)}
-            _expect(arrays, shapes | {"fresh_cov": (C, _triangle(d))})
+            expect(arrays, shapes | {"fresh_cov": (C, _triangle(d))})
             return cls(scales=Scales(**header["scales"]), arms=tuple(header["arms"]), **arrays)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a linear view: {error!r}") from error
@@ -443,43 +442,3 @@ def _unpacked(triangles: NDArray[Any], d: int) -> NDArray[Any]:
     matrices[..., rows, columns] = triangles
     matrices[..., columns, rows] = triangles
     return matrices
-
-
-_LENGTH = struct.Struct("<I")
-_KINDS = ("<f8", "<f4", "<i8", "|b1")
-
-
-def _pack(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Header length, header as JSON, raw arrays one after the other."""
-    layout = {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}
-    head = json.dumps({**header, "arrays": layout}).encode()
-    return b"".join([_LENGTH.pack(len(head)), head, *(a.tobytes() for a in arrays.values())])
-
-
-def _unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    try:
-        (length,) = _LENGTH.unpack_from(body)
-        at = _LENGTH.size + length
-        header = json.loads(body[_LENGTH.size : at])
-        arrays = {}
-        for name, (kind, shape) in header["arrays"].items():
-            size = math.prod(shape)
-            if kind not in _KINDS or min(shape, default=0) < 0:
-                raise ValueError(f"array {name!r} has kind {kind!r} and shape {shape!r}")
-            arrays[name] = np.frombuffer(body, kind, size, at).reshape(shape).copy()
-            at += size * np.dtype(kind).itemsize
-    except (struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not the bytes of a linear model or view: {error!r}") from error
-    if at != len(body):
-        raise ValueError(f"expected {at} bytes, got {len(body)}")
-    return header, arrays
-
-
-def _expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise unless these arrays are there, in these shapes, with finite numbers."""
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != shapes:
-        raise ValueError(f"expected arrays {shapes}, got {found}")
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"array {name!r} holds numbers that aren't finite")

@@ -1,0 +1,52 @@
+"""Named arrays <-> bytes, for checkpoints and snapshots. No pickle; knows no model."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LENGTH = struct.Struct("<I")
+_KINDS = ("<f8", "<f4", "<i8", "|b1")
+
+
+def pack(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Header length, header as JSON, raw arrays one after the other."""
+    layout = {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}
+    head = json.dumps({**header, "arrays": layout}).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, *(a.tobytes() for a in arrays.values())])
+
+
+def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Header and arrays that `pack` wrote; ValueError for anything else."""
+    try:
+        (length,) = _LENGTH.unpack_from(body)
+        at = _LENGTH.size + length
+        header = json.loads(body[_LENGTH.size : at])
+        arrays = {}
+        for name, (kind, shape) in header["arrays"].items():
+            size = math.prod(shape)
+            if kind not in _KINDS or min(shape, default=0) < 0:
+                raise ValueError(f"array {name!r} has kind {kind!r} and shape {shape!r}")
+            arrays[name] = np.frombuffer(body, kind, size, at).reshape(shape).copy()
+            at += size * np.dtype(kind).itemsize
+    except (struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the bytes of a model or view: {error!r}") from error
+    if at != len(body):
+        raise ValueError(f"expected {at} bytes, got {len(body)}")
+    return header, arrays
+
+
+def expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise unless these arrays are there, in these shapes, with finite numbers."""
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != shapes:
+        raise ValueError(f"expected arrays {shapes}, got {found}")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"array {name!r} holds numbers that aren't finite")
