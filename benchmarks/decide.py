@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: what serving
 import numpy as np
 
 from features.encoder import Encoder
+from features.profile import profile
 from features.query import Hints, Query
 from policy import explore, models
 from policy import policy as policies
@@ -109,6 +110,7 @@ def measure(k: int) -> dict[str, Any]:
     contexts[:, 0] = 1.0
     index, list_cost_usd = np.arange(k), np.full(k, 1e-3)
     request = Request(Query(text=TEXT[:180]), Hints(task_type="code"))
+    known = profile(request.query, request.hints)
 
     def pmf(i: int) -> object:
         forecast = rule.values.forecast(contexts[i], index, list_cost_usd, policy.weights)
@@ -122,7 +124,7 @@ def measure(k: int) -> dict[str, Any]:
         "spread_ratio": float(sd.max() / sd.min()),
         "pmf_us": median_us(pmf),
         "with_confidence_us": median_us(
-            lambda i: rule.rule(contexts[i], index, list_cost_usd, policy.weights)
+            lambda i: rule.rule(contexts[i], index, list_cost_usd, policy.weights, known)
         ),
         "whole_us": median_us(lambda i: policy.decide(request, f"d-{i}", 0)),
     }

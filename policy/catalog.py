@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ Source = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
+READ_PER_WRITTEN = 100  # tokens of a prompt that are read in the time that one is written
+
 
 def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values as they are; ValueError when one is there twice."""
@@ -35,6 +37,15 @@ def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
         if value in seen:
             raise ValueError(f"must not repeat itself, got {value!r} twice")
         seen.add(value)
+    return values
+
+
+def by_task_type(values: Mapping[str, float]) -> Mapping[str, float]:
+    """The values as they are; ValueError when a key is no task type."""
+    for task_type in values:
+        if task_type not in TASK_TYPES:
+            known = ", ".join(TASK_TYPES)
+            raise ValueError(f"unknown task type {task_type!r}, known are {known}")
     return values
 
 
@@ -67,11 +78,18 @@ class Arm(BaseModel):
     @field_validator("priors")
     @classmethod
     def _of_task_types(cls, priors: Mapping[str, float]) -> Mapping[str, float]:
-        for task_type in priors:
-            if task_type not in TASK_TYPES:
-                known = ", ".join(TASK_TYPES)
-                raise ValueError(f"unknown task type {task_type!r}, known are {known}")
-        return priors
+        return by_task_type(priors)
+
+
+class Sized(Protocol):
+    """A query's task mix and token counts: a Profile says them."""
+
+    @property
+    def task_mix(self) -> Vector: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
 
 
 _ARMS = TypeAdapter(tuple[Arm, ...])
@@ -133,6 +151,22 @@ class Catalog:
         return _readonly(np.array([arm.context_window_tokens for arm in self.arms], dtype=np.int64))
 
     @cached_property
+    def usd_per_mtok(self) -> Vector:
+        """Input and output blended three to one, as price comparisons usually do."""
+        return _readonly((3 * self.usd_per_mtok_in + self.usd_per_mtok_out) / 4)
+
+    @cached_property
+    def tokens_per_second(self) -> Vector:
+        """NaN where nobody has said."""
+        return _readonly(np.array([arm.tokens_per_second or np.nan for arm in self.arms]))
+
+    @cached_property
+    def priors(self) -> Vector:
+        """(k, number of task types) in the order of TASK_TYPES, NaN where nobody has said."""
+        rows = [[arm.priors.get(task, np.nan) for task in TASK_TYPES] for arm in self.arms]
+        return _readonly(np.array(rows, dtype=np.float64))
+
+    @cached_property
     def enabled(self) -> Mask:
         return _readonly(np.array([arm.enabled for arm in self.arms]))
 
@@ -164,6 +198,28 @@ class Catalog:
         usd = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
         cost: Vector = usd[index] / 1e6
         return cost
+
+    def latency_ms(self, prompt_tokens: float, output_tokens: float, index: Index) -> Vector:
+        """How long such a call takes by `tokens_per_second`, (k,); NaN where nobody has said."""
+        written = output_tokens + prompt_tokens / READ_PER_WRITTEN
+        latency: Vector = 1000.0 * written / self.tokens_per_second[index]
+        return latency
+
+    def expected(self, query: Sized, index: Index) -> Vector:
+        """What the catalog says of a call: quality, latency_ms, cost_usd (k, 3), NaN if nothing.
+
+        Quality is the mean of the priors over the task mix, where they cover half of it or more.
+        """
+        prompt_tokens, output_tokens = query.prompt_tokens, query.output_tokens
+        priors = self.priors[index]
+        said = ~np.isnan(priors)
+        covered = said @ query.task_mix
+        quality = np.full(len(index), np.nan)
+        total = np.where(said, priors, 0.0) @ query.task_mix
+        np.divide(total, covered, out=quality, where=covered >= 0.5)
+        latency_ms = self.latency_ms(prompt_tokens, output_tokens, index)
+        cost_usd = self.list_cost_usd(prompt_tokens, output_tokens, index)
+        return np.column_stack([quality, latency_ms, cost_usd])
 
     def cost_usd(self, arm_id: str, input_tokens: float, output_tokens: float) -> float:
         """What a call cost at one arm's prices.

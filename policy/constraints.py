@@ -1,18 +1,32 @@
-"""The action set of a request, and why each other arm is out. Knows no prediction."""
+"""The action set of a request, and why each other arm is out. Predictions are given to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Annotated, Protocol
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.catalog import Arm, ArmId, Capability, Catalog, Index, Mask, Name
+from policy.catalog import Arm, ArmId, Capability, Catalog, Index, Mask, Name, Vector
+from policy.objective import COMPONENTS
 
 Excluded = tuple[tuple[str, str], ...]
+Speed = Literal["ultra_fast", "fast", "medium", "slow"]
+CostTier = Literal["free", "low", "medium", "high"]
+Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+LATENCY_CEILING_MS: Mapping[Speed, float] = MappingProxyType(
+    {"ultra_fast": 1_000.0, "fast": 3_000.0, "medium": 10_000.0, "slow": 60_000.0}
+)
+PRICE_CEILING_USD: Mapping[CostTier, float] = MappingProxyType(
+    {"free": 0.0, "low": 0.5, "medium": 3.0, "high": 20.0}
+)
+"""Per million tokens, input and output blended three to one."""
 
 
 class Constraints(BaseModel):
@@ -28,6 +42,47 @@ class Constraints(BaseModel):
     deny: Annotated[tuple[ArmId, ...], Field(max_length=1000)] = ()
     providers: Annotated[tuple[Name, ...], Field(max_length=1000)] | None = None
 
+    cost_tier: CostTier | None = None
+    """A ceiling on the arm's list price."""
+    max_cost_usd: Amount | None = None
+    """Of this call: by the list price, and by the prediction where there is one."""
+    max_latency_ms: Amount | None = None
+    speed: Speed | None = None
+    """A ceiling on latency by name; with `max_latency_ms` the lower one counts."""
+    min_quality: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What is demanded of predictions."""
+        found = []
+        if self.min_quality is not None:
+            found.append(Limit("quality", self.min_quality))
+        if self.max_latency_ms is not None or self.speed is not None:
+            named = LATENCY_CEILING_MS[self.speed] if self.speed else math.inf
+            own = math.inf if self.max_latency_ms is None else self.max_latency_ms
+            found.append(Limit("latency", min(own, named)))
+        if self.max_cost_usd is not None:
+            found.append(Limit("cost", self.max_cost_usd))
+        return tuple(found)
+
+
+class Limit(NamedTuple):
+    """A bound on a predicted component: of quality from below, of the others from above."""
+
+    component: str
+    bound: float
+
+    def met(self, predicted: Vector) -> Mask:
+        """Which arms keep it; what is unknown (NaN) does."""
+        missed = predicted < self.bound if self.component == "quality" else predicted > self.bound
+        return ~missed
+
+    def missed(self, word: str, value: float) -> str:
+        sign, unit = ("<", "") if self.component == "quality" else (">", UNIT[self.component])
+        return f"{word} {self.component} {value:.4g}{unit} {sign} {self.bound:.4g}{unit}"
+
+
+UNIT: Mapping[str, str] = MappingProxyType({"latency": " ms", "cost": " USD"})
 
 ANYTHING = Constraints()
 
@@ -124,6 +179,57 @@ def _rules(
             np.array([arm.provider in providers for arm in catalog.arms]),
             lambda arm: f"provider {arm.provider} not in providers",
         )
+
+    if constraints.cost_tier is not None:
+        yield (
+            catalog.usd_per_mtok <= PRICE_CEILING_USD[constraints.cost_tier],
+            partial(_too_dear, catalog, constraints.cost_tier),
+        )
+    if (bound := constraints.max_cost_usd) is not None:
+        everyone = np.arange(len(catalog))
+        cost_usd = catalog.list_cost_usd(needs.prompt_tokens, needs.output_tokens, everyone)
+        limit = Limit("cost", bound)
+        yield (
+            limit.met(cost_usd),
+            lambda arm: limit.missed("list", cost_usd[catalog.index(arm.id)]),
+        )
+
+
+def within(
+    chosen: ActionSet, limits: Sequence[Limit], predicted: Vector, expected: Vector
+) -> ActionSet:
+    """The part of an action set that keeps the limits; NoEligibleArm when no arm does.
+
+    `predicted` (k, 3) holds quality, latency_ms and cost_usd; where it is NaN, what is `expected`
+    (k, 3) of an arm by its catalog counts, and where that is NaN too the arm stays in.
+    """
+    unknown = np.isnan(predicted)
+    value = np.where(unknown, expected, predicted)
+    rules = [*chosen._rules]
+    keeps = np.ones(len(chosen.index), dtype=bool)
+    for limit in limits:
+        column = COMPONENTS.index(limit.component)
+        met = limit.met(value[:, column])
+        keeps &= met
+        passes = np.ones(len(chosen._catalog), dtype=bool)
+        passes[chosen.index] = met
+        rules.append(
+            (passes, partial(_misses, chosen, limit, value[:, column], unknown[:, column]))
+        )
+    left = ActionSet(chosen.index[keeps], chosen._catalog, rules, chosen._constraints)
+    if not left.index.size:
+        raise NoEligibleArm(left.excluded)
+    return left
+
+
+def _misses(chosen: ActionSet, limit: Limit, value: Vector, unknown: Mask, arm: Arm) -> str:
+    i = np.searchsorted(chosen.index, chosen._catalog.index(arm.id))
+    return limit.missed("expected" if unknown[i] else "predicted", value[i])
+
+
+def _too_dear(catalog: Catalog, tier: CostTier, arm: Arm) -> str:
+    price = catalog.usd_per_mtok[catalog.index(arm.id)]
+    return f"list price {price:.4g} USD/Mtok > {PRICE_CEILING_USD[tier]:.4g} ({tier})"
 
 
 def _lacks(capability: str, _: Arm) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,12 @@ from features.signals import TASK_INDEX
 from policy import explore
 from policy.catalog import Arm, Catalog
 from policy.config import PolicyConfig
-from policy.constraints import ANYTHING, Constraints, action_set
+from policy.constraints import ANYTHING, Constraints, action_set, within
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
+from policy.ruling import Index, Rule, Ruling
 from policy.values import BoundValues, Forecast, ValuesView
 
-Index = NDArray[np.intp]
 NO_HINTS = Hints()
 SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
@@ -40,29 +39,15 @@ class Request:
     weights: Weights | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ruling:
-    """A rule's answer for k arms: pmf (k,), the probability of each being best or None, and the
-    expected outcomes (k, 3)."""
-
-    pmf: Vector
-    best: Vector | None
-    outcome: Vector
-
-
-class Rule(Protocol):
-    """From a context to a probability per arm of the action set."""
-
-    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """Always one arm, given by its catalog position; uniform where it isn't eligible."""
 
     position: int
 
-    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+    def rule(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
+    ) -> Ruling:
         chosen = index == self.position
         pmf = chosen.astype(np.float64) if chosen.any() else np.full(len(index), 1.0 / len(index))
         return Ruling(pmf, None, _unknown(len(index)))
@@ -72,7 +57,9 @@ class Fixed:
 class Uniform:
     """Every eligible arm alike: the logging policy that any other can be judged from."""
 
-    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+    def rule(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
+    ) -> Ruling:
         return Ruling(np.full(len(index), 1.0 / len(index)), None, _unknown(len(index)))
 
 
@@ -88,7 +75,9 @@ class Bandit:
     config: PolicyConfig
     is_new: NDArray[np.bool_]  # (number of arms in the catalog,)
 
-    def rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
+    def rule(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
+    ) -> Ruling:
         forecast = self.values.forecast(x, index, list_cost_usd, weights)
         pmf, best = explored(self.config, forecast)
         is_new = self.is_new[index]
@@ -136,7 +125,14 @@ class Policy:
             known.prompt_tokens, known.output_tokens, eligible.index
         )
         weights = request.weights or self.weights
-        ruling = self.rule.rule(x, eligible.index, list_cost_usd, weights)
+        ruling = self.rule.rule(x, eligible.index, list_cost_usd, weights, known)
+        if limits := request.constraints.limits:
+            expected = self.catalog.expected(known, eligible.index)
+            left = within(eligible, limits, ruling.outcome, expected)
+            if len(left.index) < len(eligible.index):
+                list_cost_usd = list_cost_usd[np.isin(eligible.index, left.index)]
+                ruling = self.rule.rule(x, left.index, list_cost_usd, weights, known)
+                eligible = left
         pmf = explore.with_floor(ruling.pmf, self.config.floor)
         explore.check(pmf)
         chosen = explore.draw(pmf, uniform_draw(self.name, decision_id))

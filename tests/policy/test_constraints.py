@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from policy.catalog import Catalog
-from policy.constraints import ActionSet, Constraints, NoEligibleArm, action_set
+from policy.constraints import (
+    LATENCY_CEILING_MS,
+    PRICE_CEILING_USD,
+    ActionSet,
+    Constraints,
+    NoEligibleArm,
+    action_set,
+    within,
+)
 from tests.policy.test_catalog import arm
 
 CATALOG = Catalog(
@@ -115,11 +124,121 @@ def test_allowing_an_unknown_arm_is_told():
     assert caught.value.excluded[-1] == ("lrage", "not in the catalog")
 
 
+PRICED = Catalog(
+    (
+        arm("free", usd_per_mtok_in=0.0, usd_per_mtok_out=0.0),
+        arm("low", usd_per_mtok_in=0.4, usd_per_mtok_out=0.8),
+        arm("dear", usd_per_mtok_in=2.0, usd_per_mtok_out=10.0),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("tier", "expected"),
+    [("free", 1), ("low", 2), ("medium", 2), ("high", 3)],
+)
+def test_a_cost_tier_is_a_ceiling_on_the_list_price(tier: str, expected: int):
+    """Input and output blended three to one: (3 * 2 + 10) / 4 = 4 USD is beyond medium."""
+    chosen = action_set(PRICED, None, Needs(), Constraints(cost_tier=tier))
+    assert chosen.index.tolist() == list(range(expected))
+    if tier == "medium":
+        assert chosen.excluded == (("dear", "list price 4 USD/Mtok > 3 (medium)"),)
+
+
+def test_the_list_cost_of_this_call_is_a_hard_fact():
+    """100 + 200 tokens of the dear arm list at (200 + 2000) / 1e6 USD."""
+    chosen = action_set(PRICED, None, Needs(), Constraints(max_cost_usd=0.002))
+    assert chosen.excluded == (("dear", "list cost 0.0022 USD > 0.002 USD"),)
+    assert len(action_set(PRICED, None, Needs(), Constraints(max_cost_usd=0.0022)).index) == 3
+
+
+def test_ceilings_rise_with_their_names():
+    """Each name allows all that the one before does."""
+    for ceilings in (LATENCY_CEILING_MS, PRICE_CEILING_USD):
+        values = list(ceilings.values())
+        assert values == sorted(values)
+
+
+UNKNOWN = np.full((3, 3), np.nan)
+
+
+def left(
+    predicted: list[list[float]], expected: Any = UNKNOWN, **constraints: Any
+) -> tuple[list[str], dict[str, str]]:
+    """Which arms of PRICED are left by limits on predictions, and why the others aren't."""
+    given = Constraints(**constraints)
+    eligible = action_set(PRICED, None, Needs(), given)
+    known, of_catalog = np.array(predicted)[eligible.index], expected[eligible.index]
+    chosen = within(eligible, given.limits, known, of_catalog)
+    return [PRICED.ids[i] for i in chosen.index], dict(chosen.excluded)
+
+
+def test_limits_are_of_predictions():
+    """An arm that misses one is out, and the reason has both figures; meeting it exactly is in."""
+    predicted = [[0.5, 2100.0, 0.0], [0.8, 800.0, 0.001], [0.9, 900.0, 0.002]]
+    assert left(predicted, max_latency_ms=800.0) == (
+        ["low"],
+        {
+            "free": "predicted latency 2100 ms > 800 ms",
+            "dear": "predicted latency 900 ms > 800 ms",
+        },
+    )
+    assert left(predicted, min_quality=0.8) == (
+        ["low", "dear"],
+        {"free": "predicted quality 0.5 < 0.8"},
+    )
+    in_words = "predicted quality 0.5 < 0.6, predicted latency 2100 ms > 1000 ms"
+    assert left(predicted, min_quality=0.6, speed="ultra_fast")[1] == {"free": in_words}
+
+
+def test_a_predicted_cost_counts_beside_the_list_cost():
+    """An arm that writes more than was thought costs more than its list says."""
+    predicted = [[0.5, 100.0, 0.0], [0.5, 100.0, 0.0015], [0.5, 100.0, 0.0015]]
+    arms, why = left(predicted, max_cost_usd=0.001)
+    assert arms == ["free"]
+    assert why == {
+        "low": "predicted cost 0.0015 USD > 0.001 USD",
+        "dear": "list cost 0.0022 USD > 0.001 USD",
+    }
+
+
+def test_the_lower_of_speed_and_max_latency_counts():
+    """`fast` is a ceiling of 3 s, and no leave to exceed one's own."""
+    assert Constraints(speed="fast", max_latency_ms=500.0).limits == (("latency", 500.0),)
+    assert Constraints(speed="fast", max_latency_ms=5_000.0).limits == (("latency", 3_000.0),)
+    assert Constraints().limits == ()
+
+
+def test_what_nobody_predicts_the_catalog_tells_and_else_the_arm_stays_in():
+    """A prediction outweighs the catalog; where neither knows, nothing speaks against the arm."""
+    predicted = [[np.nan, 500.0, np.nan], [np.nan, np.nan, np.nan], [np.nan] * 3]
+    expected = np.array([[np.nan, 9_000.0, 0.0], [np.nan, 5_000.0, 0.0], [np.nan, np.nan, 0.0]])
+    arms, why = left(predicted, expected, max_latency_ms=1_000.0)
+    assert arms == ["free", "dear"]
+    assert why == {"low": "expected latency 5000 ms > 1000 ms"}
+
+
+def test_nothing_left_by_predictions_says_why_for_each_arm():
+    """Those that the action set had left out before as well."""
+    with pytest.raises(NoEligibleArm) as caught:
+        left([[0.5, 10.0, 0.0]] * 3, min_quality=0.9, cost_tier="medium")
+    assert dict(caught.value.excluded) == {
+        "free": "predicted quality 0.5 < 0.9",
+        "low": "predicted quality 0.5 < 0.9",
+        "dear": "list price 4 USD/Mtok > 3 (medium)",
+    }
+
+
 @pytest.mark.parametrize(
     "constraints",
     [
-        {"max_cost_usd": 0.01},
-        {"speed": "fast"},
+        {"max_price": 0.01},
+        {"max_cost_usd": -0.01},
+        {"max_cost_usd": float("nan")},
+        {"max_latency_ms": "800"},
+        {"min_quality": 1.1},
+        {"speed": "balanced"},
+        {"cost_tier": "cheap"},
         {"context_tokens": -1},
         {"context_tokens": 1.5},
         {"allow": "large"},

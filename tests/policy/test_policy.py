@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
+from features.profile import profile
 from features.query import Hints
 from policy import models
 from policy import policy as policies
 from policy.config import parse
+from policy.constraints import Constraints, NoEligibleArm
 from policy.policy import Policy, Request, uniform_draw
 from policy.records import OutcomeBatch, from_json, packed, to_json
 
@@ -31,12 +35,12 @@ prices_source = "made up for tests"
 ENCODER = Encoder.default()
 
 
-def make(arms: str, policy: str = "", learned: OutcomeBatch | None = None) -> Policy:
+def make(arms: str, policy: str = "", *learned: OutcomeBatch) -> Policy:
     config = parse(arms + "\n[policies.default]\n" + policy, "test")
     wanted = config.policies["default"]
     model = models.new_model(wanted, ENCODER)
-    if model is not None and learned is not None:
-        model.learn(learned)
+    for batch in learned if model is not None else ():
+        model.learn(batch)
     view = None if model is None else model.view()
     return policies.build(
         "default", "1", 7, config=wanted, encoder=ENCODER, catalog=config.arms, view=view
@@ -101,21 +105,21 @@ def test_expected_quality_leads_where_it_is_expected():
 
 def quality_of_pure_code(policy: Policy) -> float:
     """What is predicted of the first arm where the context is bias and `code`, nothing else."""
-    ruling = policy.rule.rule(pure_code(1)[0], np.array([0]), np.zeros(1), policy.weights)
+    known = profile(None, Hints(task_type="code"))
+    ruling = policy.rule.rule(pure_code(1)[0], np.array([0]), np.zeros(1), policy.weights, known)
     return float(ruling.outcome[0, 0])
 
 
 def test_a_prior_is_what_an_untaught_arm_is_predicted_at():
     """For a query of that task type alone, the prediction is the prior itself."""
-    policy = make(arm("a", more="priors = { code = 0.95 }"), learned=taught("other", 0.5, 20))
+    policy = make(arm("a", more="priors = { code = 0.95 }"), "", taught("other", 0.5, 20))
     assert quality_of_pure_code(policy) == pytest.approx(0.95, abs=1e-5)
 
 
 def test_outcomes_overrule_a_prior():
     """The more an arm has taught, the less its prior counts."""
     few, many = (
-        make(arm("a", more="priors = { code = 0.9 }"), learned=taught("a", 0.1, n))
-        for n in (2, 400)
+        make(arm("a", more="priors = { code = 0.9 }"), "", taught("a", 0.1, n)) for n in (2, 400)
     )
     assert 0.3 < quality_of_pure_code(few) < 0.9
     assert quality_of_pure_code(many) == pytest.approx(0.1, abs=0.02)
@@ -174,3 +178,52 @@ def test_a_record_comes_back_bit_for_bit():
         assert getattr(back, name) == getattr(made, name)
     for name in ("pmf", "predicted", "x"):
         np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
+
+
+SPEEDS = arm("slow", 0.1, "tokens_per_second = 10.0") + arm("quick", 4.0, "tokens_per_second = 1e4")
+
+
+def asking(**constraints: object) -> Request:
+    hints = Hints(task_type="code", output_tokens=100)
+    return Request(hints=hints, constraints=Constraints.model_validate(constraints))
+
+
+def arms_for(policy: Policy, **constraints: object) -> tuple[str, ...]:
+    return policy.decide(asking(**constraints), "any", 0).arms
+
+
+@pytest.mark.parametrize("model", ["linear", "uniform"])
+def test_the_pmf_is_over_the_action_set_after_predictions(model: str):
+    """Before anything is learned the catalog tells: 100 tokens take 10 s or 10 ms."""
+    policy = make(SPEEDS + arm("unknown", 9.0), f'model = "{model}"')
+    assert arms_for(policy) == ("slow", "quick", "unknown")
+    decision = policy.decide(asking(speed="fast"), "any", 0)
+    assert decision.arms == ("quick", "unknown")
+    assert decision.pmf.sum() == pytest.approx(1.0)
+    assert decision.pmf.min() >= policy.config.floor / 2
+    assert decision.predicted.shape == (2, 3)
+    assert decision.propensity == decision.pmf[decision.arms.index(decision.arm)]
+
+
+def test_what_was_learned_outweighs_what_the_catalog_says():
+    """An arm that has answered slowly is out, however many tokens it is said to write."""
+    slow = replace(taught("quick", 0.9, 50), latency_ms=np.full(50, 5_000.0))
+    quick = replace(taught("slow", 0.2, 50), latency_ms=np.full(50, 200.0))
+    policy = make(SPEEDS, "", slow, quick)
+    assert arms_for(policy, max_latency_ms=1_000.0) == ("slow",)
+    assert arms_for(policy, min_quality=0.6) == ("quick",)
+    with pytest.raises(NoEligibleArm) as caught:
+        policy.decide(asking(min_quality=0.6, max_latency_ms=1_000.0), "any", 0)
+    reasons = dict(caught.value.excluded)
+    assert re.fullmatch(r"predicted latency [\d.]+ ms > 1000 ms", reasons["quick"])
+    assert re.fullmatch(r"predicted quality 0\.\d+ < 0\.6", reasons["slow"])
+
+
+def test_a_limit_that_every_arm_keeps_changes_nothing():
+    """The same pmf as without it."""
+    policy = make(SPEEDS)
+    plain, limited = (
+        policy.decide(asking(**c), "any", 0) for c in ({}, {"max_latency_ms": 60_000.0})
+    )
+    assert limited.pmf.tolist() == plain.pmf.tolist()
+    assert limited.arm == plain.arm

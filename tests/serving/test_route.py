@@ -127,3 +127,17 @@ def test_a_context_too_long_leaves_the_large_window(http: httpx.Client):
     """Prompt and output must fit the arm's window together."""
     made = http.post("/route", json={"hints": {"context_tokens": 9000}}).json()
     assert made["arm"] == "large"
+
+
+def test_cost_constraints_leave_the_cheap(http: httpx.Client):
+    """By the list cost of this call, or by the price per million tokens."""
+    for constraints in ({"max_cost_usd": 0.001}, {"cost_tier": "low"}):
+        made = http.post("/route", json={**QUERY, "constraints": constraints}).json()
+        assert (made["arm"], made["propensity"]) == ("small", 1.0)
+
+
+def test_constraints_on_what_nobody_knows_yet_leave_every_arm(http: httpx.Client):
+    """Nothing has been learned and the catalog says nothing: no arm is known to be too slow."""
+    limits = {"speed": "ultra_fast", "max_latency_ms": 1, "min_quality": 0.99}
+    made = http.post("/route", json={**QUERY, "constraints": limits}).json()
+    assert {made["arm"], *(a["arm"] for a in made["alternatives"])} == {"small", "large"}
