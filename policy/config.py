@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from policy.catalog import Arm, ArmId, Catalog, distinct
+from policy.catalog import Arm, ArmId, Catalog, Share, by_task_type, distinct
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -68,6 +68,28 @@ class ObjectiveConfig(BaseModel):
         return Scales(self.latency_ref_ms, self.cost_ref_usd, self.scale)
 
 
+class RulesConfig(BaseModel):
+    """How model "rules" chooses among the arms, by the catalog's figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    speed: Literal["ultra_fast", "fast", "balanced", "quality"] = "balanced"
+    """What it looks for, and how long an answer may take: see policy/rules.py."""
+    min_quality: Share = 0.5
+    """The least expected quality of an arm, ..."""
+    task_min_quality: Mapping[str, Share] = {}
+    """... and for these task types instead."""
+    unknown_quality: Share = 0.5
+    """What is expected of an arm whose `priors` don't say."""
+    max_cost_usd: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    """Of a call, at list prices."""
+
+    @field_validator("task_min_quality")
+    @classmethod
+    def _of_task_types(cls, values: Mapping[str, float]) -> Mapping[str, float]:
+        return by_task_type(values)
+
+
 PARAMETER_OF: Mapping[str, str] = {
     "thompson": "scale",
     "epsilon_greedy": "epsilon",
@@ -75,7 +97,17 @@ PARAMETER_OF: Mapping[str, str] = {
     "square_cb": "gamma",
 }
 """The one key that each exploration rule reads, but for greedy, which reads none."""
-LEARNING = ("exploration", "forgetting", "new_arm_share", "new_arm_events")
+LEARNING = ("exploration", "new_arm_share", "new_arm_events")
+KEYS_OF: Mapping[str, Sequence[str]] = {
+    "linear": ("forgetting", *LEARNING, *PARAMETER_OF.values()),
+    "nearest": ("neighbours", "window_events", *LEARNING, *PARAMETER_OF.values()),
+    "rules": ("rules",),
+}
+"""The keys that only some models read, each by those that do."""
+NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
+    "nearest": {"exploration": "square_cb", "gamma": 300.0},  # measured: 100 explores for too long
+}
+"""Models that can't be explored by thompson, and how they are when nothing is said."""
 
 
 class PolicyConfig(BaseModel):
@@ -83,7 +115,7 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Literal["linear", "fixed", "uniform"] = "linear"
+    model: Literal["linear", "nearest", "rules", "fixed", "uniform"] = "linear"
     arm: ArmId | None = None
     """The one arm of a fixed policy."""
     arms: Annotated[tuple[ArmId, ...], Field(min_length=1)] | None = None
@@ -103,10 +135,15 @@ class PolicyConfig(BaseModel):
     """Share of uniform in every pmf."""
     forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9998
     """What is left of an event's weight after the next one."""
+    neighbours: Annotated[int, Field(strict=True, ge=1, le=1000)] = 20
+    """Outcomes per arm that model "nearest" takes the mean of, ..."""
+    window_events: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 4096
+    """... from so many last ones of all arms."""
     new_arm_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
     """Cap on a new arm's probability until `new_arm_events` outcomes of it were seen."""
     new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
 
+    rules: RulesConfig = RulesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     reward_window_s: Seconds = 3600
     """After this a row is closed for evaluation with what has arrived."""
@@ -119,6 +156,15 @@ class PolicyConfig(BaseModel):
     def _distinct(cls, arms: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return arms if arms is None else distinct(arms)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _exploration_by_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "exploration" not in data:
+            model = data.get("model")
+            if isinstance(model, str) and model in NO_POSTERIOR:
+                return {**NO_POSTERIOR[model], **data}
+        return data
+
     @model_validator(mode="after")
     def _makes_sense(self) -> PolicyConfig:
         if self.model == "fixed" and self.arm is None:
@@ -127,9 +173,15 @@ class PolicyConfig(BaseModel):
             raise ValueError(f"arm is for model 'fixed', not {self.model!r} (arms is a choice)")
         if self.arm is not None and self.arms is not None and self.arm not in self.arms:
             raise ValueError(f"arm {self.arm!r} is not among its arms")
-        for name in (*LEARNING, *PARAMETER_OF.values()):
-            if self.model != "linear" and self._changed(name):
-                raise ValueError(f"{name} does nothing with model {self.model!r}: it never learns")
+        for name in dict.fromkeys(name for names in KEYS_OF.values() for name in names):
+            if name not in KEYS_OF.get(self.model, ()) and self._changed(name):
+                raise ValueError(self._does_nothing(name))
+        if self.exploration == "thompson" and self.model in NO_POSTERIOR:
+            others = ", ".join(name for name in ("greedy", *PARAMETER_OF) if name != "thompson")
+            raise ValueError(
+                f"exploration 'thompson' needs a posterior, which model {self.model!r} has not: "
+                f"take one of {others}"
+            )
         for rule, name in PARAMETER_OF.items():
             if rule != self.exploration and self._changed(name):
                 raise ValueError(
@@ -141,6 +193,10 @@ class PolicyConfig(BaseModel):
                 f"got {self.retention_s}"
             )
         return self
+
+    def _does_nothing(self, name: str) -> str:
+        models = ", ".join(repr(model) for model, names in KEYS_OF.items() if name in names)
+        return f"{name} does nothing with model {self.model!r}, it is for {models}"
 
     def _changed(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
@@ -167,7 +223,7 @@ class PolicyConfig(BaseModel):
         Prices, arms, the cap on new arms and the time windows are no part of it: they act at once.
         """
         parameter = PARAMETER_OF.get(self.exploration, "")
-        content = {
+        content: dict[str, Any] = {
             "encoder": encoder,
             "model": self.model,
             "arm": self.arm,
@@ -177,6 +233,10 @@ class PolicyConfig(BaseModel):
             "scales": [self.scales.scale, self.scales.latency_ref_ms, self.scales.cost_ref_usd],
             "weights": self.weights.as_tuple(),
         }
+        if self.model == "rules":
+            content["rules"] = self.rules.model_dump()
+        if self.model == "nearest":
+            content["nearest"] = [self.neighbours, self.window_events]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
 
 
@@ -385,9 +445,14 @@ _EXPECTED = {
 }
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {"objective": ObjectiveConfig, "rules": RulesConfig}
+
+
 def _known_keys(model: type[BaseModel], inner: Path) -> Iterable[str]:
-    nested = model is PolicyConfig and len(inner) > 1
-    return (ObjectiveConfig if nested else model).model_fields
+    nested = (
+        _NESTED.get(str(inner[0]), model) if model is PolicyConfig and len(inner) > 1 else model
+    )
+    return nested.model_fields
 
 
 def _closest(key: str, known: Iterable[str]) -> str | None:

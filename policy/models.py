@@ -5,9 +5,11 @@ from __future__ import annotations
 from features.encoder import Encoder
 from policy.config import PolicyConfig
 from policy.linear import LinearModel, LinearView
+from policy.nearest import NearestModel, NearestView
 from policy.values import ValueModel, ValuesView
 
-NO_VALUES = frozenset({"fixed", "uniform"})
+VALUE_MODELS = ("linear", "nearest")
+NO_VALUES = frozenset({"fixed", "rules", "uniform"})
 
 
 def default_encoder(config: PolicyConfig) -> Encoder:
@@ -19,6 +21,8 @@ def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
     """A model that has seen nothing; None where the policy learns nothing."""
     if config.model in NO_VALUES:
         return None
+    if config.model == "nearest":
+        return NearestModel(encoder.d, config.scales, config.neighbours, config.window_events)
     return LinearModel(encoder.groups, config.scales, forgetting=config.forgetting)
 
 
@@ -31,15 +35,15 @@ def prior_view(config: PolicyConfig, encoder: Encoder) -> ValuesView | None:
 def read_model(kind: str, body: bytes) -> ValueModel:
     """A model from the body of a checkpoint."""
     _known(kind)
-    return LinearModel.from_bytes(body)
+    return NearestModel.from_bytes(body) if kind == "nearest" else LinearModel.from_bytes(body)
 
 
 def read_view(kind: str, body: bytes) -> ValuesView:
     """A view from the body of a snapshot."""
     _known(kind)
-    return LinearView.from_bytes(body)
+    return NearestView.from_bytes(body) if kind == "nearest" else LinearView.from_bytes(body)
 
 
 def _known(kind: str) -> None:
-    if kind != "linear":
-        raise ValueError(f"unknown value model {kind!r}, expected 'linear'")
+    if kind not in VALUE_MODELS:
+        raise ValueError(f"unknown value model {kind!r}, expected one of {', '.join(VALUE_MODELS)}")

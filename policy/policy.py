@@ -22,6 +22,7 @@ from policy.config import PolicyConfig
 from policy.constraints import ANYTHING, Constraints, action_set, within
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
+from policy.rules import Rules
 from policy.ruling import Index, Rule, Ruling
 from policy.values import BoundValues, Forecast, ValuesView
 
@@ -195,6 +196,8 @@ def _rule(
         return Uniform()
     if config.arm is not None:
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
+    if config.model == "rules":
+        return Rules(catalog, config.rules)
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")
     expected = [_expected(arm, encoder) for arm in catalog.arms]

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.catalog import Arm, Catalog
-from policy.config import Config, ConfigError, ObjectiveConfig, PolicyConfig, parse, to_toml
+from policy.config import (
+    Config,
+    ConfigError,
+    ObjectiveConfig,
+    PolicyConfig,
+    RulesConfig,
+    parse,
+    to_toml,
+)
 from policy.objective import PRESETS, Scales, Weights
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"
@@ -175,6 +183,31 @@ def test_objective_defaults():
             "pointsman.toml:29: policies.logging.arm: there is no arm 'lost'",
         ),
         (
+            'model = "uniform"',
+            'model = "rules"\n[policies.logging.rules]\nmin_qualty = 0.5',
+            "pointsman.toml:30: policies.logging.rules.min_qualty: unknown key, did you mean "
+            "'min_quality'?",
+        ),
+        (
+            'model = "uniform"',
+            'model = "rules"\n[policies.logging.rules]\nspeed = "slow"',
+            "pointsman.toml:30: policies.logging.rules.speed: must be one of 'ultra_fast', 'fast', "
+            "'balanced', 'quality', got \"slow\"",
+        ),
+        (
+            'model = "uniform"',
+            'model = "rules"\nrules.task_min_quality = { code = 1.5 }',
+            "pointsman.toml:29: policies.logging.rules.task_min_quality.code: must be <= 1, "
+            "got 1.5",
+        ),
+        (
+            'model = "uniform"',
+            'model = "rules"\nrules.task_min_quality = { coding = 0.5 }',
+            "pointsman.toml:29: policies.logging.rules.task_min_quality: unknown task type "
+            "'coding', known are code, math, creative, analysis, extraction, qa, translation, "
+            "summarization, embedding, chat",
+        ),
+        (
             "[policies.default]",
             "[server]\nport = 80\n[policies.default]",
             "pointsman.toml:22: server: unknown key, known are arms, policies",
@@ -229,6 +262,15 @@ def test_odd_shapes_are_faults_too(text: str, expected: str):
         ({"model": "fixed", "arm": "a", "forgetting": 0.9}, "forgetting does nothing with model"),
         ({"epsilon": 0.2}, "epsilon is for 'epsilon_greedy', it does nothing for 'thompson'"),
         ({"exploration": "greedy", "scale": 1.0}, "scale is for 'thompson'"),
+        ({"rules": {"speed": "fast"}}, "rules does nothing with model 'linear', it is for 'rules'"),
+        ({"model": "rules", "epsilon": 0.2}, "epsilon does nothing with model 'rules'"),
+        ({"neighbours": 5}, "neighbours does nothing with model 'linear', it is for 'nearest'"),
+        ({"model": "nearest", "forgetting": 0.9}, "forgetting does nothing with model 'nearest'"),
+        (
+            {"model": "nearest", "exploration": "thompson"},
+            "exploration 'thompson' needs a posterior, which model 'nearest' has not: take one of "
+            "greedy, epsilon_greedy, softmax, square_cb",
+        ),
         ({"reward_window_s": 10, "retention_s": 9}, r"retention_s must be >= reward_window_s \(10"),
         ({"arms": ["a", "a"]}, "must not repeat itself, got 'a' twice"),
         ({"arms": []}, "at least 1 item"),
@@ -248,6 +290,8 @@ def test_a_stored_policy_reads_back():
     for settings in (
         {},
         {"model": "fixed", "arm": "a"},
+        {"model": "nearest"},
+        {"model": "rules", "rules": RulesConfig(speed="fast", max_cost_usd=0.01)},
         {"exploration": "softmax", "temperature": 0.5, "objective": ObjectiveConfig(cost=1.0)},
     ):
         policy = PolicyConfig(**settings)
@@ -261,6 +305,12 @@ def test_fingerprint_is_of_what_makes_a_version():
         PolicyConfig(model="uniform"),
         PolicyConfig(model="fixed", arm="a"),
         PolicyConfig(model="fixed", arm="b"),
+        PolicyConfig(model="rules"),
+        PolicyConfig(model="rules", rules=RulesConfig(min_quality=0.9)),
+        PolicyConfig(model="rules", rules=RulesConfig(task_min_quality={"code": 0.9})),
+        PolicyConfig(model="nearest"),
+        PolicyConfig(model="nearest", neighbours=7),
+        PolicyConfig(model="nearest", window_events=100),
         PolicyConfig(exploration="greedy"),
         PolicyConfig(scale=0.5),
         PolicyConfig(floor=0.02),
@@ -275,6 +325,14 @@ def test_fingerprint_is_of_what_makes_a_version():
     assert same.fingerprint("e1") == base.fingerprint("e1")
     doubled = PolicyConfig(objective=ObjectiveConfig(quality=1.4, latency=0.3, cost=0.3))
     assert doubled.fingerprint("e1") == base.fingerprint("e1")
+
+
+def test_a_model_without_posterior_has_a_default_of_its_own():
+    """`nearest` is explored by square_cb, unless another rule is named."""
+    nearest = PolicyConfig(model="nearest")
+    assert (nearest.exploration, nearest.gamma) == ("square_cb", 300.0)
+    assert PolicyConfig(model="nearest", gamma=50.0).gamma == 50.0
+    assert PolicyConfig(model="nearest", exploration="greedy").exploration == "greedy"
 
 
 def test_the_starter_file_is_good_and_shows_every_kind_of_arm():
@@ -338,6 +396,13 @@ def test_what_is_written_reads_back(
         name: PolicyConfig(objective=objective, floor=floor, arms=(arms[0].id,)),
         f"{name}-2": PolicyConfig(model="fixed", arm=arms[-1].id, store_text=True),
         f"{name}-3": PolicyConfig(exploration="square_cb", gamma=17.5),
+        f"{name}-4": PolicyConfig(model="nearest", neighbours=9),
+        f"{name}-5": PolicyConfig(
+            model="rules",
+            rules=RulesConfig(
+                speed="fast", task_min_quality={"code": floor}, max_cost_usd=objective.cost
+            ),
+        ),
     }
     config = Config(Catalog(tuple(arms)), policies)
     assert parse(to_toml(config), "written") == config

@@ -192,7 +192,7 @@ def arms_for(policy: Policy, **constraints: object) -> tuple[str, ...]:
     return policy.decide(asking(**constraints), "any", 0).arms
 
 
-@pytest.mark.parametrize("model", ["linear", "uniform"])
+@pytest.mark.parametrize("model", ["linear", "nearest", "rules", "uniform"])
 def test_the_pmf_is_over_the_action_set_after_predictions(model: str):
     """Before anything is learned the catalog tells: 100 tokens take 10 s or 10 ms."""
     policy = make(SPEEDS + arm("unknown", 9.0), f'model = "{model}"')
@@ -227,3 +227,22 @@ def test_a_limit_that_every_arm_keeps_changes_nothing():
     )
     assert limited.pmf.tolist() == plain.pmf.tolist()
     assert limited.arm == plain.arm
+
+
+def test_rules_choose_one_arm_and_the_floor_keeps_them_evaluable():
+    """All but the floor goes to the arm that the rules choose."""
+    policy = make(SPEEDS, 'model = "rules"\nrules.speed = "fast"')
+    decision = policy.decide(asking(), "any", 0)
+    assert share(policy, "quick") == pytest.approx(0.995)
+    assert decision.confidence is not None
+    assert 0.0 <= decision.confidence <= 1.0
+    assert decision.predicted[:, 1] == pytest.approx([10_000.0, 10.0])
+
+
+def test_a_requests_own_limits_narrow_the_rules():
+    """They choose among what is left."""
+    policy = make(SPEEDS, 'model = "rules"')
+    cheapest = policy.decide(asking(), "any", 0)
+    assert cheapest.arms[int(cheapest.pmf.argmax())] == "slow"
+    assert arms_for(policy, speed="medium") == ("slow", "quick")
+    assert arms_for(policy, speed="fast") == ("quick",)
