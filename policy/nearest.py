@@ -8,7 +8,7 @@ there is no posterior, so nothing tells a sure mean from a lucky one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -61,6 +61,18 @@ class NearestModel:
         self._arm = np.zeros(0, dtype=np.int64)
         self._y = np.zeros((0, T), dtype=np.float32)
         self._known = np.zeros((0, C), dtype=bool)
+
+    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+        """Remember at most `at_most` outcomes of each arm, evenly spread over the batch, and no
+        more of one arm than of another when the window is short."""
+        if self.events:
+            raise ValueError(f"a start comes before the first event, {self.events} were learned")
+        arms = np.array(batch.arms)
+        names = dict.fromkeys(batch.arms)
+        most = min(int(at_most), self.window // max(len(names), 1))
+        kept = [_spread(np.flatnonzero(arms == name), most) for name in names]
+        rows = np.sort(np.concatenate([*kept, np.zeros(0, dtype=np.intp)]))
+        self.learn(_some(batch, rows))
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Remember events; the same state results wherever the stream is cut into batches."""
@@ -306,6 +318,21 @@ def _lifts(expected: Sequence[Expected], d: int, pooled: float) -> Array | None:
         for feature, quality in of_features.items():
             lifts[i, feature] = quality - pooled
     return lifts
+
+
+def _spread(rows: Index, most: int) -> Index:
+    """At most so many of some rows, at even distances."""
+    n = len(rows)
+    return rows if n <= most else rows[np.arange(most) * n // max(most, 1)]
+
+
+def _some(batch: OutcomeBatch, rows: Index) -> OutcomeBatch:
+    columns: dict[str, Any] = {}
+    for field in fields(batch):
+        column = getattr(batch, field.name)
+        whole = isinstance(column, np.ndarray)
+        columns[field.name] = column[rows] if whole else [column[i] for i in rows]
+    return OutcomeBatch(**columns)
 
 
 def _smallest(values: Single, count: int) -> Index | slice:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from policy.nearest import NearestModel, NearestView
 from policy.objective import Scales, Weights
+from policy.records import OutcomeBatch
 from policy.values import Forecast
 from tests.policy.test_linear import D, context, events, one
 
@@ -38,6 +39,18 @@ def at(
     k = len(arms)
     bound = model.view().bind(arms, expected)
     return bound.forecast(x, np.arange(k), np.full(k, list_cost_usd), QUALITY)
+
+
+def joined(batches: Sequence[OutcomeBatch]) -> OutcomeBatch:
+    columns = {n: [getattr(batch, n) for batch in batches] for n in OutcomeBatch.__slots__}
+    return OutcomeBatch(
+        **{
+            name: np.concatenate(parts)
+            if isinstance(parts[0], np.ndarray)
+            else [value for part in parts for value in part]
+            for name, parts in columns.items()
+        }
+    )
 
 
 def test_the_mean_of_the_nearest_is_shrunk_to_the_arms_mean_by_one():
@@ -99,6 +112,19 @@ def test_a_window_slides_however_the_batch_is_cut(window: int):
     view = whole.view()
     np.testing.assert_array_equal(view.x, batch.x[-window:])
     assert view.to_bytes() == pieces.view().to_bytes()
+
+
+def test_a_start_remembers_of_each_arm_alike():
+    """Two outcomes each in a window of 5 for two arms; evenly spread, in the order they came."""
+    rows = [("a", 0.0), ("a", 0.1), ("a", 0.2), ("a", 0.3), ("b", 0.4)]
+    batch = joined([one(arm, quality=q) for arm, q in rows])
+    model = taught(window=5)
+    model.start(batch, at_most=100.0)
+    assert model.view().y[:, 0] == pytest.approx([0.0, 0.2, 0.4])
+    assert model.events == 3
+    few = taught(window=5)
+    few.start(batch, at_most=1.0)
+    assert few.view().y[:, 0] == pytest.approx([0.0, 0.4])
 
 
 def test_an_expected_quality_counts_as_one_outcome():

@@ -131,6 +131,20 @@ def test_the_same_events_give_the_same_bytes(kind: str):
     assert one.view().to_bytes() == other.view().to_bytes()
 
 
+def test_a_start_is_predicted_from_and_overruled(kind: str):
+    """What was known before the first event counts as at most so many outcomes of an arm."""
+    model = fresh(kind)
+    known = [{"arm": arm, "quality": q} for arm, q in (("a", 0.9), ("b", 0.1))]
+    model.start(events(kind, known * 300), at_most=20.0)
+    assert forecast(kind, model, ("a", "b")).outcome[:, 0] == pytest.approx([0.9, 0.1], abs=0.1)
+    again = models.read_model(kind, model.to_bytes())
+    assert_same(forecast(kind, again), forecast(kind, model))
+    model.learn(events(kind, [{"arm": "a", "quality": 0.1}] * 200))
+    assert forecast(kind, model, ("a",)).outcome[0, 0] < 0.3
+    with pytest.raises(ValueError, match="before the first event"):
+        model.start(events(kind, known), at_most=20.0)
+
+
 @pytest.mark.parametrize("n", [0, 5, 300])
 def test_bytes_round_trip(kind: str, n: int):
     """A model read back is the same, and goes on learning as if it had never been stored."""
