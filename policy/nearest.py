@@ -28,7 +28,6 @@ Expected = Mapping[int, float]  # feature -> quality
 
 C = 3  # components: quality, latency, cost
 T = 5  # what is remembered of them: the components as scored, latency_ms, cost by list cost
-TARGETS_OF = ((0,), (1, 3), (2, 4))  # of each component
 TINY_SHARE = 1e-6  # of the reference cost: added before dividing, so that a free arm has one
 MAX_RATIO = 1e3  # of a cost to its list cost
 NEWER = 1e-4  # of a squared distance: what the oldest event is farther than it is, for of events
@@ -258,9 +257,10 @@ class NearestValues:
         if self._lifts is not None:
             y[:, 0] += (self._lifts[index] @ x) / (self._counts[index, 0] + 1.0)
         for i, arm in enumerate(index.tolist()):
-            for rows, targets in self._groups[arm]:
-                near = self._y[rows][_smallest(distance[rows], self._neighbours)]
-                y[i, targets] = (y[i, targets] + near[:, targets].sum(axis=0)) / (len(near) + 1.0)
+            for rows, positions, targets in self._groups[arm]:
+                near = self._y[positions[_smallest(distance[rows], self._neighbours)]]
+                total = y[i] + near.sum(axis=0)
+                y[i, targets] = total[targets] / (len(near) + 1.0)
         quality, latency, cost = y[:, 0], y[:, 1], y[:, 2] + self._scales.cost(list_cost_usd)
         wq, wl, wc = weights.as_tuple()
         utility = wq * quality - wl * latency - wc * cost + (wl + wc)
@@ -295,17 +295,21 @@ def _start(scales: Scales) -> Array:
     return np.array([0.5, float(scales.latency(half)), 0.0, half, 1.0])
 
 
-def _groups(known: Flags, part: slice) -> list[tuple[slice | Index, slice | Index]]:
-    """An arm's rows, by what they teach: all of it together where all of them teach all."""
-    if part.start == part.stop:
-        return []
-    if known[part].all():
-        return [(part, slice(None))]
-    made: list[tuple[slice | Index, slice | Index]] = []
-    for component, targets in enumerate(TARGETS_OF):
-        rows = part.start + np.flatnonzero(known[part, component])
-        if len(rows):
-            made.append((rows, np.array(targets)))
+def _groups(known: Flags, part: slice) -> list[tuple[slice | Index, Index, Index]]:
+    """An arm's rows, twice, by the targets that all of them teach.
+
+    The first is the faster index where it is a slice, the second tells positions.
+    """
+    together: dict[bytes, list[int]] = {}
+    for component in range(C):
+        together.setdefault(known[part, component].tobytes(), []).append(component)
+    made: list[tuple[slice | Index, Index, Index]] = []
+    for of_components in together.values():
+        teaching = known[part, of_components[0]]
+        positions = part.start + np.flatnonzero(teaching)
+        if len(positions):
+            targets = np.flatnonzero(np.isin(_COMPONENT_OF, of_components))
+            made.append((part if teaching.all() else positions, positions, targets))
     return made
 
 
