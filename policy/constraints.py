@@ -79,7 +79,7 @@ class Limit(NamedTuple):
 
     def missed(self, word: str, value: float) -> str:
         sign, unit = ("<", "") if self.component == "quality" else (">", UNIT[self.component])
-        return f"{word} {self.component} {value:.4g}{unit} {sign} {self.bound:.4g}{unit}"
+        return f"{word} {self.component} {_figure(value)}{unit} {sign} {_figure(self.bound)}{unit}"
 
 
 UNIT: Mapping[str, str] = MappingProxyType({"latency": " ms", "cost": " USD"})
@@ -229,7 +229,12 @@ def _misses(chosen: ActionSet, limit: Limit, value: Vector, unknown: Mask, arm: 
 
 def _too_dear(catalog: Catalog, tier: CostTier, arm: Arm) -> str:
     price = catalog.usd_per_mtok[catalog.index(arm.id)]
-    return f"list price {price:.4g} USD/Mtok > {PRICE_CEILING_USD[tier]:.4g} ({tier})"
+    return f"list price {_figure(price)} USD/Mtok > {_figure(PRICE_CEILING_USD[tier])} ({tier})"
+
+
+def _figure(value: float) -> str:
+    """Four digits that count, without an exponent."""
+    return np.format_float_positional(value, precision=4, fractional=False, trim="-")
 
 
 def _lacks(capability: str, _: Arm) -> str:

@@ -89,8 +89,8 @@ class Rules:
         chosen = choose([concerns[name] for name in self._manner.concerns], len(TASK_TYPES))
         pmf = np.zeros(len(index))
         pmf[chosen[known.task_mix.argmax()]] = 1.0
-        best = np.bincount(chosen, weights=known.task_mix, minlength=len(index)).astype(np.float64)
-        return Ruling(pmf, best, expected)
+        best = np.bincount(chosen, weights=known.task_mix, minlength=len(index))
+        return Ruling(pmf, np.minimum(best, 1.0), expected)
 
 
 def choose(concerns: Sequence[Concern], tasks: int) -> Index:

@@ -191,6 +191,18 @@ def test_limits_are_of_predictions():
     assert left(predicted, min_quality=0.6, speed="ultra_fast")[1] == {"free": in_words}
 
 
+def test_figures_are_readable():
+    """Four digits, and never an exponent."""
+    predicted = [[0.5, 12_345.6, 0.0], [0.5, 1.0, 0.0], [0.5, 1.0, 0.0]]
+    assert left(predicted, max_latency_ms=800.0)[1] == {
+        "free": "predicted latency 12350 ms > 800 ms"
+    }
+    why = left(predicted, max_cost_usd=0.0021)[1]
+    assert why["dear"] == "list cost 0.0022 USD > 0.0021 USD"
+    limit = Constraints(max_cost_usd=0.00002).limits[0]
+    assert limit.missed("predicted", 0.000123456) == "predicted cost 0.0001235 USD > 0.00002 USD"
+
+
 def test_a_predicted_cost_counts_beside_the_list_cost():
     """An arm that writes more than was thought costs more than its list says."""
     predicted = [[0.5, 100.0, 0.0], [0.5, 100.0, 0.0015], [0.5, 100.0, 0.0015]]
