@@ -110,7 +110,8 @@ def choose(concerns: Sequence[Concern], tasks: int) -> Index:
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """What a log says the rules' figures should be: `priors` (k, number of task types) are for the
-    catalog, NaN for an arm without outcomes; `mean_reward` is what the rules would have earned."""
+    catalog, NaN for an arm without outcomes; `mean_reward` is what the rules would have earned on
+    that log, and so flatters them where it is short."""
 
     rules: RulesConfig
     priors: Table
