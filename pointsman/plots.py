@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pointsman.simulate import Result
 from policy.catalog import Index, Vector
 
 BINS = 40
+POINTS = 400
 SKIPPED = 0.01  # of the rounds, at the start: their running mean is noise
 GREY = "#555555"
 POLICY = "#0b5fa5"
@@ -27,6 +28,30 @@ def running(result: Result, path: Path) -> None:
     _rewards(rewards, result)
     _shares(shares, result)
     figure.suptitle(_title(result))
+    figure.savefig(path, dpi=120)
+
+
+def compared(
+    rewards: Mapping[str, Vector], lines: Mapping[str, float], title: str, path: Path
+) -> None:
+    """The running mean reward of several policies, each (m, n): mean of the m shuffles within a
+    band of a standard error; `lines` are levels to see them by."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    for (name, earned), colour in zip(rewards.items(), _colours(len(rewards)), strict=True):
+        m, n = earned.shape
+        shown = np.unique(np.linspace(int(n * SKIPPED), n - 1, POINTS).astype(int))
+        running = (earned.cumsum(axis=1)[:, shown]) / (shown + 1)
+        mean = running.mean(axis=0)
+        axes.plot(shown + 1, mean, color=colour, label=name)
+        if m > 1:
+            error = running.std(axis=0, ddof=1) / np.sqrt(m)
+            axes.fill_between(shown + 1, mean - error, mean + error, color=colour, alpha=0.2)
+    for (name, level), style in zip(lines.items(), ("--", "-.", ":"), strict=False):
+        axes.axhline(level, color=GREY, linestyle=style, label=name)
+    axes.set(xlabel="round", ylabel="running mean reward", title=title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
 
