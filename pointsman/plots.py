@@ -16,6 +16,7 @@ from policy.catalog import Index, Vector
 
 BINS = 40
 POINTS = 400
+TRAILING = 200
 SKIPPED = 0.01  # of the rounds, at the start: their running mean is noise
 GREY = "#555555"
 POLICY = "#0b5fa5"
@@ -52,6 +53,28 @@ def compared(
     axes.set(xlabel="round", ylabel="running mean reward", title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def regrets(scenes: Mapping[str, tuple[int, Mapping[str, Vector]]], title: str, path: Path) -> None:
+    """One panel per scene: the round of its change, and the regrets (m, n) of several policies,
+    mean of the m shuffles over the last TRAILING rounds."""
+    figure = Figure(figsize=(9, 2.2 * len(scenes) + 0.6), layout="constrained")
+    panels = figure.subplots(len(scenes), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, (change, by_policy)) in zip(panels, scenes.items(), strict=True):
+        for (policy, regret), colour in zip(
+            by_policy.items(), _colours(len(by_policy)), strict=True
+        ):
+            sums = np.cumsum(np.pad(regret.mean(axis=0), (TRAILING, 0)))
+            trailing = (sums[TRAILING:] - sums[:-TRAILING]) / TRAILING
+            rounds = np.arange(TRAILING, regret.shape[1])
+            axes.plot(rounds, trailing[TRAILING:], color=colour, label=policy)
+        axes.axvline(change, color=GREY, linestyle=":")
+        axes.set(ylabel="regret", title=name)
+        axes.grid(alpha=0.3)
+    panels[0].legend(fontsize="small")
+    panels[-1].set_xlabel("round")
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
