@@ -82,12 +82,10 @@ class Phase:
 
     @classmethod
     def of(cls, start: int, outcomes: OutcomeSet, config: PolicyConfig) -> Phase:
-        reward = Hindsight.of(outcomes, config).reward
-        there = np.where(outcomes.catalog.enabled, reward, -np.inf)
-        category = outcomes.category_index
-        sums = np.zeros((int(category.max()) + 1, reward.shape[1]))
-        np.add.at(sums, category, there)
-        return cls(start, outcomes, reward, sums.argmax(axis=1)[category])
+        judged = Hindsight.of(outcomes, config)
+        there = np.where(outcomes.catalog.enabled, judged.reward, -np.inf)
+        rule = replace(judged, reward=there).rule(np.arange(len(outcomes)))
+        return cls(start, outcomes, judged.reward, rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +115,8 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     if name in ("degrades", "onboards"):
         return _of_paretobandit(name, outcomes, config)
     hindsight = Hindsight.of(outcomes, config)
-    half, best = rounds // 2, hindsight.single
+    rows, half = np.arange(len(outcomes)), rounds // 2
+    best = hindsight.best(rows)
     before, after, failing, rising = outcomes, outcomes, None, None
     if name == "swap":
         ranked = np.argsort(-hindsight.reward.mean(axis=0))
@@ -130,7 +129,7 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
         rising = best
         before = _without(outcomes, rising)
     elif name == "fails":
-        failing = int(np.bincount(hindsight.rule).argmax())
+        failing = int(np.bincount(hindsight.rule(rows)).argmax())
         after = _failing(outcomes, failing, 0.0)
     phases = Phase.of(0, before, config), Phase.of(half, after, config)
     return Scene(phases, half, failing, rising)

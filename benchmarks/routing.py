@@ -23,7 +23,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -40,15 +40,18 @@ from pointsman.simulate import (
     Asked,
     Hindsight,
     InProcess,
+    Result,
     Router,
     Traffic,
     asked,
+    corpus,
     drive,
     in_process,
 )
 from policy import models
 from policy.catalog import Index, Vector
 from policy.config import PolicyConfig
+from policy.warm import warm_start
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
@@ -87,11 +90,8 @@ class Cell:
 
     @property
     def traffic(self) -> Traffic:
-        return Traffic(hints=CONTEXTS[self.context], **REWARDS[self.rewards])
-
-    @property
-    def warm(self) -> int:
-        return STARTS[self.start]
+        given = REWARDS[self.rewards]
+        return Traffic(hints=CONTEXTS[self.context], warm=STARTS[self.start], **given)
 
     def __str__(self) -> str:
         return f"{self.folder.name}, {self.start}, {self.context}, rewards {self.rewards}"
@@ -99,25 +99,20 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
-    """m shuffles of one policy or peer: rewards (m, n) by round, and what hindsight makes of the
-    same rounds, (m,) each."""
+    """m shuffles of one policy or peer: rewards (m, n) by round, what hindsight makes of the same
+    rounds, and how much of that was captured, (m,) each."""
 
     rewards: Vector
     uniform: Vector
     single: Vector
     rule: Vector
 
-    @property
-    def captured(self) -> Vector:
-        """(m,); NaN where the best arm per category earns no more than the best single one."""
-        gain = self.rule - self.single
-        shares: Vector = np.divide(
-            self.rewards.mean(axis=1) - self.single,
-            gain,
-            out=np.full(len(gain), np.nan),
-            where=gain > 1e-12,
-        )
-        return shares
+    captured: Vector
+
+    @classmethod
+    def of(cls, result: Result) -> Played:
+        uniform, single, rule = (rewards.mean(axis=1) for rewards in result.in_hindsight)
+        return cls(result.rewards, uniform, single, rule, result.captured)
 
 
 @lru_cache(maxsize=1)
@@ -127,21 +122,27 @@ def _load(folder: Path) -> tuple[OutcomeSet, Hindsight, PolicyConfig]:
     return outcomes, Hindsight.of(outcomes, config), config
 
 
-@lru_cache(maxsize=1)
-def _asked(folder: Path, hints: bool) -> list[Asked]:
+@lru_cache(maxsize=PART)
+def _asked(folder: Path, traffic: Traffic, number: int) -> list[Asked]:
+    """The queries as the default policy sees them: where it starts warm, by the encoder that it
+    fits in this shuffle."""
     outcomes, _, config = _load(folder)
-    return asked(outcomes, models.default_encoder(config), hints, _silent)
+    encoder = models.default_encoder(config)
+    if traffic.warm:
+        known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]
+        encoder, _ = warm_start(config, corpus(outcomes, known, traffic.warm_labels))
+    return asked(outcomes, encoder, traffic.hints, _silent)
 
 
 def _silent(_: int) -> None:
     """A tick that nobody watches."""
 
 
-def configured(name: str, outcomes: OutcomeSet, best: int) -> PolicyConfig:
+def configured(name: str, outcomes: OutcomeSet, hindsight: Hindsight) -> PolicyConfig:
     """The configuration that a policy of the table means on a set."""
     changes = dict(POLICIES[name])
     if changes.get("model") == "fixed":
-        changes["arm"] = outcomes.catalog.ids[best]
+        changes["arm"] = outcomes.catalog.ids[hindsight.best(np.arange(len(outcomes)))]
     default = folders.config(outcomes).policies["default"]
     return PolicyConfig(objective=default.objective, **changes)
 
@@ -150,47 +151,37 @@ def play(cell: Cell, name: str, numbers: Sequence[int]) -> Played:
     """Some shuffles of one cell, by a policy or a peer."""
     outcomes, hindsight, _ = _load(cell.folder)
     if name in POLICIES:
-        config = configured(name, outcomes, hindsight.single)
-        result = in_process(outcomes, config, cell.traffic, numbers)
-        order, arms = result.order, result.arms
-    else:
-        shuffles = [_play_peer(cell, name, number) for number in numbers]
-        order = np.stack([rows for rows, _ in shuffles])
-        arms = np.stack([chosen for _, chosen in shuffles])
-    return _scored(cell, order, arms)
+        config = configured(name, outcomes, hindsight)
+        return Played.of(in_process(outcomes, config, cell.traffic, numbers))
+    shuffles = [_play_peer(cell, name, number) for number in numbers]
+    order = np.stack([rows for rows, _ in shuffles])
+    arms = np.stack([chosen for _, chosen in shuffles])
+    return Played.of(Result(outcomes, hindsight, order, arms, 0.0))
 
 
 def _play_peer(cell: Cell, name: str, number: int) -> tuple[Index, Index]:
     """The rows (n,) that count, in the order of the rounds, and the arms (n,) that were chosen."""
-    outcomes, _, _ = _load(cell.folder)
-    order, lost = cell.traffic.shuffle(len(outcomes), number)
-    router = _peer(cell.folder, name, cell.traffic.hints, number)
-    router.warm(order[: cell.warm])
-    rows = order[cell.warm :]
-    return rows, drive(router, rows, lost[cell.warm :], cell.traffic.delay, _silent)
-
-
-def _peer(folder: Path, name: str, hints: bool, number: int) -> PeerRouter:
-    outcomes, hindsight, _ = _load(folder)
-    x = np.stack([query.x for query in _asked(folder, hints)])
-    peer = PEERS[name].make(x.shape[1], len(outcomes.catalog), number)
-    return PeerRouter(peer, x, hindsight.reward)
-
-
-def _scored(cell: Cell, order: Index, arms: Index) -> Played:
-    outcomes, hindsight, config = _load(cell.folder)
-    judged = [Hindsight.of(outcomes.take(np.sort(rows)), config) for rows in order]
-    return Played(
-        rewards=hindsight.reward[order, arms],
-        uniform=np.array([one.uniform for one in judged]),
-        single=np.array([one.best_single for one in judged]),
-        rule=np.array([one.best_per_category for one in judged]),
+    outcomes, hindsight, _ = _load(cell.folder)
+    traffic = cell.traffic
+    order, lost = traffic.shuffle(len(outcomes), number)
+    known, rows, lost = order[: traffic.warm], order[traffic.warm :], lost[traffic.warm :]
+    seen = replace(traffic, delay=0, loss=0.0)  # neither changes what a query looks like
+    router = _peer(
+        name, _asked(cell.folder, seen, number if traffic.warm else 0), hindsight, number
     )
+    router.warm(known)
+    return rows, drive(router, rows, lost, traffic.delay, _silent)
+
+
+def _peer(name: str, queries: Sequence[Asked], hindsight: Hindsight, seed: int) -> PeerRouter:
+    x = np.stack([query.x for query in queries])
+    peer = PEERS[name].make(x.shape[1], hindsight.reward.shape[1], seed)
+    return PeerRouter(peer, x, hindsight.reward)
 
 
 def together(parts: Sequence[Played]) -> Played:
     """The shuffles of several parts as one."""
-    names = ("rewards", "uniform", "single", "rule")
+    names = ("rewards", "uniform", "single", "rule", "captured")
     return Played(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -199,11 +190,11 @@ def decision_us(folder: Path, name: str) -> float:
     outcomes, hindsight, _ = _load(folder)
     router: Router
     if name in POLICIES:
-        config = configured(name, outcomes, hindsight.single)
+        config = configured(name, outcomes, hindsight)
         encoder = models.default_encoder(config)
-        router = InProcess(outcomes, config, encoder, _asked(folder, True), "timed")
+        router = InProcess(outcomes, config, encoder, _asked(folder, Traffic(), 0), "timed")
     else:
-        router = _peer(folder, name, True, 0)
+        router = _peer(name, _asked(folder, Traffic(), 0), hindsight, 0)
     order, lost = Traffic().shuffle(len(outcomes), 0)
     learned = min(LEARNED, len(outcomes) // 2)
     drive(router, order[:learned], lost[:learned], 0, _silent)
@@ -241,7 +232,7 @@ def measure(
     """Each cell's shuffles by name, and the decision times on its set, as they get done."""
     fresh = multiprocessing.get_context("spawn")  # a child reads the BLAS setting when it starts
     parts = [tuple(range(shuffles))[i : i + PART] for i in range(0, shuffles, PART)]
-    tasks = [Task(*task) for cell in cells for task in product([cell], names, parts)]
+    tasks = [Task(cell, name, part) for cell, part, name in product(cells, parts, names)]
     folders_of = list(dict.fromkeys(cell.folder for cell in cells))
     length = len(tasks) + len(folders_of) * len(names)
     with fresh.Pool(processes) as pool, progress(length) as tick:

@@ -127,6 +127,18 @@ def test_one_shuffle_has_no_standard_error(folder: Path):
     assert routing.figures(played, played, 1.0)["captured_se"] is None
 
 
+def test_of_a_warm_start_only_the_rounds_after_it_count(folder: Path, monkeypatch):
+    """For ours and for peers, on the same rounds, which hindsight then judges."""
+    monkeypatch.setitem(routing.STARTS, "warm", 10)
+    ours = routing.play(cell(folder, "warm"), "best_single", (3,))
+    rows, _ = routing._play_peer(cell(folder, "warm"), "vw-squarecb", 3)
+    outcomes, hindsight, _ = routing._load(folder)
+    order, _ = cell(folder).traffic.shuffle(len(outcomes), 3)
+    assert rows.tolist() == order[10:].tolist()
+    assert ours.rewards.shape == (1, 30)
+    assert ours.single == pytest.approx([hindsight.single(rows).mean()])
+
+
 def test_peers_play_the_same_rounds_as_we_do(folder: Path):
     """In the same order, so that differences are paired."""
     ours = routing.play(cell(folder), "best_single", (3,))
