@@ -7,6 +7,7 @@ steady    nothing does: what handling costs
 swap      the best single arm and the one of median reward exchange their outcomes
 prices    the arm of the best quality costs a tenth; its price in the catalog acts at once
 joins     the best single arm is there from now on only
+upgrade   the same, of a policy that has but the worse half of the other arms: a clear gain
 fails     the arm that the best rule per category uses most answers with quality 0, at full price
 degrades  ParetoBandit's failure: after 1,785 rounds of learning and 608 more, mistral-large has a
           mean quality of 0.75 for 608 rounds, at full price, then its old one. Theirs kept 69% of
@@ -49,9 +50,14 @@ from policy.config import PolicyConfig
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "no forgetting": {"forgetting": 1.0},
+    "forgetting .999": {"forgetting": 0.999},
+    "forgetting .997": {"forgetting": 0.997},  # ParetoBandit's
+    "no cap": {"new_arm_share": 1.0},  # on the draws of a new arm
+    "scale 1": {"scale": 1.0},
 }
 """What each changes in the default policy's configuration."""
 WITHOUT = "no forgetting"  # the variant that handles no change
+USUAL = ("default", WITHOUT)
 
 AFTER = 2_000  # rounds after the change, whose regret is told
 PRICE_FACTOR = 0.1
@@ -127,7 +133,12 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
         after = _priced(outcomes, rising, PRICE_FACTOR)
     elif name == "joins":
         rising = best
-        before = _without(outcomes, rising)
+        before = _without(outcomes, [rising])
+    elif name == "upgrade":
+        rising = best
+        better = np.argsort(-hindsight.reward.mean(axis=0))[: (len(outcomes.catalog) + 1) // 2]
+        before = _without(outcomes, better.tolist())
+        after = _without(outcomes, [i for i in better.tolist() if i != best])
     elif name == "fails":
         failing = int(np.bincount(hindsight.rule(rows)).argmax())
         after = _failing(outcomes, failing, 0.0)
@@ -135,7 +146,7 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     return Scene(phases, half, failing, rising)
 
 
-SCENES = ("steady", "swap", "prices", "joins", "fails", "degrades", "onboards")
+SCENES = ("steady", "swap", "prices", "joins", "upgrade", "fails", "degrades", "onboards")
 
 
 def _of_paretobandit(name: str, outcomes: OutcomeSet, config: PolicyConfig) -> Scene | None:
@@ -144,7 +155,7 @@ def _of_paretobandit(name: str, outcomes: OutcomeSet, config: PolicyConfig) -> S
         return None
     i = outcomes.catalog.index(arm)
     if name == "onboards":
-        phases = [(0, _without(outcomes, i)), (LEARNED, outcomes)]
+        phases = [(0, _without(outcomes, [i])), (LEARNED, outcomes)]
         return Scene(tuple(Phase.of(*p, config) for p in phases), LEARNED, rising=i)
     change = LEARNED + PHASE
     degraded = _failing(outcomes, i, FAILED_QUALITY / float(outcomes.quality[:, i].mean()))
@@ -168,11 +179,11 @@ def _priced(outcomes: OutcomeSet, i: int, factor: float) -> OutcomeSet:
     prices = {name: getattr(arm, name) * factor for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
     cost_usd = outcomes.cost_usd.copy()
     cost_usd[:, i] *= factor
-    return replace(outcomes, catalog=_changed(outcomes.catalog, i, prices), cost_usd=cost_usd)
+    return replace(outcomes, catalog=_changed(outcomes.catalog, [i], prices), cost_usd=cost_usd)
 
 
-def _without(outcomes: OutcomeSet, i: int) -> OutcomeSet:
-    return replace(outcomes, catalog=_changed(outcomes.catalog, i, {"enabled": False}))
+def _without(outcomes: OutcomeSet, absent: Sequence[int]) -> OutcomeSet:
+    return replace(outcomes, catalog=_changed(outcomes.catalog, absent, {"enabled": False}))
 
 
 def _failing(outcomes: OutcomeSet, i: int, factor: float) -> OutcomeSet:
@@ -181,9 +192,10 @@ def _failing(outcomes: OutcomeSet, i: int, factor: float) -> OutcomeSet:
     return replace(outcomes, quality=quality)
 
 
-def _changed(catalog: Catalog, i: int, update: Mapping[str, Any]) -> Catalog:
+def _changed(catalog: Catalog, some: Sequence[int], update: Mapping[str, Any]) -> Catalog:
     arms = list(catalog.arms)
-    arms[i] = arms[i].model_copy(update=update)
+    for i in some:
+        arms[i] = arms[i].model_copy(update=update)
     return Catalog(tuple(arms))
 
 
@@ -456,7 +468,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=summary)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(USUAL))
     parser.add_argument("--rounds", type=int, default=6_000)
     parser.add_argument("--shuffles", type=int, default=10)
     parser.add_argument("--processes", type=int, default=2)

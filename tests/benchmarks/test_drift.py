@@ -16,7 +16,7 @@ from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import asked
 from policy import models
 from policy.config import ObjectiveConfig, PolicyConfig
-from tests.pointsman.sets import tiny
+from tests.pointsman.sets import arm, tiny
 
 POLICY = PolicyConfig(objective=ObjectiveConfig(quality=0.9, cost=0.1, cost_ref_usd=0.02))
 
@@ -62,6 +62,25 @@ def test_an_arm_that_joins_is_there_for_nobody_before():
     assert before.rule.tolist() == [1] * 4
     assert after.rule.tolist() == [0, 0, 1, 1]
     assert scene.deserved == pytest.approx(0.5)
+
+
+def test_an_upgrade_joins_the_worse_half():
+    """The better half of the others stays away, so that there is a clear gain."""
+    before, after = told("upgrade", four()).phases
+    assert before.outcomes.catalog.enabled.tolist() == [False, False, True, True]
+    assert after.outcomes.catalog.enabled.tolist() == [True, False, True, True]
+
+
+def four() -> OutcomeSet:
+    """Arms a to d whose quality falls from 1 to 0.7 and whose cost is one."""
+    outcomes = tiny()
+    return replace(
+        outcomes,
+        catalog=type(outcomes.catalog)(tuple(arm(name, 1.0) for name in "abcd")),
+        quality=np.tile([1.0, 0.9, 0.8, 0.7], (4, 1)),
+        cost_usd=np.full((4, 4), 0.01),
+        latency_ms=np.full((4, 4), np.nan),
+    )
 
 
 def test_a_failing_arm_costs_what_it_did():
