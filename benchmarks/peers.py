@@ -155,8 +155,8 @@ def _lin_ucb(alpha: float, k: int, seed: int) -> Any:
 
 
 def _lin_ts(v: float, k: int, seed: int) -> Any:
-    """Draws each arm's score at x, with v times its spread: drawing coefficients, as by default,
-    spreads scores some forty times too wide in 0.3.30. Smoothed so that an arm never tried scores
+    """Draws each arm's score at x with v times its spread, not coefficients, as by default: in
+    0.3.30 these spread the more the more was learned. Smoothed so that an arm never tried scores
     1: by default it scores 0, and stays untried.
     """
     online = import_module("contextualbandits.online")
