@@ -106,7 +106,6 @@ class Played:
     uniform: Vector
     single: Vector
     rule: Vector
-
     captured: Vector
 
     @classmethod
