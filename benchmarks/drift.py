@@ -5,6 +5,7 @@ its queries as often as that takes, and in the middle something changes:
 
 steady    nothing does: what handling costs
 swap      the best single arm and the one of median reward exchange their outcomes
+plunge    the best single arm and the worst do
 prices    the arm of the best quality costs a tenth; its price in the catalog acts at once
 joins     the best single arm is there from now on only
 upgrade   the same, of a policy that has but the worse half of the other arms: a clear gain
@@ -124,9 +125,9 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     rows, half = np.arange(len(outcomes)), rounds // 2
     best = hindsight.best(rows)
     before, after, failing, rising = outcomes, outcomes, None, None
-    if name == "swap":
-        ranked = np.argsort(-hindsight.reward.mean(axis=0))
-        failing, rising = best, int(ranked[len(ranked) // 2])
+    ranked = np.argsort(-hindsight.reward.mean(axis=0)).tolist()
+    if name in ("swap", "plunge"):
+        failing, rising = best, ranked[len(ranked) // 2 if name == "swap" else -1]
         after = _swapped(outcomes, failing, rising)
     elif name == "prices":
         rising = int(outcomes.quality.mean(axis=0).argmax())
@@ -136,9 +137,8 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
         before = _without(outcomes, [rising])
     elif name == "upgrade":
         rising = best
-        better = np.argsort(-hindsight.reward.mean(axis=0))[: (len(outcomes.catalog) + 1) // 2]
-        before = _without(outcomes, better.tolist())
-        after = _without(outcomes, [i for i in better.tolist() if i != best])
+        better = ranked[: (len(ranked) + 1) // 2]
+        before, after = _without(outcomes, better), _without(outcomes, better[1:])
     elif name == "fails":
         failing = int(np.bincount(hindsight.rule(rows)).argmax())
         after = _failing(outcomes, failing, 0.0)
@@ -146,7 +146,7 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     return Scene(phases, half, failing, rising)
 
 
-SCENES = ("steady", "swap", "prices", "joins", "upgrade", "fails", "degrades", "onboards")
+SCENES = ("steady", "swap", "plunge", "prices", "joins", "upgrade", "fails", "degrades", "onboards")
 
 
 def _of_paretobandit(name: str, outcomes: OutcomeSet, config: PolicyConfig) -> Scene | None:

@@ -45,6 +45,12 @@ def test_a_swap_exchanges_outcomes():
     assert scene.changed.rule.tolist() == [1, 1, 0, 0]
 
 
+def test_a_plunge_is_a_swap_with_the_worst():
+    """Of four arms in falling order, the first with the last; a swap, with the third."""
+    assert (told("plunge", four()).failing, told("plunge", four()).rising) == (0, 3)
+    assert (told("swap", four()).failing, told("swap", four()).rising) == (0, 2)
+
+
 def test_a_price_changes_in_the_catalog_and_in_what_calls_cost():
     """The list cost acts at once; the outcomes follow it."""
     scene = told("prices")
