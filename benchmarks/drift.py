@@ -9,7 +9,8 @@ plunge    the best single arm and the worst do
 prices    the arm of the best quality costs a tenth; its price in the catalog acts at once
 joins     the best single arm is there from now on only
 upgrade   the same, of a policy that has but the worse half of the other arms: a clear gain
-fails     the arm that the best rule per category uses most answers with quality 0, at full price
+fails     the best single arm, which by then is the most used, answers with quality 0, at full
+          price
 degrades  ParetoBandit's failure: after 1,785 rounds of learning and 608 more, mistral-large has a
           mean quality of 0.75 for 608 rounds, at full price, then its old one. Theirs kept 69% of
           those rounds on it, at its loose budget
@@ -122,8 +123,7 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     if name in ("degrades", "onboards"):
         return _of_paretobandit(name, outcomes, config)
     hindsight = Hindsight.of(outcomes, config)
-    rows, half = np.arange(len(outcomes)), rounds // 2
-    best = hindsight.best(rows)
+    half, best = rounds // 2, hindsight.best(np.arange(len(outcomes)))
     before, after, failing, rising = outcomes, outcomes, None, None
     ranked = np.argsort(-hindsight.reward.mean(axis=0)).tolist()
     if name in ("swap", "plunge"):
@@ -140,7 +140,7 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
         better = ranked[: (len(ranked) + 1) // 2]
         before, after = _without(outcomes, better), _without(outcomes, better[1:])
     elif name == "fails":
-        failing = int(np.bincount(hindsight.rule(rows)).argmax())
+        failing = best
         after = _failing(outcomes, failing, 0.0)
     phases = Phase.of(0, before, config), Phase.of(half, after, config)
     return Scene(phases, half, failing, rising)
