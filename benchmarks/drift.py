@@ -123,9 +123,9 @@ def scene(name: str, outcomes: OutcomeSet, config: PolicyConfig, rounds: int) ->
     if name in ("degrades", "onboards"):
         return _of_paretobandit(name, outcomes, config)
     hindsight = Hindsight.of(outcomes, config)
-    half, best = rounds // 2, hindsight.best(np.arange(len(outcomes)))
+    half, ranked = rounds // 2, np.argsort(-hindsight.reward.mean(axis=0), kind="stable").tolist()
+    best = ranked[0]
     before, after, failing, rising = outcomes, outcomes, None, None
-    ranked = np.argsort(-hindsight.reward.mean(axis=0)).tolist()
     if name in ("swap", "plunge"):
         failing, rising = best, ranked[len(ranked) // 2 if name == "swap" else -1]
         after = _swapped(outcomes, failing, rising)
@@ -386,7 +386,9 @@ def measure(
     """Each scene of the set with the shuffles of every variant, as they get done."""
     outcomes, config, _ = _load(folder)
     found = {name: scene(name, outcomes, config, rounds) for name in scenes}
-    tellable = {name: told for name, told in found.items() if told is not None}
+    tellable = {
+        name: told for name, told in found.items() if told is not None and told.change < rounds
+    }
     tasks = [
         Task(folder, s, v, rounds, i) for s, v, i in product(tellable, variants, range(shuffles))
     ]
