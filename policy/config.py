@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -101,11 +102,13 @@ LEARNING = ("exploration", "new_arm_share", "new_arm_events")
 KEYS_OF: Mapping[str, Sequence[str]] = {
     "linear": ("forgetting", *LEARNING, *PARAMETER_OF.values()),
     "nearest": ("neighbours", "window_events", *LEARNING, *PARAMETER_OF.values()),
+    "vw": ("cb_type", *LEARNING, *PARAMETER_OF.values()),
     "rules": ("rules",),
 }
 """The keys that only some models read, each by those that do."""
 NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
     "nearest": {"exploration": "square_cb", "gamma": 300.0},  # measured: 100 explores for too long
+    "vw": {"exploration": "square_cb", "gamma": 5_000.0},
 }
 """Models that can't be explored by thompson, and how they are when nothing is said."""
 
@@ -115,7 +118,9 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Literal["linear", "nearest", "rules", "fixed", "uniform"] = "linear"
+    model: Literal["linear", "vw", "nearest", "rules", "fixed", "uniform"] = "linear"
+    cb_type: Literal["mtr", "dr", "ips"] = "mtr"
+    """How Vowpal Wabbit learns from the one arm that was drawn."""
     arm: ArmId | None = None
     """The one arm of a fixed policy."""
     arms: Annotated[tuple[ArmId, ...], Field(min_length=1)] | None = None
@@ -173,6 +178,11 @@ class PolicyConfig(BaseModel):
             raise ValueError(f"arm is for model 'fixed', not {self.model!r} (arms is a choice)")
         if self.arm is not None and self.arms is not None and self.arm not in self.arms:
             raise ValueError(f"arm {self.arm!r} is not among its arms")
+        if self.model == "vw" and find_spec("vowpal_wabbit_next") is None:
+            raise ValueError(
+                "model 'vw' needs vowpal-wabbit-next, which isn't installed here "
+                "(there are builds for Python 3.11 and 3.12)"
+            )
         for name in dict.fromkeys(name for names in KEYS_OF.values() for name in names):
             if name not in KEYS_OF.get(self.model, ()) and self._changed(name):
                 raise ValueError(self._does_nothing(name))
@@ -237,6 +247,8 @@ class PolicyConfig(BaseModel):
             content["rules"] = self.rules.model_dump()
         if self.model == "nearest":
             content["nearest"] = [self.neighbours, self.window_events]
+        if self.model == "vw":
+            content["cb_type"] = self.cb_type
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
 
 

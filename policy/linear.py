@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from policy import pooling
 from policy.arrays import expect, pack, unpack
+from policy.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.pooling import MATRIX, TARGETS, Spread, Sums
 from policy.records import Context, OutcomeBatch, Vector
@@ -266,6 +267,7 @@ class LinearView:
         arms: Sequence[str],
         expected: Sequence[Expected] = (),
         usual: Weights | None = None,
+        catalog: Catalog | None = None,
     ) -> LinearValues:
         """Stack for these arm ids; one never seen gets the shared prior.
 

@@ -8,7 +8,7 @@ from policy.linear import LinearModel, LinearView
 from policy.nearest import NearestModel, NearestView
 from policy.values import ValueModel, ValuesView
 
-VALUE_MODELS = ("linear", "nearest")
+VALUE_MODELS = ("linear", "nearest", "vw")
 NO_VALUES = frozenset({"fixed", "rules", "uniform"})
 
 
@@ -21,6 +21,10 @@ def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
     """A model that has seen nothing; None where the policy learns nothing."""
     if config.model in NO_VALUES:
         return None
+    if config.model == "vw":
+        from policy.vw import VwModel  # noqa: PLC0415 - loaded only where a policy runs it
+
+        return VwModel(encoder.groups, config.scales, config.cb_type)
     if config.model == "nearest":
         return NearestModel(encoder.d, config.scales, config.neighbours, config.window_events)
     return LinearModel(encoder.groups, config.scales, forgetting=config.forgetting)
@@ -35,12 +39,20 @@ def prior_view(config: PolicyConfig, encoder: Encoder) -> ValuesView | None:
 def read_model(kind: str, body: bytes) -> ValueModel:
     """A model from the body of a checkpoint."""
     _known(kind)
+    if kind == "vw":
+        from policy.vw import VwModel  # noqa: PLC0415
+
+        return VwModel.from_bytes(body)
     return NearestModel.from_bytes(body) if kind == "nearest" else LinearModel.from_bytes(body)
 
 
 def read_view(kind: str, body: bytes) -> ValuesView:
     """A view from the body of a snapshot."""
     _known(kind)
+    if kind == "vw":
+        from policy.vw import VwView  # noqa: PLC0415
+
+        return VwView.from_bytes(body)
     return NearestView.from_bytes(body) if kind == "nearest" else LinearView.from_bytes(body)
 
 

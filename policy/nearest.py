@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.arrays import expect, pack, unpack
+from policy.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.records import Context, OutcomeBatch, Vector
 from policy.values import Forecast
@@ -175,6 +176,7 @@ class NearestView:
         arms: Sequence[str],
         expected: Sequence[Expected] = (),
         usual: Weights | None = None,
+        catalog: Catalog | None = None,
     ) -> NearestValues:
         """Stack for these arm ids; one never seen is predicted as the others are on average.
 

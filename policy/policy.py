@@ -201,7 +201,7 @@ def _rule(
     if view is None:
         raise ValueError(f"model {config.model!r} decides from a view of its values")
     expected = [_expected(arm, encoder) for arm in catalog.arms]
-    values = view.bind(catalog.ids, expected, config.weights)
+    values = view.bind(catalog.ids, expected, config.weights, catalog)
     late = values.joined >= SETTLED * len(catalog)
     return Bandit(values, config, late & (values.events < config.new_arm_events))
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.catalog import Catalog
 from policy.objective import Weights
 from policy.records import Context, OutcomeBatch, Vector
 
@@ -48,11 +49,13 @@ class ValuesView(Protocol):
         arms: Sequence[str],
         expected: Sequence[Mapping[int, float]] = (),
         usual: Weights | None = None,
+        catalog: Catalog | None = None,
     ) -> BoundValues:
         """Stack for these arm ids; one never seen gets the shared prior.
 
         `expected`, parallel to `arms`, tells where in x (a feature) which quality is expected;
-        forecasts under the `usual` weights may be faster than under others.
+        forecasts under the `usual` weights may be faster than under others. `catalog`, whose arms
+        these are, is for a model that knows arms by their traits too.
         """
         ...
 

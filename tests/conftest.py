@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,9 @@ import redis
 from serving.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
+
+# There is no build of the library for Python 3.13.
+collect_ignore = [] if find_spec("vowpal_wabbit_next") else ["policy/test_vw.py"]
 
 
 @pytest.fixture(scope="session")
