@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,6 +104,7 @@ def median_us(call: Callable[[int], object]) -> float:
 def measure(k: int) -> dict[str, Any]:
     """Medians in microseconds, and how far apart the arms' spreads are."""
     policy = policy_of(k)
+    two = replace(policy, challenger=replace(policy, version="2"))
     rule = policy.rule
     assert isinstance(rule, Bandit)
     rng = np.random.default_rng(2)
@@ -127,6 +129,7 @@ def measure(k: int) -> dict[str, Any]:
             lambda i: rule.rule(contexts[i], index, list_cost_usd, policy.weights, known)
         ),
         "whole_us": median_us(lambda i: policy.decide(request, f"d-{i}", 0)),
+        "with_challenger_us": median_us(lambda i: two.decide(request, f"d-{i}", 0)),
     }
 
 
@@ -136,11 +139,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
     rows = [measure(k) for k in (10, 100)]
-    print(f"{'arms':>5} {'sd ratio':>9} {'pmf':>8} {'+confidence':>12} {'whole':>8}   (us, median)")
+    print(
+        f"{'arms':>5} {'sd ratio':>9} {'pmf':>8} {'+confidence':>12} {'whole':>8} "
+        f"{'+challenger':>11}   (us, median)"
+    )
     for row in rows:
         print(
             f"{row['arms']:5} {row['spread_ratio']:9.1f} {row['pmf_us']:8.1f} "
-            f"{row['with_confidence_us']:12.1f} {row['whole_us']:8.1f}"
+            f"{row['with_confidence_us']:12.1f} {row['whole_us']:8.1f} "
+            f"{row['with_challenger_us']:11.1f}"
         )
     if options.json:
         options.json.write_text(json.dumps(rows))

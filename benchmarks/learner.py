@@ -96,7 +96,6 @@ def measure(store: LearnerStore) -> dict[str, float]:
         None,
         catalog,
     )
-    assert fold is not None
     read_s = fold_s = decode_s = 0.0
     events = 0
     while True:
@@ -112,8 +111,8 @@ def measure(store: LearnerStore) -> dict[str, float]:
         batch_of([fields for _, fields in entries], DIMENSIONS, catalog)
         decode_s += time.perf_counter() - start
         events += len(entries)
-    if fold.model.events != events:
-        raise RuntimeError(f"{events} events read, {fold.model.events} learned")
+    if fold.events != events:
+        raise RuntimeError(f"{events} events read, {fold.events} learned")
     us = 1e6 / events
     return {
         "events": events,

@@ -13,6 +13,7 @@ COMMANDS = {
     "learn": "Run the learner only, against a Redis of your own.",
     "simulate": "Drive a policy with a folder of full-information outcomes.",
     "demo": "Show the loop with pictures, on data made here.",
+    "status": "Show a running policy, and what its challenger would have earned.",
     "promote": "Make another version the champion.",
     "import-log": "Make a log of what another decision service has logged.",
     "export-log": "Write a log in another service's format.",

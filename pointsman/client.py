@@ -97,7 +97,7 @@ class Receipt(_Answer):
 
 
 class RouteOptions(TypedDict, total=False):
-    """What else `route` takes: hints, constraints, an objective, the policy's name."""
+    """What else `route` takes: hints, constraints, an objective, the policy's name ..."""
 
     messages: Sequence[Mapping[str, Any]] | None
     task_type: str | None
@@ -108,6 +108,8 @@ class RouteOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     constraints: Mapping[str, Any] | None
     objective: str | Mapping[str, float] | None
+    chosen: str | Mapping[str, Any] | None
+    """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
     policy: str
     decision_id: str | None
 
@@ -262,6 +264,8 @@ def _route_body(request: RouteRequest) -> dict[str, Any]:
     given = _given(request)
     query = {name: given.pop(name) for name in QUERY if name in given}
     hints = {name: given.pop(name) for name in HINTS if name in given}
+    if isinstance(chosen := given.get("chosen"), str):
+        given["chosen"] = {"arm": chosen}
     return {
         "decision_id": uuid.uuid4().hex,
         **({"query": query} if query else {}),

@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -118,7 +118,7 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Literal["linear", "vw", "nearest", "rules", "fixed", "uniform"] = "linear"
+    model: Literal["linear", "vw", "nearest", "rules", "fixed", "uniform", "caller"] = "linear"
     cb_type: Literal["mtr", "dr", "ips"] = "mtr"
     """How Vowpal Wabbit learns from the one arm that was drawn."""
     arm: ArmId | None = None
@@ -192,6 +192,8 @@ class PolicyConfig(BaseModel):
                 f"exploration 'thompson' needs a posterior, which model {self.model!r} has not: "
                 f"take one of {others}"
             )
+        if self.model == "caller" and self._changed("floor"):
+            raise ValueError("floor does nothing with model 'caller': the caller's router draws")
         for rule, name in PARAMETER_OF.items():
             if rule != self.exploration and self._changed(name):
                 raise ValueError(
@@ -262,6 +264,12 @@ ACTS_AT_ONCE = (
 )
 
 
+OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")
+"""What a policy and its challenger have in common, or they couldn't be compared."""
+CAPS = ("new_arm_share", "new_arm_events")  # mean something only where a model learns
+MAX_SHARE = 0.5
+
+
 def current(version: PolicyConfig, file: PolicyConfig) -> PolicyConfig:
     """A version's configuration, with all that is no part of a version as the file has it now."""
     return version.model_copy(update={name: getattr(file, name) for name in ACTS_AT_ONCE})
@@ -273,6 +281,10 @@ class Config:
 
     arms: Catalog
     policies: Mapping[str, PolicyConfig]
+    challengers: Mapping[str, PolicyConfig] = field(default_factory=dict)
+    """By the name of their policy: what learns in its shadow."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of the draw, that each challenger is given; acts at once."""
 
 
 def parse(text: str, source: str) -> Config:
@@ -289,10 +301,11 @@ def parse(text: str, source: str) -> Config:
         faults.add((key,), "unknown key" + _did_you_mean(key, ("arms", "policies")))
     arms = _arms(data.get("arms"), faults)
     policies = _policies(data.get("policies"), faults)
-    _cross_check(arms, policies, data, faults)
+    challengers, shares = _challengers(data.get("policies"), policies, faults)
+    _cross_check(arms, policies, challengers, data, faults)
     if faults.found:
         raise ConfigError([line for _, line in sorted(faults.found)])
-    return Config(Catalog(tuple(arms.values())), policies)
+    return Config(Catalog(tuple(arms.values())), policies, challengers, shares)
 
 
 def to_toml(config: Config) -> str:
@@ -304,6 +317,10 @@ def to_toml(config: Config) -> str:
         settings = policy.model_dump(exclude_defaults=True)
         settings["objective"] = policy.objective.model_dump()
         blocks.append(f"[policies.{name}]\n" + _pairs(settings))
+        if name in config.challengers:
+            settings = _overrides(policy, config.challengers[name])
+            settings |= {"share": config.shares[name]} if name in config.shares else {}
+            blocks.append(f"[policies.{name}.challenger]\n" + _pairs(settings))
     return "\n".join(blocks)
 
 
@@ -389,28 +406,106 @@ def _policies(tables: Any, faults: _Faults) -> dict[str, PolicyConfig]:
                 ("policies", name), "a policy's name is 1 to 64 letters, digits, _ and - only"
             )
             continue
+        own = table
+        if isinstance(table, dict):
+            own = {key: value for key, value in table.items() if key != "challenger"}
         try:
-            policies[name] = PolicyConfig.model_validate(table)
+            policies[name] = PolicyConfig.model_validate(own)
         except ValidationError as error:
             faults.add_all(("policies", name), PolicyConfig, error)
     return policies
 
 
+class _Share(BaseModel):
+    share: Annotated[float, Field(strict=True, ge=0, le=MAX_SHARE)] = 0.0
+
+
+def _challengers(
+    tables: Any, policies: Mapping[str, PolicyConfig], faults: _Faults
+) -> tuple[dict[str, PolicyConfig], dict[str, float]]:
+    """The challengers of sound policies, and the shares that they are given."""
+    challengers: dict[str, PolicyConfig] = {}
+    shares: dict[str, float] = {}
+    for name, policy in policies.items():
+        if "challenger" not in tables[name]:
+            continue
+        path, table = ("policies", name, "challenger"), tables[name]["challenger"]
+        if not isinstance(table, dict):
+            faults.add(path, f"must be a table: write [policies.{name}.challenger]")
+            continue
+        if "challenger" in table:
+            faults.add((*path, "challenger"), "a challenger has none of its own")
+        for key in table.keys() & set(OF_THE_POLICY):
+            faults.add((*path, key), f"is the whole policy's: set it in [policies.{name}]")
+        try:
+            share = _Share.model_validate(table).share
+        except ValidationError as error:
+            faults.add_all(path, _Share, error)
+            continue
+        own = table.keys() - {"share", "challenger", *OF_THE_POLICY}
+        overrides = {key: value for key, value in table.items() if key in own}
+        try:
+            challenger = PolicyConfig.model_validate({**_inherited(policy, overrides), **overrides})
+        except ValidationError as error:
+            faults.add_all(path, PolicyConfig, error)
+            continue
+        if share and "caller" in (policy.model, challenger.model):
+            faults.add((*path, "share"), "must be 0: the draw of a caller's router can't be shared")
+        if challenger.fingerprint("") == policy.fingerprint(""):
+            faults.add(path, "is the same as its policy: give it a setting that differs")
+        challengers[name] = challenger
+        if share:
+            shares[name] = share
+    return challengers, shares
+
+
+def _inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a challenger with these overrides takes over from its policy.
+
+    Another model takes over what is the whole policy's, another exploration rule all but the old
+    rule's parameter; what remains unsaid is the default.
+    """
+    if overrides.get("model", policy.model) != policy.model:
+        names = set(OF_THE_POLICY) - set(CAPS)
+    else:
+        names = set(PolicyConfig.model_fields)
+        if overrides.get("exploration", policy.exploration) != policy.exploration:
+            names.discard(PARAMETER_OF.get(policy.exploration, ""))
+    return {name: getattr(policy, name) for name in names}
+
+
+def _overrides(policy: PolicyConfig, challenger: PolicyConfig) -> dict[str, Any]:
+    """The settings that make this challenger of its policy."""
+    said: dict[str, Any] = {"model": challenger.model}
+    if challenger.exploration != policy.exploration:
+        said["exploration"] = challenger.exploration
+    unsaid = PolicyConfig.model_construct(**_inherited(policy, said)).model_dump()
+    settings = challenger.model_dump(exclude=set(OF_THE_POLICY))
+    return said | {name: value for name, value in settings.items() if value != unsaid[name]}
+
+
 def _cross_check(
     arms: Mapping[str, Arm],
     policies: Mapping[str, PolicyConfig],
+    challengers: Mapping[str, PolicyConfig],
     data: Mapping[str, Any],
     faults: _Faults,
 ) -> None:
     """The arms that policies name must exist; one that is itself faulty counts as there."""
     tables = data["arms"] if isinstance(data.get("arms"), list) else []
     given = {str(t.get("id")) for t in tables if isinstance(t, dict)} | arms.keys()
-    for name, policy in policies.items():
-        for key, named in (("arm", (policy.arm,)), ("arms", policy.arms or ())):
+    paths: list[tuple[Path, PolicyConfig]] = [
+        *((("policies", name), policy) for name, policy in policies.items()),
+        *((("policies", name, "challenger"), policy) for name, policy in challengers.items()),
+    ]
+    for path, policy in paths:
+        inherited = policies[str(path[1])].arms if len(path) > 2 else None
+        arms_of = () if policy.arms == inherited else policy.arms or ()
+        for key, named in (("arm", (policy.arm,)), ("arms", arms_of)):
             for arm in named:
                 if arm is not None and arm not in given:
                     suggestion = _did_you_mean(arm, given, otherwise="")
-                    faults.add(("policies", name, key), f"there is no arm {arm!r}{suggestion}")
+                    faults.add((*path, key), f"there is no arm {arm!r}{suggestion}")
 
 
 def _what(error: ErrorDetails, known: Iterable[str]) -> str:

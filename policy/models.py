@@ -9,7 +9,7 @@ from policy.nearest import NearestModel, NearestView
 from policy.values import ValueModel, ValuesView
 
 VALUE_MODELS = ("linear", "nearest", "vw")
-NO_VALUES = frozenset({"fixed", "rules", "uniform"})
+NO_VALUES = frozenset({"fixed", "rules", "uniform", "caller"})
 
 
 def default_encoder(config: PolicyConfig) -> Encoder:

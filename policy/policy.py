@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
 from features.signals import TASK_INDEX
-from policy import explore
+from policy import caller, explore
+from policy.caller import Choice
 from policy.catalog import Arm, Catalog
 from policy.config import PolicyConfig
 from policy.constraints import ANYTHING, Constraints, action_set, within
@@ -24,20 +26,27 @@ from policy.objective import Weights
 from policy.records import Context, Decision, Vector
 from policy.rules import Rules
 from policy.ruling import Index, Rule, Ruling
+from policy.scoreboard import Scoreboard
 from policy.values import BoundValues, Forecast, ValuesView
 
 NO_HINTS = Hints()
+NO_SCORES = Scoreboard()
 SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks: a query or hints (or both), constraints, perhaps weights of its own."""
+    """What a caller asks: a query or hints (or both), constraints, perhaps weights of its own.
+
+    `chosen` is what the caller's own router has made of it: it acts where a policy's model is
+    `caller`.
+    """
 
     query: Query | None = None
     hints: Hints = NO_HINTS
     constraints: Constraints = ANYTHING
     weights: Weights | None = None
+    chosen: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,11 @@ class Uniform:
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
     ) -> Ruling:
         return Ruling(np.full(len(index), 1.0 / len(index)), None, _unknown(len(index)))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller(Uniform):
+    """The caller's own router: the request tells its choice, which takes this ruling's place."""
 
 
 def _unknown(k: int) -> Vector:
@@ -89,7 +103,11 @@ class Bandit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A running policy: `rule` explores, `floor` is mixed in, `u` of the decision id draws."""
+    """A running policy: `rule` explores, `floor` is mixed in, `u` of the decision id draws.
+
+    A challenger rules over the same action set, which the champion computes, and has `share` of
+    the draw. `scores` are what this policy has as a challenger of others.
+    """
 
     name: str
     version: str
@@ -99,6 +117,9 @@ class Policy:
     catalog: Catalog
     rule: Rule
     weights: Weights
+    challenger: Policy | None = None
+    share: float = 0.0
+    scores: Scoreboard = NO_SCORES
 
     @property
     def events(self) -> int:
@@ -112,6 +133,8 @@ class Policy:
         ------
         NoEligibleArm
             If the request's constraints leave no arm; it says why each one is out.
+        WrongChoice
+            If the caller's router acts, and the request doesn't tell its choice or a wrong one.
         """
         known = profile(request.query, request.hints)
         x = self.encoder.encode(request.query, request.hints, known)
@@ -134,10 +157,18 @@ class Policy:
                 list_cost_usd = list_cost_usd[np.isin(eligible.index, left.index)]
                 ruling = self.rule.rule(x, left.index, list_cost_usd, weights, known)
                 eligible = left
-        pmf = explore.with_floor(ruling.pmf, self.config.floor)
-        explore.check(pmf)
-        chosen = explore.draw(pmf, uniform_draw(self.name, decision_id))
+        shadow = None
+        if self.challenger is not None:
+            shadow = self._shadow(self.challenger, request, known, x, eligible.index, list_cost_usd)
         ids = self.catalog.ids
+        if isinstance(self.rule, Caller):
+            pmf, chosen = caller.reported(request.chosen, ids, eligible)
+        else:
+            pmf = explore.with_floor(ruling.pmf, self.config.floor)
+            if shadow is not None and self.share:
+                pmf = (1.0 - self.share) * pmf + self.share * shadow["challenger_pmf"]
+            explore.check(pmf)
+            chosen = explore.draw(pmf, uniform_draw(self.name, decision_id))
         return Decision(
             decision_id=decision_id,
             policy=self.name,
@@ -156,7 +187,32 @@ class Policy:
             output_tokens=known.output_tokens,
             weights=weights,
             x=x,
+            **(shadow or {}),
         )
+
+    def _shadow(
+        self,
+        other: Policy,
+        request: Request,
+        known: Profile,
+        x: Context,
+        index: Index,
+        list_cost_usd: Vector,
+    ) -> dict[str, Any] | None:
+        """What a decision logs of its challenger; None where that is a caller's router that
+        didn't tell its choice."""
+        fields: dict[str, Any] = {"challenger": other.version, "share": self.share}
+        if isinstance(other.rule, Caller):
+            pmf = caller.tried(request.chosen, self.catalog.ids, index)
+            return None if pmf is None else fields | {"challenger_pmf": pmf}
+        if other.encoder.fingerprint != self.encoder.fingerprint:
+            x = other.encoder.encode(request.query, request.hints, known)
+            fields |= {"challenger_encoder": other.encoder.fingerprint, "challenger_x": x}
+        weights = request.weights or other.weights
+        ruling = other.rule.rule(x, index, list_cost_usd, weights, known)
+        pmf = explore.with_floor(ruling.pmf, other.config.floor)
+        explore.check(pmf)
+        return fields | {"challenger_pmf": pmf}
 
 
 def uniform_draw(policy: str, decision_id: str) -> float:
@@ -175,8 +231,15 @@ def build(
     encoder: Encoder,
     catalog: Catalog,
     view: ValuesView | None,
+    challenger: Policy | None = None,
+    share: float = 0.0,
+    scores: Scoreboard = NO_SCORES,
 ) -> Policy:
-    """Put a version's configuration, one snapshot of its values and a catalog together."""
+    """Put a version's configuration, one snapshot of its values and a catalog together.
+
+    `challenger`, built for the same catalog, has `share` of the draw; a caller's router shares
+    with nobody.
+    """
     return Policy(
         name=name,
         version=version,
@@ -186,7 +249,16 @@ def build(
         catalog=catalog,
         rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
+        challenger=challenger,
+        share=_share(config, challenger, share),
+        scores=scores,
     )
+
+
+def _share(config: PolicyConfig, challenger: Policy | None, share: float) -> float:
+    if challenger is None or "caller" in (config.model, challenger.config.model):
+        return 0.0
+    return share
 
 
 def _rule(
@@ -194,6 +266,8 @@ def _rule(
 ) -> Rule:
     if config.model == "uniform":
         return Uniform()
+    if config.model == "caller":
+        return Caller()
     if config.arm is not None:
         return Fixed(catalog.index(config.arm) if config.arm in catalog else -1)
     if config.model == "rules":

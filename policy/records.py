@@ -25,6 +25,10 @@ class Decision:
     `arms`, `pmf` and `predicted` are parallel, over the action set of k arms in catalog order.
     `predicted` is (k, 3): quality, latency_ms, cost_usd, NaN where unknown. `catalog` is the
     revision whose prices held; the token counts are estimates made before the call.
+
+    With a challenger, `pmf` is `(1 - share)` parts of the champion's and `share` parts of
+    `challenger_pmf` (k,). All else is the champion's. Where the challenger's encoder differs, its
+    fingerprint and context are here too.
     """
 
     decision_id: str
@@ -45,6 +49,11 @@ class Decision:
     weights: Weights
     x: Context
     query: str | None = None  # kept only where the operator turned it on
+    challenger: str | None = None  # its version
+    share: float = 0.0
+    challenger_pmf: Vector | None = None
+    challenger_encoder: str | None = None
+    challenger_x: Context | None = None
 
 
 _PLAIN = (
@@ -65,22 +74,29 @@ _PLAIN = (
     "output_tokens",
     "query",
 )
+_SHADOW = ("challenger", "share", "challenger_pmf", "challenger_encoder")
 
 
 def to_json(decision: Decision) -> bytes:
-    """A decision without its context, which travels beside it as raw float32."""
+    """A decision without its contexts, which travel beside it as raw float32."""
     fields: dict[str, Any] = {name: getattr(decision, name) for name in _PLAIN}
+    if decision.challenger is not None:
+        fields.update({name: getattr(decision, name) for name in _SHADOW})
     fields["weights"] = decision.weights.as_tuple()
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def from_json(record: bytes, x: bytes) -> Decision:
-    """What `to_json` wrote, with the context's bytes; floats come back bit for bit."""
+def from_json(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Decision:
+    """What `to_json` wrote, with the contexts' bytes; floats come back bit for bit."""
     fields = orjson.loads(record)
     fields["arms"] = tuple(fields["arms"])
     fields["pmf"] = np.array(fields["pmf"], dtype=np.float64)
     fields["predicted"] = np.array(fields["predicted"], dtype=np.float64)  # null becomes NaN
     fields["weights"] = Weights(*fields["weights"])
+    if fields.get("challenger_pmf") is not None:
+        fields["challenger_pmf"] = np.array(fields["challenger_pmf"], dtype=np.float64)
+    if challenger_x:
+        fields["challenger_x"] = np.frombuffer(challenger_x, dtype=np.float32)
     return Decision(x=np.frombuffer(x, dtype=np.float32), **fields)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import struct
 from dataclasses import asdict, dataclass
+from typing import Any
 
 MAGIC = b"PMSNAP01"
 _LENGTH = struct.Struct(">I")
@@ -17,13 +18,18 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`position` is the id of the last outcome event that the body has folded in."""
+    """`position` is the id of the last outcome event that the body has folded in.
+
+    `scores` are the sums of a challenger's running estimates up to there, None where it never was
+    a challenger: they lie in the header so that one atomic write holds them with the position.
+    """
 
     kind: str
     version: str
     encoder: str
     position: str
     events: int
+    scores: dict[str, Any] | None = None
 
 
 def pack(header: Header, body: bytes) -> bytes:

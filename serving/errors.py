@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from policy.caller import WrongChoice
 from policy.constraints import NoEligibleArm
 from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store import StoreUnavailable
@@ -29,6 +30,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     UnknownArm: (422, "unknown-arm", "Unknown arm"),
     Conflict: (409, "conflict", "Conflict"),
     NoEligibleArm: (422, "no-eligible-arm", "No eligible arm"),
+    WrongChoice: (422, "wrong-choice", "Wrong choice of the caller's router"),
     TooLarge: (413, "too-large", "Too large"),
     StoreUnavailable: (503, "store-unavailable", "Store unavailable"),
 }

@@ -15,26 +15,45 @@ from features.encoder import Encoder
 from policy import models
 from policy import policy as policies
 from policy.config import Config, ConfigError, PolicyConfig, current
+from policy.policy import Policy
+from policy.scoreboard import Scoreboard
 from policy.snapshot import unpack
 from policy.values import ValuesView
 from serving.config_file import ConfigFile
 from serving.service import Service
-from serving.store import Store, StoreUnavailable
+from serving.store import Roles, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Loaded:
-    """What of a running policy came from the store."""
+    """What of a version came from the store."""
 
     version: str
     number: int
     config: PolicyConfig
     encoder: Encoder
     view: ValuesView | None
+    scores: Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The versions that make up a running policy, and the challenger's share of the draw."""
+
+    champion: _Loaded
+    challenger: _Loaded | None
+    share: float
+
+    def of(self, version: str | None) -> _Loaded | None:
+        """A version among these, whatever its role."""
+        for loaded in (self.champion, self.challenger):
+            if loaded is not None and loaded.version == version:
+                return loaded
+        return None
 
 
 class Follower:
@@ -48,7 +67,7 @@ class Follower:
         self._file = ConfigFile(config_path)
         self._clock_ms = clock_ms
         self._config: Config | None = None
-        self._loaded: dict[str, _Loaded] = {}
+        self._running: dict[str, _Running] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -68,9 +87,11 @@ class Follower:
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:  # redis-py swallows a cancellation now and then: ask until it is heeded
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.5)
 
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
@@ -79,36 +100,77 @@ class Follower:
             await self._store.put_catalog(
                 name, config.arms.revision, config.arms.to_json(), self._clock_ms()
             )
-            champion = (await self._store.state(name))["champion"]
-            if version != champion:
-                log.warning(
-                    "policy %s: the configuration file is version %s, champion is version %s and "
-                    "keeps serving; see `pointsman promote --help`",
-                    name,
-                    version,
-                    champion,
-                )
+            await self._challenge(name, version, config)
         self._config = config
-        for name in set(self._loaded) - set(config.policies):
-            del self._loaded[name]
+        for name in set(self._running) - set(config.policies):
+            del self._running[name]
             del self._service.policies[name]
         for name in config.policies:
             await self._refresh(name, config)
             self._swap(name, config)
 
+    async def _challenge(self, name: str, version: str, config: Config) -> None:
+        """Settle the roles that follow from the file, and say where it isn't what serves."""
+        wanted, share = config.challengers.get(name), config.shares.get(name, 0.0)
+        challenger = None
+        if wanted is not None:
+            challenger = await register(self._store, name, wanted, self._clock_ms())
+        roles = await self._store.challenge(name, version, challenger, share, self._clock_ms())
+        if version != roles.champion:
+            log.warning(
+                "policy %s: the configuration file is version %s, champion is version %s and "
+                "keeps serving; see `pointsman promote --help`",
+                name,
+                version,
+                roles.champion,
+            )
+        if roles.challenger is not None:
+            log.info(
+                "policy %s: version %s learns in shadow, with a share of %g of the draw",
+                name,
+                roles.challenger,
+                roles.share,
+            )
+        if challenger is not None and challenger == roles.challenger and share != roles.share:
+            log.warning(
+                "policy %s: the file's share of %g isn't in force since the last promotion set it "
+                "to %g; it acts when it changes",
+                name,
+                share,
+                roles.share,
+            )
+
     async def _refresh(self, name: str, config: Config) -> None:
         """Load what is new of one policy and swap it in; does nothing when nothing is."""
-        champion = (await self._store.state(name))["champion"]
-        number = await self._store.snapshot_number(name, champion)
-        loaded = self._loaded.get(name)
-        if loaded is None or (loaded.version, loaded.number) != (champion, number):
-            self._loaded[name] = await self._load(name, champion, number, loaded)
+        roles = await self._store.roles(name)
+        before = self._running.get(name)
+        champion = await self._newest(name, roles.champion, before)
+        running = _Running(champion, await self._challenger(name, roles, before), roles.share)
+        if running != before:
+            self._running[name] = running
             if self._config is None or self._config is config:  # else a newer file swaps
                 self._swap(name, config)
 
     def _swap(self, name: str, config: Config) -> None:
-        loaded = self._loaded[name]
-        self._service.policies[name] = policies.build(
+        running = self._running[name]
+        challenger = running.challenger
+        self._service.policies[name] = self._built(
+            name,
+            running.champion,
+            config,
+            None if challenger is None else self._built(name, challenger, config),
+            running.share,
+        )
+
+    def _built(
+        self,
+        name: str,
+        loaded: _Loaded,
+        config: Config,
+        challenger: Policy | None = None,
+        share: float = 0.0,
+    ) -> Policy:
+        return policies.build(
             name,
             loaded.version,
             loaded.number,
@@ -116,26 +178,52 @@ class Follower:
             encoder=loaded.encoder,
             catalog=config.arms,
             view=loaded.view,
+            challenger=challenger,
+            share=share,
+            scores=loaded.scores,
         )
 
+    async def _challenger(self, name: str, roles: Roles, before: _Running | None) -> _Loaded | None:
+        """What learns in shadow; whatever is wrong with it must not keep the champion back."""
+        if roles.challenger is None:
+            return None
+        try:
+            return await self._newest(name, roles.challenger, before)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("policy %s: can't load challenger %s", name, roles.challenger)
+            return before.of(roles.challenger) if before is not None else None
+
+    async def _newest(self, name: str, version: str, running: _Running | None) -> _Loaded:
+        """A version with its newest snapshot: what is loaded already, if it has that."""
+        before = running.of(version) if running is not None else None
+        number = await self._store.snapshot_number(name, version)
+        if before is not None and before.number == number:
+            return before
+        return await self._load(name, version, number, before)
+
     async def _load(self, name: str, version: str, number: int, before: _Loaded | None) -> _Loaded:
-        if before is not None and before.version == version:
+        if before is not None:
             config, encoder = before.config, before.encoder
         else:
             stored_config, stored_encoder = await self._store.version(name, version)
             config = PolicyConfig.model_validate_json(stored_config)
             encoder = Encoder.from_bytes(stored_encoder)
         if number == 0:
-            return _Loaded(version, 0, config, encoder, models.prior_view(config, encoder))
+            view = models.prior_view(config, encoder)
+            return _Loaded(version, 0, config, encoder, view, Scoreboard())
         number, blob = await self._store.snapshot(name, version)
         header, body = unpack(blob)
         if header.encoder != encoder.fingerprint:
             raise ValueError(f"snapshot {number} of version {version} has another encoder")
-        return _Loaded(version, number, config, encoder, models.read_view(header.kind, body))
+        view = None if config.model in models.NO_VALUES else models.read_view(header.kind, body)
+        scores = Scoreboard.from_record(header.scores)
+        return _Loaded(version, number, config, encoder, view, scores)
 
     async def _follow_store(self) -> None:
-        async for _ in self._store.hints(list(self._loaded), POLL_S):
-            for name in list(self._loaded):
+        async for _ in self._store.hints(list(self._running), POLL_S):
+            for name in list(self._running):
                 await self._attempt(name)
 
     async def _attempt(self, name: str) -> None:

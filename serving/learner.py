@@ -1,7 +1,9 @@
-"""The learner: folds outcome events into a value model, publishes snapshots, keeps a checkpoint.
+"""The learner: folds outcome events into value models, publishes snapshots, keeps checkpoints.
 
 state = fold(events), a pure function of their order. The checkpoint carries its position in the
-stream inside the same blob, so a crash repeats events but never counts one twice. Knows no HTTP.
+stream inside the same blob, so a crash repeats events but never counts one twice. Champion and
+challenger learn from the same stream, each with a fold, checkpoint and snapshot of its own, so a
+version that changes its role goes on where it was. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -9,19 +11,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from features.encoder import Encoder
 from policy import models
 from policy.catalog import Catalog
 from policy.config import PolicyConfig
-from policy.records import OutcomeBatch
+from policy.objective import Scales
+from policy.records import OutcomeBatch, Vector
+from policy.scoreboard import Scoreboard, ShadowBatch, values_of
 from policy.snapshot import Header, pack, unpack
 from policy.values import ValueModel
-from serving.store import Entry, LearnerStore, StaleLease, StoreUnavailable
+from serving.store import Entry, LearnerStore, Roles, StaleLease, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +37,33 @@ BLOCK_MS = 200
 START = "0-0"
 COMPONENTS = (b"quality", b"latency_ms", b"cost_usd")
 
+Event = dict[bytes, bytes]
+
 
 class Fold:
-    """A version's model and the position in the stream that it has reached."""
+    """A version's model, what it has shown as a challenger, and the position in the stream that
+    both have reached. `model` is None where the policy learns nothing."""
 
     def __init__(
         self,
         version: str,
-        kind: str,
+        config: PolicyConfig,
         encoder: Encoder,
-        model: ValueModel,
+        model: ValueModel | None,
         catalog: Callable[[str], Catalog],
     ) -> None:
         self.version = version
         self.position = START
         self.model = model
-        self._kind = kind
+        self.scores = Scoreboard()
+        self._config = config
         self._encoder = encoder
         self._catalog = catalog
+
+    @property
+    def events(self) -> int:
+        """Outcomes that the model has learned from."""
+        return 0 if self.model is None else self.model.events
 
     @classmethod
     def resume(
@@ -57,20 +73,19 @@ class Fold:
         encoder: Encoder,
         checkpoint: bytes | None,
         catalog: Callable[[str], Catalog],
-    ) -> Fold | None:
-        """From a checkpoint, or from nothing; None where the policy learns nothing.
+    ) -> Fold:
+        """From a checkpoint, or from nothing.
 
         `catalog` gives the catalog of a revision that events name.
         """
-        model = models.new_model(config, encoder)
-        if model is None:
-            return None
-        fold = cls(version, config.model, encoder, model, catalog)
+        fold = cls(version, config, encoder, models.new_model(config, encoder), catalog)
         if checkpoint is not None:
             header, body = unpack(checkpoint)
             if (header.version, header.encoder) != (version, encoder.fingerprint):
                 raise ValueError(f"the checkpoint of version {version} belongs to another one")
-            fold.model = models.read_model(header.kind, body)
+            if fold.model is not None:
+                fold.model = models.read_model(header.kind, body)
+            fold.scores = Scoreboard.from_record(header.scores)
             fold.position = header.position
         return fold
 
@@ -78,51 +93,101 @@ class Fold:
         """Learn from events, in stream order, and move the position behind them."""
         if not entries:
             return
-        usable = [fields for _, fields in entries if self._teaches(fields)]
-        if usable:
-            self.model.learn(batch_of(usable, self._encoder.d, self._catalog))
+        executed = [fields for _, fields in entries if fields[b"executed"] == b"1"]
+        if self.model is not None:
+            self._learn(self.model, executed)
+        self._score([event for event in executed if b"shadow" in event])
         self.position = entries[-1][0]
 
-    def _teaches(self, fields: dict[bytes, bytes]) -> bool:
-        return (
-            fields[b"executed"] == b"1" and fields[b"encoder"].decode() == self._encoder.fingerprint
-        )
+    def _learn(self, model: ValueModel, executed: Sequence[Event]) -> None:
+        encoder = self._encoder.fingerprint
+        seen = [own for event in executed if (own := as_seen(event, encoder)) is not None]
+        if seen:
+            model.learn(batch_of(seen, self._encoder.d, self._catalog))
+
+    def _score(self, events: Sequence[Event]) -> None:
+        read = [(event, orjson.loads(event[b"shadow"])) for event in events]
+        own = [(event, shadow) for event, shadow in read if shadow["version"] == self.version]
+        if own:
+            self.scores.add(shadow_batch_of(own, self._config.scales))
 
     def checkpoint(self) -> bytes:
-        return pack(self._header(), self.model.to_bytes())
+        return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
 
     def snapshot(self) -> bytes:
-        return pack(self._header(), self.model.view().to_bytes())
+        return pack(self._header(), b"" if self.model is None else self.model.view().to_bytes())
 
     def _header(self) -> Header:
         return Header(
-            kind=self._kind,
+            kind=self._config.model,
             version=self.version,
             encoder=self._encoder.fingerprint,
             position=self.position,
-            events=self.model.events,
+            events=self.events,
+            scores=self.scores.to_record(),
         )
 
 
-def batch_of(
-    events: Sequence[dict[bytes, bytes]], d: int, catalog: Callable[[str], Catalog]
-) -> OutcomeBatch:
-    """Stream entries as columns; x is raw float32 of d numbers, `catalog` reads a revision."""
-    quality, latency_ms, cost_usd = (
-        np.array([float(event.get(name, b"nan")) for event in events]) for name in COMPONENTS
+def as_seen(event: Event, encoder: str) -> Event | None:
+    """An event with its context as this encoder made it; None where it made none."""
+    if event[b"encoder"].decode() == encoder:
+        return event
+    if b"challenger_x" in event and orjson.loads(event[b"shadow"])["encoder"] == encoder:
+        return event | {b"x": event[b"challenger_x"]}
+    return None
+
+
+def shadow_batch_of(
+    shadowed: Sequence[tuple[Event, Mapping[str, Any]]], scales: Scales
+) -> ShadowBatch:
+    """Stream entries with what they say of their challenger, as columns."""
+    events, shadows = [event for event, _ in shadowed], [shadow for _, shadow in shadowed]
+
+    def column(name: str) -> Vector:
+        return np.array([float(shadow[name]) for shadow in shadows])
+
+    quality, latency_ms, cost_usd = _components(events)
+    return ShadowBatch(
+        champions=[event[b"version"].decode() for event in events],
+        first=np.array([not event[b"earlier"] for event in events]),
+        evaluable=np.array([event[b"arm"] == event[b"decided_arm"] for event in events]),
+        propensity=np.array([float(event[b"propensity"]) for event in events]),
+        challenger=column("propensity"),
+        champion=column("champion_propensity"),
+        top=column("top"),
+        support=column("support"),
+        values=values_of(quality, latency_ms, cost_usd, _failed(events), _settled(events), scales),
     )
+
+
+def _components(events: Sequence[Event]) -> list[Vector]:
+    return [np.array([float(event.get(name, b"nan")) for event in events]) for name in COMPONENTS]
+
+
+def _failed(events: Sequence[Event]) -> NDArray[np.bool_]:
+    return np.array([b"error" in event for event in events], dtype=bool)
+
+
+def _settled(events: Sequence[Event]) -> NDArray[np.bool_]:
+    """(n, 3): which components an earlier event of the same decision has taught."""
     settled = np.zeros((len(events), len(COMPONENTS)), dtype=bool)
     for row, event in enumerate(events):
         if earlier := event[b"earlier"]:
             settled[row] = [name in earlier or b"error" in earlier for name in COMPONENTS]
+    return settled
+
+
+def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog]) -> OutcomeBatch:
+    """Stream entries as columns; x is raw float32 of d numbers, `catalog` reads a revision."""
+    quality, latency_ms, cost_usd = _components(events)
     return OutcomeBatch(
         arms=[event[b"arm"].decode() for event in events],
         x=np.frombuffer(b"".join([event[b"x"] for event in events]), np.float32).reshape(-1, d),
         quality=quality,
         latency_ms=latency_ms,
         cost_usd=cost_usd,
-        error=np.array([b"error" in event for event in events], dtype=bool),
-        settled=settled,
+        error=_failed(events),
+        settled=_settled(events),
         list_cost_usd=np.array([float(event[b"list_cost_usd"]) for event in events]),
         propensity=np.array([_propensity(event) for event in events]),
         catalogs=[catalog(event[b"catalog"].decode()) for event in events],
@@ -130,13 +195,24 @@ def batch_of(
     )
 
 
-def _propensity(event: dict[bytes, bytes]) -> float:
+def _propensity(event: Event) -> float:
     drawn = event[b"arm"] == event[b"decided_arm"]
     return float(event[b"propensity"]) if drawn else float("nan")
 
 
+@dataclass(slots=True)
+class _Progress:
+    """A fold, and which of its positions were written when."""
+
+    fold: Fold
+    saved: str
+    published: str = START
+    save_at: float = 0.0
+    publish_at: float = 0.0
+
+
 class Learner:
-    """Runs one policy's fold against the store, under a lease."""
+    """Runs the folds of one policy, its champion's and its challenger's, under one lease."""
 
     def __init__(
         self,
@@ -151,14 +227,13 @@ class Learner:
         self._publish_interval_s = publish_interval_s
         self._checkpoint_interval_s = checkpoint_interval_s
         self._token = 0
-        self._fold: Fold | None = None
-        self._version: str | None = None
-        self._published = self._saved = START
-        self._publish_at = self._save_at = 0.0
+        self._roles: Roles | None = None
+        self._folds: dict[str, _Progress] = {}
         self._catalogs: dict[str, Catalog] = {}
 
     def burst(self) -> int:
-        """Fold all that is in the stream, save and publish it, and stop; the events folded.
+        """Fold all that is in the stream, save and publish it, and stop; the events folded, by
+        the fold that had most before it.
 
         Raises
         ------
@@ -169,12 +244,13 @@ class Learner:
         if not self._token:
             raise StaleLease(f"another learner of policy {self._policy!r} holds the lease")
         try:
-            self._follow_champion()
-            folded = 0
+            self._follow_roles()
+            folded = dict.fromkeys(self._folds, 0)
             while new := self._read(block_ms=None):
-                folded += new
+                for version, events in new.items():
+                    folded[version] += events
             self._commit(save=True, publish=True)
-            return folded
+            return max(folded.values(), default=0)
         finally:
             self._store.release(self._token)
 
@@ -195,68 +271,113 @@ class Learner:
                 stop.wait(0.5)
 
     def _lead(self, stop: threading.Event) -> None:
-        self._version = None  # what another learner wrote meanwhile is the truth
+        self._roles, self._folds = None, {}  # what another learner wrote meanwhile is the truth
         try:
             while not stop.is_set():
-                self._follow_champion()
-                if self._fold is None:
+                self._follow_roles()
+                if not self._folds:
                     self._store.commit(self._token, "", b"", b"")  # keep the lease
                     stop.wait(0.5)
                     continue
                 self._read(block_ms=BLOCK_MS)
-                now = time.monotonic()
-                publish = self._fold.position != self._published and now >= self._publish_at
-                self._commit(save=now >= self._save_at, publish=publish)
+                self._commit(save=False, publish=False)
             self._commit(save=True, publish=True)
         finally:
             self._store.release(self._token)
 
-    def _follow_champion(self) -> None:
-        champion = self._store.champion()
-        if champion is None or champion == self._version:
+    def _follow_roles(self) -> None:
+        """Keep the folds of versions that still have a role, whichever; take up the others'."""
+        roles = self._store.roles()
+        if roles is None or roles == self._roles:
             return
-        self._commit(save=True, publish=False)
-        config, encoder = self._store.version(champion)
-        self._fold = Fold.resume(
-            champion,
+        if self._folds:
+            self._commit(save=True, publish=False)
+        before, self._folds = self._folds, {}
+        for version in filter(None, (roles.champion, roles.challenger)):
+            progress = before.get(version) or self._resume(version)
+            # A champion that learns nothing has nothing to show either; a challenger has.
+            if progress.fold.model is not None or version == roles.challenger:
+                self._folds[version] = progress
+        self._roles = roles
+
+    def _resume(self, version: str) -> _Progress:
+        config, encoder = self._store.version(version)
+        fold = Fold.resume(
+            version,
             PolicyConfig.model_validate_json(config),
             Encoder.from_bytes(encoder),
-            self._store.checkpoint(champion),
+            self._store.checkpoint(version),
             self._catalog,
         )
-        self._version = champion
-        self._saved = self._fold.position if self._fold else START
-        self._published = START
-        log.info("policy %s: learning version %s from %s", self._policy, champion, self._saved)
+        log.info("policy %s: learning version %s from %s", self._policy, version, fold.position)
+        return _Progress(fold, saved=fold.position)
 
     def _catalog(self, revision: str) -> Catalog:
         if revision not in self._catalogs:
             self._catalogs[revision] = Catalog.from_json(self._store.catalog(revision))
         return self._catalogs[revision]
 
-    def _read(self, block_ms: int | None) -> int:
-        if self._fold is None:
-            return 0
-        entries = self._store.outcomes(self._fold.position, BATCH, block_ms)
-        self._fold.fold(entries)
-        return len(entries)
+    def _read(self, block_ms: int | None) -> dict[str, int]:
+        """Fold the next events; how many, by version, and nothing where there were none.
+
+        Folds at one position share a read. One that is behind, for it came later, gets a batch in
+        each turn after those ahead of it have read, and never overtakes them: where it catches up
+        it joins them.
+        """
+        positions = sorted({p.fold.position for p in self._folds.values()}, key=_order)
+        if len(positions) > 1:
+            block_ms = None
+        folded: dict[str, int] = {}
+        for position in reversed(positions):
+            level = [p.fold for p in self._folds.values() if p.fold.position == position]
+            entries = self._store.outcomes(position, BATCH, block_ms)
+            ahead = [p.fold.position for p in self._folds.values() if p.fold not in level]
+            nearest = min(
+                (other for other in ahead if _order(other) > _order(position)),
+                key=_order,
+                default=None,
+            )
+            if nearest is not None:
+                limit = _order(nearest)
+                entries = [entry for entry in entries if _order(entry[0]) <= limit]
+            for fold in level:
+                fold.fold(entries)
+                if entries:
+                    folded[fold.version] = len(entries)
+                elif nearest is not None:
+                    fold.position = nearest  # what lay between is no longer in the stream
+        return folded
 
     def _commit(self, *, save: bool, publish: bool) -> None:
-        """Write checkpoint and snapshot where they are due, and renew the lease all the same."""
-        fold = self._fold
-        if fold is None or self._version is None:
-            return
+        """Write the checkpoints and snapshots that are due, or `save` and `publish` in any case,
+        and renew the lease all the same."""
+        for progress in self._folds.values():
+            now = time.monotonic()
+            self._write(
+                progress,
+                save=save or now >= progress.save_at,
+                publish=publish or now >= progress.publish_at,
+            )
+
+    def _write(self, progress: _Progress, *, save: bool, publish: bool) -> None:
+        fold = progress.fold
         started = time.monotonic()
-        checkpoint = fold.checkpoint() if save and fold.position != self._saved else b""
-        snapshot = fold.snapshot() if publish and fold.position != self._published else b""
+        checkpoint = fold.checkpoint() if save and fold.position != progress.saved else b""
+        snapshot = fold.snapshot() if publish and fold.position != progress.published else b""
         self._store.commit(self._token, fold.version, checkpoint, snapshot)
         now = time.monotonic()
         if checkpoint:
-            self._saved, self._save_at = fold.position, now + self._checkpoint_interval_s
+            progress.saved, progress.save_at = fold.position, now + self._checkpoint_interval_s
         if snapshot:
             # Solving takes at most a fifth of the learner's time, however many arms there are.
             pause = max(self._publish_interval_s, 4 * (now - started))
-            self._published, self._publish_at = fold.position, now + pause
+            progress.published, progress.publish_at = fold.position, now + pause
+
+
+def _order(position: str) -> tuple[int, int]:
+    """Stream ids are two numbers, which don't sort as text."""
+    milliseconds, _, number = position.partition("-")
+    return int(milliseconds), int(number)
 
 
 def learn(

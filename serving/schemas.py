@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features.query import Hints, Query
+from policy.catalog import ArmId
 from policy.constraints import Constraints
 from policy.objective import PRESETS, Weights
 
 DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Quality = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 Usd = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -37,8 +39,20 @@ class ObjectiveWeights(Body):
         return self
 
 
+class Chosen(Body):
+    """What the caller's own router chose, and by which probabilities; without them it counts as
+    deterministic."""
+
+    arm: ArmId
+    pmf: dict[ArmId, Probability] | None = Field(None, min_length=1, max_length=1000)
+
+
 class RouteRequest(Body):
-    """Which arm should answer this query?"""
+    """Which arm should answer this query?
+
+    `chosen` is required where the policy's champion is the caller's own router (model `caller`).
+    With any other champion it doesn't change the answer, so callers may go on sending it.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -58,6 +72,7 @@ class RouteRequest(Body):
     hints: Hints | None = None
     constraints: Constraints = Constraints()
     objective: Literal["balanced", "quality", "speed", "cost"] | ObjectiveWeights | None = None
+    chosen: Chosen | None = None
 
     @model_validator(mode="after")
     def _something_to_go_on(self) -> Self:
@@ -211,12 +226,66 @@ class ArmList(Body):
     arms: list[ArmBody]
 
 
+class FigureBody(Body):
+    """An estimated mean, its standard error, and how many decisions it is worth; null where it
+    can't be known."""
+
+    value: float | None
+    se: float | None
+    ess: float
+
+
+class ComparisonBody(Body):
+    """One quantity under both versions; `why` says why the challenger's can't be known."""
+
+    challenger: FigureBody
+    champion: FigureBody
+    difference: FigureBody
+    why: str | None
+
+
+class EstimatesBody(Body):
+    """What was earned, and what the challenger would have earned on the same queries: the reward
+    under the challenger's objective, and what it is made of."""
+
+    reward: ComparisonBody
+    quality: ComparisonBody
+    latency_ms: ComparisonBody
+    cost_usd: ComparisonBody
+
+
+class AgreementBody(Body):
+    """How often the challenger would have done as the router that acted: its mean probability of
+    the arm that acted, and the share of decisions in which that was its most probable arm."""
+
+    probability: float | None
+    most_probable: float | None
+
+
+class ChallengerBody(Body):
+    """A version that learns in shadow. `decisions` had an outcome and count; in `other_arm` more
+    the caller executed another arm than was drawn. `covered` is the share of the challenger's
+    choices that the acting router could have made."""
+
+    version: str
+    model: str
+    share: float
+    snapshot: int
+    events: int
+    decisions: int
+    other_arm: int
+    covered: float | None
+    agreement: AgreementBody
+    estimates: EstimatesBody
+
+
 class PolicyBody(Body):
     """A running policy; `shares` are the parts of the draw that its versions have."""
 
     policy: str
     champion: str
-    challenger: str | None
+    model: str
+    challenger: ChallengerBody | None
     snapshot: int
     catalog: str
     shares: dict[str, float]

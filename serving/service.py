@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 
 from policy import records
+from policy.caller import Choice, WrongChoice
 from policy.catalog import Catalog
 from policy.constraints import NoEligibleArm
 from policy.policy import NO_HINTS, Policy, Request
-from policy.records import Decision
+from policy.records import Decision, Vector
 from serving.schemas import RewardRequest, RouteRequest
 from serving.store import NewDecision, Receipt, Report, Store, StoreUnavailable
 
@@ -60,17 +61,23 @@ class Service:
 
         Raises
         ------
-        UnknownPolicy, NoEligibleArm, StoreUnavailable
+        UnknownPolicy, NoEligibleArm, WrongChoice, StoreUnavailable
         Conflict
             If the id was used before with another body.
         """
         policy = self.policy(body.policy)
         decision_id = body.decision_id or secrets.token_hex(16)
-        asked = Request(body.query, body.hints or NO_HINTS, body.constraints, body.weights())
+        asked = Request(
+            body.query,
+            body.hints or NO_HINTS,
+            body.constraints,
+            body.weights(),
+            None if body.chosen is None else Choice(body.chosen.arm, body.chosen.pmf),
+        )
         digest = _digest(body) if body.decision_id else ""
         try:
             decision = policy.decide(asked, decision_id, self._clock_ms())
-        except NoEligibleArm:
+        except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
             if answered is None:
@@ -92,7 +99,7 @@ class Service:
             return decision, policy.catalog, True
         if stored.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
-        decision = records.from_json(stored.record, stored.x)
+        decision = records.from_json(stored.record, stored.x, stored.challenger_x)
         return decision, await self._catalog(policy, decision.catalog), True
 
     async def _answered(
@@ -218,4 +225,25 @@ def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
         propensity=decision.propensity,
         catalog=decision.catalog,
         eligible=records.packed(catalog.among(decision.arms)),
+        shadow=b""
+        if decision.challenger_pmf is None
+        else _shadow(decision, decision.challenger_pmf),
+        challenger_x=b"" if decision.challenger_x is None else decision.challenger_x.tobytes(),
+    )
+
+
+def _shadow(decision: Decision, challenger_pmf: Vector) -> bytes:
+    """What a challenger's learner must know beside the outcome, as JSON."""
+    drawn = decision.arms.index(decision.arm)
+    q, top = float(challenger_pmf[drawn]), float(challenger_pmf.max())
+    own = (decision.propensity - decision.share * q) / (1.0 - decision.share)
+    return orjson.dumps(
+        {
+            "version": decision.challenger,
+            "encoder": decision.challenger_encoder,
+            "propensity": q,
+            "champion_propensity": max(own, 0.0),  # rounding may leave a tiny negative
+            "top": 0.0 if q < top else 1.0 / int((challenger_pmf == top).sum()),
+            "support": float(challenger_pmf[decision.pmf > 0].sum()),
+        }
     )

@@ -73,7 +73,7 @@ _NAMES = frozenset(
         "outcomes",  # stream: self-contained outcome events; what the learner folds
         "audit",  # stream: versions, promotions, catalog revisions, with who and why
         "versions",  # hash: fingerprint -> version
-        "state",  # hash: champion, previous, catalog (the revision in force)
+        "state",  # hash: champion, previous, challenger, share, asked (of it, by the file), catalog
         "lease",  # the learner's lease: its token, with a time to live
         "fence",  # counter: the last fencing token given out
         "published",  # channel: a hint that a snapshot or champion is new
@@ -88,7 +88,11 @@ def _script(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewDecision:
-    """What the decision script stores. `request` digests the body, for a repeated id."""
+    """What the decision script stores. `request` digests the body, for a repeated id.
+
+    `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
+    that it sees where that is another; both are empty where there is none.
+    """
 
     decision_id: str
     request: str
@@ -102,6 +106,8 @@ class NewDecision:
     propensity: float
     catalog: str
     eligible: bytes
+    shadow: bytes = b""
+    challenger_x: bytes = b""
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -116,6 +122,8 @@ class NewDecision:
             repr(self.propensity),
             self.catalog,
             self.eligible,
+            self.shadow,
+            self.challenger_x,
         )
 
 
@@ -126,6 +134,16 @@ class Stored:
     request: str
     record: bytes
     x: bytes
+    challenger_x: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who serves a policy and who learns in its shadow, with which share of the draw."""
+
+    champion: str
+    challenger: str | None = None
+    share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +266,7 @@ class Store:
         )
         self._scripts = {
             name: self._redis.register_script(_script(name))
-            for name in ("decide", "reward", "register", "catalog")
+            for name in ("decide", "reward", "register", "challenge", "catalog")
         }
         self._decisions: dict[tuple[str, int], _Group[NewDecision, Stored | None]] = {}
         self._reports: dict[tuple[str, int], _Group[tuple[int, Report], Receipt]] = {}
@@ -284,7 +302,7 @@ class Store:
             arguments.extend(decision.arguments())
         with _reachable():
             replies = await self._scripts["decide"](keys=names, args=arguments)
-        return [None if r is None else Stored(r[0].decode(), r[1], r[2]) for r in replies]
+        return [None if r is None else Stored(r[0].decode(), *r[1:]) for r in replies]
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
         """Accept each component of an outcome once, and append the event that teaches it."""
@@ -324,6 +342,30 @@ class Store:
             )
         return version.decode()
 
+    async def challenge(
+        self, policy: str, version: str, challenger: str | None, share: float, now_ms: int
+    ) -> Roles:
+        """Settle the roles, given the versions of the file's policy and of its challenger."""
+        keys = Keys(policy)
+        with _reachable():
+            reply: list[bytes] = await self._scripts["challenge"](
+                keys=[keys.state, keys.audit],
+                args=[
+                    version,
+                    challenger or "",
+                    repr(share) if share else "0",
+                    now_ms,
+                    keys.published,
+                ],
+            )
+        return _roles(*reply)
+
+    async def roles(self, policy: str) -> Roles:
+        """Who has which role in a registered policy."""
+        with _reachable():
+            fields = await self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
+        return _roles(*fields)
+
     async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
         """Put a catalog revision in force; true if it differs from the one before."""
         keys = Keys(policy)
@@ -340,7 +382,7 @@ class Store:
         return stored
 
     async def state(self, policy: str) -> dict[str, str]:
-        """champion, previous and catalog of a policy, where set."""
+        """All that is set in a policy's state."""
         with _reachable():
             return _decoded(await self._redis.hgetall(Keys(policy).state))
 
@@ -384,6 +426,12 @@ class Store:
             await asyncio.sleep(timeout_s)
 
 
+def _roles(champion: bytes, challenger: bytes | None, share: bytes | None) -> Roles:
+    if not challenger:
+        return Roles(champion.decode())
+    return Roles(champion.decode(), challenger.decode(), float(share or 0.0))
+
+
 def _receipt(reply: list[Any]) -> Receipt:
     status, accepted, unchanged, missing, late = reply
     return Receipt(
@@ -417,11 +465,11 @@ class LearnerStore:
     def close(self) -> None:
         self._redis.close()
 
-    def champion(self) -> str | None:
-        """The version that serves, None before the policy was first registered."""
+    def roles(self) -> Roles | None:
+        """Who has which role, None before the policy was first registered."""
         with _reachable():
-            value = self._redis.hget(self._keys.state, "champion")
-        return None if value is None else value.decode()
+            fields = self._redis.hmget(self._keys.state, ["champion", "challenger", "share"])
+        return None if fields[0] is None else _roles(*fields)
 
     def version(self, version: str) -> tuple[bytes, bytes]:
         """The configuration and encoder of a registered version."""

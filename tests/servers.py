@@ -156,7 +156,6 @@ def fold_again(store: LearnerStore) -> bytes:
         None,
         lambda revision: Catalog.from_json(store.catalog(revision)),
     )
-    assert fold is not None
     while entries := store.outcomes(fold.position, 1000, None):
         fold.fold(entries)
     return fold.checkpoint()

@@ -21,6 +21,8 @@ from serving.store import LearnerStore
 def command(policy: str, version: str, override: bool, reason: str) -> None:
     """Make a registered VERSION of POLICY the champion; serving switches within two seconds.
 
+    The champion before goes on learning in its shadow, so the way back is the same.
+
     No gate is built yet, so the operator's override is the only way, and it is recorded.
     """
     chosen = settings.read()

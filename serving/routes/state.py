@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -44,14 +45,35 @@ async def policy(request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,6
 
 
 def _body(policy: Policy) -> dict[str, Any]:
+    challenger = policy.challenger
+    shares = {} if challenger is None else {challenger.version: policy.share}
     return {
         "policy": policy.name,
         "champion": policy.version,
-        "challenger": None,
+        "model": policy.config.model,
+        "challenger": None if challenger is None else _challenger(policy, challenger),
         "snapshot": policy.snapshot,
         "catalog": policy.catalog.revision,
-        "shares": {policy.version: 1.0},
+        "shares": {policy.version: 1.0 - policy.share, **shares},
         "events": policy.events,
+    }
+
+
+def _challenger(policy: Policy, challenger: Policy) -> dict[str, Any]:
+    scores = challenger.scores.against(policy.version)
+    return {
+        "version": challenger.version,
+        "model": challenger.config.model,
+        "share": policy.share,
+        "snapshot": challenger.snapshot,
+        "events": challenger.events,
+        "decisions": scores.decisions,
+        "other_arm": scores.other_arm,
+        "covered": scores.covered,
+        "agreement": {"probability": scores.probability, "most_probable": scores.top},
+        "estimates": {
+            name: asdict(one) for name, one in scores.compare(challenger.weights).items()
+        },
     }
 
 

@@ -8,7 +8,7 @@ local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local function accept(key, at)
   local d = redis.call('HMGET', key, 'arm', 'x', 'list_cost_usd', 'version', 'encoder',
     'made_at_ms', 'propensity', 'quality', 'latency_ms', 'cost_usd', 'error',
-    'executed_arm', 'executed', 'catalog', 'eligible')
+    'executed_arm', 'executed', 'catalog', 'eligible', 'shadow', 'challenger_x')
   if not d[1] then return {'unknown', {}, {}, {}, 0} end
   local stored, accepted, unchanged, conflicts = {d[8], d[9], d[10], d[11]}, {}, {}, {}
   local given = {}
@@ -73,6 +73,8 @@ local function accept(key, at)
     if stored[j] then earlier = earlier .. name .. ' ' end
   end
   event[#event + 1], event[#event + 2] = 'earlier', earlier
+  if d[16] then event[#event + 1], event[#event + 2] = 'shadow', d[16] end
+  if d[17] then event[#event + 1], event[#event + 2] = 'challenger_x', d[17] end
   redis.call('HSET', key, unpack(update))
   redis.call('XADD', KEYS[1], '*', unpack(event))
   return {'ok', accepted, unchanged, missing, late}

@@ -169,6 +169,14 @@ def test_route_puts_everything_in_its_place(service: Service, client: Client):
     ]
 
 
+def test_the_choice_of_a_router_of_ones_own_is_told(service: Service, client: Client):
+    """An arm alone, or with the probabilities that it was drawn with."""
+    client.route("hi", chosen="small")
+    drawn = {"arm": "small", "pmf": {"small": 0.9, "large": 0.1}}
+    client.route("hi", chosen=drawn)
+    assert [body["chosen"] for _, _, body in service.requests] == [{"arm": "small"}, drawn]
+
+
 def test_reward_sends_the_parts_it_is_given(service: Service, client: Client):
     """Zero is a value, None is not; the receipt tells what was accepted."""
     receipt = client.reward("d1", quality=0.0, latency_ms=None, input_tokens=10, output_tokens=0)

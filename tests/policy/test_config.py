@@ -213,6 +213,60 @@ def test_objective_defaults():
             "pointsman.toml:22: server: unknown key, known are arms, policies",
         ),
         (
+            'model = "uniform"',
+            'model = "uniform"\nchallenger = 5',
+            "pointsman.toml:29: policies.logging.challenger: must be a table: write "
+            "[policies.logging.challenger]",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\nchallenger.share = 0.6\nchallenger.model = "linear"',
+            "pointsman.toml:29: policies.logging.challenger.share: must be <= 0.5, got 0.6",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "linear"\nflor = 0.1',
+            "pointsman.toml:31: policies.logging.challenger.flor: unknown key, did you mean "
+            "'floor'?",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "linear"\narms = ["small"]',
+            "pointsman.toml:31: policies.logging.challenger.arms: is the whole policy's: set it in "
+            "[policies.logging]",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "linear"\n'
+            "[policies.logging.challenger.objective]\nquality = 1",
+            "pointsman.toml:31: policies.logging.challenger.objective: is the whole policy's: set "
+            "it in [policies.logging]",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "linear"\n'
+            "[policies.logging.challenger.challenger]",
+            "pointsman.toml:31: policies.logging.challenger.challenger: a challenger has none of "
+            "its own",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "fixed"\narm = "lost"',
+            "pointsman.toml:31: policies.logging.challenger.arm: there is no arm 'lost'",
+        ),
+        (
+            'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nmodel = "uniform"',
+            "pointsman.toml:29: policies.logging.challenger: is the same as its policy: give it a "
+            "setting that differs",
+        ),
+        (
+            'model = "uniform"',
+            'model = "caller"\n[policies.logging.challenger]\nmodel = "linear"\nshare = 0.1',
+            "pointsman.toml:31: policies.logging.challenger.share: must be 0: the draw of a "
+            "caller's router can't be shared",
+        ),
+        (
             "usd_per_mtok_in = 1\n",
             "usd_per_mtok_in 1\n",
             "pointsman.toml:16: not valid TOML: Expected '=' after a key in a key/value pair",
@@ -260,6 +314,7 @@ def test_odd_shapes_are_faults_too(text: str, expected: str):
         ({"model": "fixed", "arm": "a", "arms": ["b"]}, "arm 'a' is not among its arms"),
         ({"model": "uniform", "exploration": "softmax"}, "exploration does nothing with model"),
         ({"model": "fixed", "arm": "a", "forgetting": 0.9}, "forgetting does nothing with model"),
+        ({"model": "caller", "floor": 0.1}, "floor does nothing with model 'caller'"),
         ({"epsilon": 0.2}, "epsilon is for 'epsilon_greedy', it does nothing for 'thompson'"),
         ({"exploration": "greedy", "scale": 1.0}, "scale is for 'thompson'"),
         ({"rules": {"speed": "fast"}}, "rules does nothing with model 'linear', it is for 'rules'"),
@@ -283,6 +338,21 @@ def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, An
     """A setting that would do nothing, or that contradicts another, is an error."""
     with pytest.raises(ValueError, match=expected):
         PolicyConfig(**settings)
+
+
+def test_a_challenger_says_only_what_differs():
+    """The rest is as in its policy's table, but for what another model or rule doesn't read."""
+    table = "\n[policies.default.challenger]\n"
+    again = parse(GOOD + table + "floor = 0.02\nshare = 0.1\n", "t")
+    default, challenger = again.policies["default"], again.challengers["default"]
+    assert challenger == default.model_copy(update={"floor": 0.02})
+    assert again.shares == {"default": 0.1}
+    other_rule = parse(GOOD + table + 'exploration = "greedy"\n', "t").challengers["default"]
+    assert (other_rule.scale, other_rule.objective) == (0.35, default.objective)
+    base = GOOD.replace('exploration = "thompson"', "floor = 0.3\nreward_window_s = 60")
+    other_model = parse(base + table + 'model = "uniform"\n', "t").challengers["default"]
+    assert (other_model.model, other_model.floor) == ("uniform", 0.01)
+    assert (other_model.reward_window_s, other_model.objective) == (60, default.objective)
 
 
 def test_a_stored_policy_reads_back():
@@ -404,5 +474,11 @@ def test_what_is_written_reads_back(
             ),
         ),
     }
-    config = Config(Catalog(tuple(arms)), policies)
+    challengers = {
+        name: policies[name].model_copy(update={"scale": 0.7}),
+        f"{name}-2": PolicyConfig(floor=floor, store_text=True),
+        f"{name}-3": PolicyConfig(exploration="softmax", temperature=0.3),
+    }
+    shares = {name: 0.5} if floor > 0.5 else {}
+    config = Config(Catalog(tuple(arms)), policies, challengers, shares)
     assert parse(to_toml(config), "written") == config

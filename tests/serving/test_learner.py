@@ -60,8 +60,8 @@ def test_a_killed_learner_repeats_nothing(http: httpx.Client, store: LearnerStor
     drive(http, 5)
     crashed = learner(store)
     crashed._token = store.acquire()
-    crashed._follow_champion()
-    assert crashed._read(block_ms=None) == 5  # and dies here: nothing was saved
+    crashed._follow_roles()
+    assert crashed._read(block_ms=None) == {"1": 5}  # and dies here: nothing was saved
     store.release(crashed._token)
     assert learn_all(redis_url) == 5
     assert_same_state(store.checkpoint("1"), fold_again(store))
