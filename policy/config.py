@@ -138,15 +138,15 @@ class PolicyConfig(BaseModel):
     """For square_cb: the higher, the greedier."""
     floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
     """Share of uniform in every pmf."""
-    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9998
+    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9995
     """What is left of an event's weight after the next one."""
     neighbours: Annotated[int, Field(strict=True, ge=1, le=1000)] = 20
     """Outcomes per arm that model "nearest" takes the mean of, ..."""
     window_events: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 4096
     """... from so many last ones of all arms."""
-    new_arm_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
+    new_arm_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
     """Cap on a new arm's probability until `new_arm_events` outcomes of it were seen."""
-    new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100
+    new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 20
 
     rules: RulesConfig = RulesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

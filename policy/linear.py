@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,10 @@ Single = NDArray[np.float32]
 Index = NDArray[np.intp]
 Expected = Mapping[int, float]  # feature -> quality
 
-FORGETTING = 0.9998
+FORGETTING = 0.9995
+PASSING = frozenset({"signals", "text"})
+"""Groups of features whose uncertainty isn't explored: what a query with these very values teaches,
+hardly another one has a use for. What recurs (tasks and labels) is worth trying arms out on."""
 C, T = 3, len(TARGETS)
 TINY_SHARE = 1e-6  # of the reference cost: added before logs, so that a free arm has one
 LOG_BOUND = 30.0
@@ -75,20 +78,41 @@ class LinearModel:
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = _start(self.d, scales)
 
-    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+    def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
         """Learn from what was known before the first event, all of it alike.
 
-        The variances are estimated from all outcomes; then an arm's count at most as `at_most`, so
-        that live evidence can overrule them (a power prior: Ibrahim and Chen 2000).
+        Where several arms answered the same `query` (n,), what they had in common (a hard query is
+        hard for all) is no noise to a comparison of them: it is taken out, and such outcomes count
+        for more than live ones. Then an arm's outcomes count together as at most `at_most` live
+        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000).
         """
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
         arm, x, y = self._columns(batch)
-        self._fold(arm, x, y, forgetting=1.0)
+        self._settle(arm, x, y)
+        noise = self._spread.noise
+        worth = np.ones(C)
+        answers = np.ones(1) if query is None else np.bincount(query)[query]
+        if query is not None and (answers > 1).any():
+            mean = pooling.solve(self._sums(), self._spread, self._start, self._group).mean
+            y = y - _in_common(y - np.einsum("nd,ntd->nt", x, mean[arm]), query)
+            self._settle(arm, x, y)
+            lost = float((1.0 / answers).mean())  # of the squares, with the means taken out
+            worth = np.maximum(noise * (1.0 - lost) / self._spread.noise, 1.0)[:C]
+            self._spread = replace(self._spread, noise=noise)
         self.events = len(batch)
+        self._scale(np.minimum(worth, at_most / np.maximum(self._weight, 1.0)))
+
+    def _settle(self, arm: Index, x: Array, y: Array) -> None:
+        """Sums of these outcomes alone, and the variances that they tell."""
+        self._scale(np.zeros((len(self.arms), C)))
+        self._taught[:] = 0
+        self._fold(arm, x, y, forgetting=1.0)
         for _ in range(START_STEPS):
             self._tune()
-        share = np.minimum(1.0, at_most / np.maximum(self._weight, 1.0))  # (k, c)
+
+    def _scale(self, share: Array) -> None:
+        """Let sums count for a share (k, c) of what they did."""
         self._xx *= share[:, :, None, None]
         self._xy *= share[:, MATRIX, None]
         self._yy *= share[:, MATRIX]
@@ -180,6 +204,9 @@ class LinearModel:
             joined=np.append(self._joined, self.events),
             seen=seen,
             noise=self._spread.noise,
+            recurring=np.repeat(
+                [name not in PASSING for name in self.sizes], list(self.sizes.values())
+            ),
             mean=posterior.mean.astype(np.float32),
             cov=_packed(posterior.cov).astype(np.float32),
             fresh_mean=posterior.pooled.astype(np.float32),
@@ -247,7 +274,8 @@ class LinearView:
 
     `mean` (k, t, d) and `cov` (k, c, d (d + 1) / 2, upper triangles by rows) are of coefficients;
     `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen` (c,) tells which components
-    were ever taught, `noise` (t,) is residual variance. `joined` (k + 1,) counts all
+    were ever taught, `noise` (t,) is residual variance, `recurring` (d,) tells of which features
+    the uncertainty is explored. `joined` (k + 1,) counts all
     events before an arm's first, and ends with all events there are.
     """
 
@@ -257,6 +285,7 @@ class LinearView:
     joined: NDArray[np.int64]
     seen: NDArray[np.bool_]
     noise: Array
+    recurring: NDArray[np.bool_]
     mean: Single
     cov: Single
     fresh_mean: Single
@@ -296,7 +325,17 @@ class LinearView:
 
     def to_bytes(self) -> bytes:
         """Equal views give equal bytes."""
-        names = ("events", "joined", "seen", "noise", "mean", "cov", "fresh_mean", "fresh_cov")
+        names = [
+            "events",
+            "joined",
+            "seen",
+            "noise",
+            "recurring",
+            "mean",
+            "cov",
+            "fresh_mean",
+            "fresh_cov",
+        ]
         header = {"scales": asdict(self.scales), "arms": self.arms}
         return pack(header, {name: getattr(self, name) for name in names})
 
@@ -311,6 +350,7 @@ class LinearView:
                 "joined": (k + 1,),
                 "seen": (C,),
                 "noise": (T,),
+                "recurring": (d,),
                 "mean": (k, T, d),
             }
             shapes |= {"cov": (k, C, _triangle(d)), "fresh_mean": (T, d)}
@@ -335,10 +375,14 @@ class LinearValues:
         self.events, self.joined = events, joined
         k, _, d = mean.shape
         self._k, self._scales = k, view.scales
-        self._rows, self._columns = np.triu_indices(d)
+        rows, columns = np.triu_indices(d)
+        pairs = np.flatnonzero(view.recurring[rows] & view.recurring[columns])
+        self._rows, self._columns = rows[pairs], columns[pairs]
         twice = np.where(self._rows == self._columns, 1.0, 2.0).astype(np.float32)
         self._mean = np.ascontiguousarray(mean.swapaxes(0, 1)).reshape(T * k, d)
-        self._cov = np.ascontiguousarray((cov * twice).swapaxes(0, 1))  # (c, k, triangle)
+        self._cov = np.ascontiguousarray(
+            (cov[:, :, pairs] * twice).swapaxes(0, 1)
+        )  # (c, k, triangle)
         self._usual = usual
         self._usual_cov = None if usual is None else self._utility_cov(usual)
         # A log-normal's mean lies above its median; not by more than its own size, though.
@@ -402,6 +446,18 @@ def _targets(batch: OutcomeBatch, scales: Scales) -> Array:
     y[:, 3] = np.log1p(latency_ms)
     y[:, 4] = np.log((cost_usd + tiny) / (batch.list_cost_usd + tiny))
     return y
+
+
+def _in_common(residual: Array, query: Index) -> Array:
+    """(n, t) the mean residual of all answers to the same query; 0 where there is but one."""
+    known = ~np.isnan(residual)
+    sums = np.zeros((int(query.max()) + 1, residual.shape[1]))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, query, np.where(known, residual, 0.0))
+    np.add.at(counts, query, known)
+    mean = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 1)
+    shared: Array = mean[query]
+    return shared
 
 
 def _start(d: int, scales: Scales) -> Array:

@@ -62,7 +62,7 @@ class NearestModel:
         self._y = np.zeros((0, T), dtype=np.float32)
         self._known = np.zeros((0, C), dtype=bool)
 
-    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+    def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
         """Remember at most `at_most` outcomes of each arm, evenly spread over the batch, and no
         more of one arm than of another when the window is short."""
         if self.events:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.catalog import Catalog
+from policy.catalog import Catalog, Index
 from policy.objective import Weights
 from policy.records import Context, OutcomeBatch, Vector
 
@@ -67,9 +67,10 @@ class ValueModel(Protocol):
 
     events: int
 
-    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+    def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
         """Learn from what was known before the first event, an arm's outcomes counting together
-        as `at_most` at most."""
+        as `at_most` at most. `query` (n,) numbers what each outcome answers: arms that answered
+        the same one can be compared more closely."""
         ...
 
     def learn(self, batch: OutcomeBatch) -> None: ...

@@ -85,7 +85,7 @@ class VwModel:
         self._stored: list[bytes | None] = [None] * C  # until they learn again
         self._catalogs: dict[str, list[Example]] = {}
 
-    def start(self, batch: OutcomeBatch, at_most: float) -> None:
+    def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
         """Learn at most `at_most` outcomes of each arm, evenly spread over the batch."""
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")

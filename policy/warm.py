@@ -22,7 +22,7 @@ from policy.policy import Request
 from policy.records import OutcomeBatch, packed
 from policy.values import ValueModel
 
-AT_MOST = 100.0  # outcomes per arm that a start counts as
+AT_MOST = 500.0  # outcomes per arm that a start counts as
 FEWEST_TEXTS = 50  # fewer tell nothing of how texts differ
 
 
@@ -57,7 +57,7 @@ def warm_start(
     encoder = _encoder(config, corpus.queries)
     model = models.new_model(config, encoder)
     if model is not None:
-        model.start(_batch(corpus, encoder), at_most)
+        model.start(_batch(corpus, encoder), at_most, corpus.row)
     return encoder, model
 
 

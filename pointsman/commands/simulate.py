@@ -48,6 +48,19 @@ TIMEOUT_S = 30.0
 )
 @click.option("--no-hints", is_flag=True, help="Send the text only, not the category.")
 @click.option(
+    "--warm",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Fit on the first N queries of each shuffle, with all arms' outcomes; score the rest.",
+)
+@click.option(
+    "--no-warm-labels",
+    is_flag=True,
+    help="With --warm and --no-hints: hide the categories of these N queries as well.",
+)
+@click.option(
     "--concurrency",
     type=click.IntRange(1, 64),
     default=1,
@@ -76,6 +89,8 @@ def command(
     delay: int,
     loss: float,
     no_hints: bool,
+    warm: int,
+    no_warm_labels: bool,
     concurrency: int,
     config_file: Path | None,
     write_config: Path | None,
@@ -94,6 +109,8 @@ def command(
         raise click.UsageError(
             "--shuffles is 1 with --url: the service goes on from what it has learned"
         )
+    if url is not None and warm:
+        raise click.UsageError("--warm is for runs in process: `pointsman train` warms a service")
     if url is None and concurrency > 1:
         raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
     if plot is not None and not plot.parent.is_dir():
@@ -104,13 +121,25 @@ def command(
         write_config.write_text(to_toml(config), "utf-8")
         click.echo(f"wrote {write_config}", err=True)
     outcomes = sample(outcomes, rounds, seed)
-    traffic = Traffic(seed=seed, delay=delay, loss=loss, hints=not no_hints)
+    if warm >= len(outcomes):
+        raise click.ClickException(
+            f"--warm {warm} leaves none of {len(outcomes)} queries to be scored"
+        )
+    traffic = Traffic(
+        seed=seed,
+        delay=delay,
+        loss=loss,
+        hints=not no_hints,
+        warm=warm,
+        warm_labels=not no_warm_labels,
+    )
     policy = config.policies["default"]
     if url is not None:
         result = _over_http(outcomes, policy, traffic, url, concurrency)
     else:
         m = shuffles or SHUFFLES
-        with progress(len(outcomes) * (m + 1)) as tick:
+        encoded = m if warm else 1
+        with progress(len(outcomes) * (m + encoded) - m * warm) as tick:
             result = in_process(outcomes, policy, traffic, range(m), tick)
     click.echo(json.dumps(result.figures()) if as_json else table(result))
     if plot is not None:
