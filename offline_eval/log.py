@@ -22,6 +22,7 @@ import pyarrow.fs as pfs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from offline_eval import faults
 from policy import objective
 from policy.objective import Scales, Weights
 from policy.records import Context, Decision, LoggedDecision, Outcome
@@ -32,7 +33,6 @@ Mask = NDArray[np.bool_]
 
 FORMAT = 1  # raise it when a reader of the format before would misread a row
 ROWS_PER_FILE = 20_000
-SHOWN = 5  # row numbers that an error names
 TOLERANCE = 1e-6
 
 _DOUBLES = pa.list_(pa.float64())
@@ -159,6 +159,7 @@ class LoggedData:
     decision_ids: tuple[str, ...]
     policies: tuple[str, ...]  # (n,)
     versions: tuple[str, ...]  # (n,)
+    encoder: str  # that made all the contexts
     made_at_ms: Index  # (n,)
     contexts: Context  # (n, d)
     arm: Index  # (n,), the arm that was drawn
@@ -170,6 +171,7 @@ class LoggedData:
     challengers: tuple[str | None, ...]  # (n,)
     challenger_pmf: Vector  # (n, kmax)
     share: Vector  # (n,)
+    tokens: Vector  # (n, 2): of the prompt and the output, as estimated before the call
     weights: Vector  # (n, 3), of the row's own objective
     stands_for: Vector  # (n,)
     outcomes: Vector  # (n, 3): quality, latency_ms, cost_usd; NaN is missing
@@ -202,6 +204,7 @@ class LoggedData:
             decision_ids=tuple(log["decision_id"].to_pylist()),
             policies=tuple(log["policy"].to_pylist()),
             versions=tuple(log["version"].to_pylist()),
+            encoder=encoders[0] if encoders else "",
             made_at_ms=_numbers(log["made_at_ms"]).astype(np.int64),
             contexts=_flat(log["x"]).to_numpy(zero_copy_only=False).reshape(n, -1 if n else 0),
             arm=_positions(log["arm"], ids),
@@ -213,6 +216,7 @@ class LoggedData:
             challengers=tuple(log["challenger"].to_pylist()),
             challenger_pmf=_padded(log["challenger_pmf"], held, np.nan),
             share=_numbers(log["share"]),
+            tokens=np.stack([_numbers(log[f"{c}_tokens"]) for c in ("prompt", "output")], axis=1),
             weights=np.stack([_numbers(log[f"weight_{c}"]) for c in objective.COMPONENTS], axis=1),
             stands_for=_numbers(log["stands_for"]),
             outcomes=np.stack([_numbers(log[name]) for name in _OUTCOMES], axis=1),
@@ -247,7 +251,7 @@ def check(data: LoggedData) -> None:
     at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
     possible = (data.propensity > 0) & (data.propensity <= 1)
     _, first = np.unique(np.array(data.decision_ids, dtype=object), return_index=True)
-    faults = {
+    checks = {
         "decision ids must not repeat": ~np.isin(np.arange(len(data)), first),
         "propensities must be given": np.isnan(data.propensity),
         "propensities must be in (0, 1]": ~possible & ~np.isnan(data.propensity),
@@ -258,15 +262,9 @@ def check(data: LoggedData) -> None:
             possible & ~(np.abs(at_arm - data.propensity) <= TOLERANCE) & chosen.any(axis=1)
         ),
     }
-    found = [f"{what}: {_rows(wrong)}" for what, wrong in faults.items() if wrong.any()]
+    found = [f"{what}: {faults.rows(wrong)}" for what, wrong in checks.items() if wrong.any()]
     if found:
         raise ValueError("; ".join(found))
-
-
-def _rows(wrong: Mask) -> str:
-    at = np.flatnonzero(wrong)
-    more = f" and {len(at) - SHOWN:,} more" if len(at) > SHOWN else ""
-    return f"row{'s' if len(at) > 1 else ''} {', '.join(map(str, at[:SHOWN]))}{more}"
 
 
 def _filesystem(path: str) -> tuple[Any, str]:

@@ -1,0 +1,305 @@
+"""What a target policy would have earned, from plain arrays over n logged rounds.
+
+An estimate comes with influence terms (n,): their mean is its value and their variance over n the
+variance of it, so interval, gate and plot are made of terms alone. The arrays: `weights` (n,) is
+the target's probability of the logged arm over its propensity, `reward` (n,) in [0, 1], `q_logged`
+(n,) a model's prediction of it, fitted on other rows, and `v_target` (n,) what that model expects
+of the target, Σ_a π(a|x) q(x, a). A row of the log that stands for several decisions counts as
+`stands_for` (n,) of them. Knows no log and no policy; `rounds.py` makes the arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_eval.faults import rows
+
+Vector = NDArray[np.float64]
+
+THRESHOLDS = tuple(float(t) for t in np.geomspace(1.0, 1e4, 17))  # of weights, to tune among
+SHRINKAGES = tuple(t * t for t in THRESHOLDS)  # `dros` halves a weight of √λ
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """`value` is None where nothing can be said, and `why` says why; `terms` (n,) is empty then."""
+
+    value: float | None
+    terms: Vector
+    why: str | None = None
+
+    @property
+    def se(self) -> float | None:
+        """The standard error that the terms imply; None for fewer than two."""
+        n = len(self.terms)
+        return float(self.terms.std(ddof=1)) / math.sqrt(n) if n > 1 else None
+
+
+def not_evaluable(why: str) -> Estimate:
+    """The answer where there is none."""
+    return Estimate(None, np.empty(0), why)
+
+
+def ips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Estimate:
+    """Inverse propensity scoring, mean(w r): unbiased wherever the log has support.
+
+    Horvitz and Thompson 1952; for bandits Dudík, Langford and Li 2011,
+    https://arxiv.org/abs/1103.4601, section 2.1.
+    """
+    return _refused(weights) or _mean(weights * reward, stands_for, reward)
+
+
+def clipped_ips(
+    weights: Vector, reward: Vector, clip: float, stands_for: Vector | None = None
+) -> Estimate:
+    """IPS with weights of at most `clip` >= 1.
+
+    Biased downwards for rewards >= 0, by E[(w - clip)+ r]: its terms tell the variance, not that.
+    Ionides 2008, "Truncated Importance Sampling", https://doi.org/10.1198/106186008X320456,
+    section 2.
+    """
+    _expect_at_least(clip, 1.0, "clip")
+    if refused := _refused(weights):
+        return refused
+    terms = np.minimum(weights, clip)
+    terms *= reward
+    return _mean(terms, stands_for, reward)
+
+
+def snips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Estimate:
+    """Self-normalised IPS, Σ w r / Σ w: a mean of rewards, so it moves along when they shift.
+
+    Swaminathan and Joachims 2015, "The Self-Normalized Estimator for Counterfactual Learning",
+    NeurIPS 28, equation 9; its variance by the delta method: Owen 2013, "Monte Carlo theory,
+    methods and examples", https://artowen.su.domains/mc/, section 9.2.
+    """
+    return _refused(weights) or _ratio(weights, reward.copy(), stands_for, reward)
+
+
+def dm(v_target: Vector, stands_for: Vector | None = None) -> Estimate:
+    """The direct method, mean(v): as good as the model, whose error its terms don't know.
+
+    Dudík, Langford and Li 2011, https://arxiv.org/abs/1103.4601, section 2.1.
+    """
+    return _mean(v_target, stands_for, v_target=v_target) if len(v_target) else _NO_ROWS
+
+
+def dr(
+    weights: Vector,
+    reward: Vector,
+    q_logged: Vector,
+    v_target: Vector,
+    stands_for: Vector | None = None,
+) -> Estimate:
+    """Doubly robust, mean(v + w (r - q)): unbiased like IPS, with what the model left to explain.
+
+    Dudík, Langford and Li 2011, https://arxiv.org/abs/1103.4601, section 2.2.
+    """
+    return _refused(weights) or _corrected(
+        weights, reward - q_logged, reward, q_logged, v_target, stands_for
+    )
+
+
+def sndr(
+    weights: Vector,
+    reward: Vector,
+    q_logged: Vector,
+    v_target: Vector,
+    stands_for: Vector | None = None,
+) -> Estimate:
+    """Self-normalised DR, mean(v) + Σ w (r - q) / Σ w.
+
+    Thomas and Brunskill 2016, https://arxiv.org/abs/1604.00923, the section on the weighted doubly
+    robust estimator, for one step.
+    """
+    if refused := _refused(weights):
+        return refused
+    terms = _ratio(weights, reward - q_logged, stands_for, reward, q_logged).terms
+    terms += _mean(v_target, stands_for, v_target=v_target).terms
+    return Estimate(float(terms.mean()), terms)
+
+
+def switch_dr(
+    weights: Vector,
+    reward: Vector,
+    q_logged: Vector,
+    v_target: Vector,
+    threshold: float,
+    stands_for: Vector | None = None,
+) -> Estimate:
+    """DR, but the model alone where a weight is above `threshold`: biased by its error there.
+
+    Wang, Agarwal and Dudík 2017, https://arxiv.org/abs/1612.01205, section 4 (SWITCH with DR).
+    """
+    _expect_at_least(threshold, 0.0, "threshold")
+    return _refused(weights) or _corrected(
+        switched(weights, threshold), reward - q_logged, reward, q_logged, v_target, stands_for
+    )
+
+
+def dros(
+    weights: Vector,
+    reward: Vector,
+    q_logged: Vector,
+    v_target: Vector,
+    shrinkage: float,
+    stands_for: Vector | None = None,
+) -> Estimate:
+    """DR with optimistic shrinkage: weights λ w / (w² + λ) for `shrinkage` λ; DM at 0, DR at inf.
+
+    Su, Dimakopoulou, Krishnamurthy and Dudík 2020, https://arxiv.org/abs/1907.09623, section 3
+    (optimistic shrinkage).
+    """
+    _expect_at_least(shrinkage, 0.0, "shrinkage")
+    return _refused(weights) or _corrected(
+        shrunk(weights, shrinkage), reward - q_logged, reward, q_logged, v_target, stands_for
+    )
+
+
+def switched(weights: Vector, threshold: float) -> Vector:
+    """Weights (n,) of SWITCH: 0 above the threshold."""
+    kept: Vector = weights * (weights <= threshold)
+    return kept
+
+
+def shrunk(weights: Vector, shrinkage: float) -> Vector:
+    """Weights (n,) of DRos: at most √λ / 2."""
+    if math.isinf(shrinkage) or shrinkage == 0.0:
+        return weights if shrinkage else np.zeros_like(weights)
+    kept: Vector = weights * weights
+    kept += shrinkage
+    np.divide(weights, kept, out=kept)
+    kept *= shrinkage
+    return kept
+
+
+def tuned(
+    candidates: Sequence[float],
+    weights: Vector,
+    reward: Vector,
+    q_logged: Vector | float,
+    v_target: Vector | float,
+    modified: Callable[[Vector, float], Vector],
+    delta: float | None = 0.1,
+) -> float:
+    """The candidate with the least estimated error, variance / n + bias², of mean(v + ŵ (r - q)).
+
+    `modified(weights, candidate)` are the ŵ: `np.minimum`, `switched` or `shrunk`. Bias is
+    |mean((w - ŵ)(r - q))|, raised by Bernstein's inequality so that it holds with probability
+    1 - `delta` (None: as it is). Su et al. 2020, https://arxiv.org/abs/1907.09623, model selection
+    (section 5 and appendix), as Open Bandit Pipeline's `tuning_method="mse"` reads it: rewards in
+    [0, 1]; the first of equals. An estimate that was tuned on its own rows has terms that know
+    nothing of the tuning.
+    """
+    if not candidates:
+        raise ValueError("tuning needs candidates, got none")
+    n = len(reward)
+    residual = reward - q_logged
+    if not math.isfinite(float(residual.sum())):
+        raise _incomplete(reward, None, None)
+    margin = 0.0
+    if delta is not None:
+        log = math.log(2.0 / delta)
+        margin = math.sqrt(2.0 * float(np.dot(weights, weights)) / n * log / n)
+        margin += 2.0 * float(weights.max()) * log / (3.0 * n)
+    errors = []
+    for candidate in candidates:
+        kept = modified(weights, candidate)
+        bias = abs(float(np.dot(weights - kept, residual)) / n) + margin
+        errors.append(float(np.var(v_target + kept * residual)) / n + bias * bias)
+    return candidates[int(np.argmin(errors))]
+
+
+_NO_ROWS = not_evaluable("there are no rows")
+_NO_SUPPORT = not_evaluable("no arm that was logged is one that the target would choose")
+
+
+def _refused(weights: Vector) -> Estimate | None:
+    """Why there is no estimate; None where there is one."""
+    if not len(weights):
+        return _NO_ROWS
+    least, most = float(weights.min()), float(weights.max())  # NaN where one is
+    if not (least >= 0.0 and most < math.inf):
+        wrong = ~(np.isfinite(weights) & (weights >= 0.0))
+        raise ValueError(f"weights must be finite and >= 0: {rows(wrong)}")
+    return None if most > 0.0 else _NO_SUPPORT
+
+
+def _expect_at_least(value: float, least: float, name: str) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
+
+
+def _corrected(
+    weights: Vector,
+    residual: Vector,
+    reward: Vector,
+    q_logged: Vector,
+    v_target: Vector,
+    stands_for: Vector | None,
+) -> Estimate:
+    """mean(v + w (r - q)); `residual` is overwritten."""
+    residual *= weights
+    residual += v_target
+    return _mean(residual, stands_for, reward, q_logged, v_target)
+
+
+def _mean(
+    per_row: Vector,
+    stands_for: Vector | None,
+    reward: Vector | None = None,
+    q_logged: Vector | None = None,
+    v_target: Vector | None = None,
+) -> Estimate:
+    """The mean of (n,), weighted by `stands_for`; the rest is what it was made of."""
+    if stands_for is not None:
+        return _ratio(stands_for, per_row.copy(), None, reward, q_logged, v_target)
+    value = float(per_row.mean())
+    if not math.isfinite(value):
+        raise _incomplete(reward, q_logged, v_target)
+    return Estimate(value, per_row)
+
+
+def _ratio(
+    weights: Vector,
+    y: Vector,
+    stands_for: Vector | None,
+    reward: Vector | None = None,
+    q_logged: Vector | None = None,
+    v_target: Vector | None = None,
+) -> Estimate:
+    """Σ w y / Σ w, with terms from its linearisation around the expectations; `y` is overwritten
+    with them."""
+    if stands_for is not None:
+        weights = weights * stands_for
+    total = float(weights.sum())
+    value = float(np.dot(weights, y)) / total
+    if not math.isfinite(value):
+        raise _incomplete(reward, q_logged, v_target)
+    y -= value
+    y *= weights
+    y *= len(weights) / total
+    y += value
+    return Estimate(value, y)
+
+
+def _incomplete(
+    reward: Vector | None, q_logged: Vector | None, v_target: Vector | None
+) -> ValueError:
+    """What made an estimate no number, and at which rows."""
+    given = {
+        "rewards are missing, which is not 0": reward,
+        "q_logged must be finite": q_logged,
+        "v_target must be finite": v_target,
+    }
+    found = [
+        f"{what}: {rows(~np.isfinite(values))}"
+        for what, values in given.items()
+        if values is not None and not np.isfinite(values).all()
+    ]
+    return ValueError("; ".join(found) or "the terms' sum is too large")

@@ -1,0 +1,108 @@
+"""What a target policy would have drawn from, for each row of a log: pmfs (n, kmax).
+
+They run parallel to the rows' action sets, 0 where those are padded. Knows no reward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.profile import profile
+from features.query import Hints
+from offline_eval import faults
+from offline_eval.log import LoggedData
+from policy import explore
+from policy.objective import Weights
+from policy.policy import Bandit, Policy
+from policy.records import Vector
+
+Mask = NDArray[np.bool_]
+
+_FROM_CONTEXT = ("linear", "nearest", "vw", "uniform", "fixed")
+
+
+def logged(data: LoggedData) -> Vector:
+    """The policy that made the log."""
+    return data.pmf
+
+
+def challenger(data: LoggedData) -> Vector:
+    """The challenger's own pmf, as it was logged with each decision.
+
+    Raises
+    ------
+    ValueError
+        Where a row has none, or rows have those of several versions.
+    """
+    without: Mask = np.any(np.isnan(data.challenger_pmf) & (data.actions >= 0), axis=1)
+    if without.any():
+        raise ValueError(f"no challenger's pmf was logged: {faults.rows(without)}")
+    versions = sorted({str(version) for version in data.challengers})
+    if len(versions) > 1:
+        raise ValueError(
+            f"the rows have challengers of {len(versions)} versions ({', '.join(versions)}):"
+            " narrow them down by time"
+        )
+    return np.where(data.actions >= 0, data.challenger_pmf, 0.0)
+
+
+def uniform(data: LoggedData) -> Vector:
+    """Every arm of the action set alike."""
+    return np.where(data.actions >= 0, 1.0 / data.counts[:, None], 0.0)
+
+
+def one_arm(data: LoggedData, arm: str) -> Vector:
+    """Always this arm; uniform where it isn't eligible, as the policy `fixed` does."""
+    if arm not in data.ids:
+        raise ValueError(f"arm {arm!r} is in no action set of the log")
+    chosen = data.actions == data.ids.index(arm)
+    return np.where(chosen.any(axis=1)[:, None], chosen.astype(np.float64), uniform(data))
+
+
+def of_policy(data: LoggedData, policy: Policy) -> Vector:
+    """What one state of a policy, floor included, makes of the logged contexts and action sets.
+
+    Each row keeps the objective that it was decided under. Arms that the policy's catalog doesn't
+    have get nothing. A row that `policy` has learned from must not be among `data`.
+
+    Raises
+    ------
+    ValueError
+        If the policy decides from what the log doesn't hold: contexts of another encoder, a
+        query's text, the caller's choice; or has none of a row's arms.
+    """
+    _can_replay(data, policy)
+    at = np.array([policy.catalog.index(i) if i in policy.catalog else -1 for i in data.ids] + [-1])
+    positions = at[data.actions]  # (n, kmax) in the policy's catalog; padding is -1, the last
+    strangers: Mask = np.all(positions < 0, axis=1)
+    if strangers.any():
+        raise ValueError(f"the policy has none of the eligible arms: {faults.rows(strangers)}")
+    pmf = np.zeros(data.actions.shape)
+    known = profile(None, Hints())  # a rule that reads it was refused
+    for i, row in enumerate(positions):
+        there = row >= 0
+        # A policy sees its arms in catalog order, which the log's rows keep as long as it holds.
+        order = np.flatnonzero(there)[np.argsort(row[there])]
+        index = row[order]
+        prompt, output = data.tokens[i].tolist()
+        list_cost_usd = policy.catalog.list_cost_usd(prompt, output, index)
+        weights = Weights(*data.weights[i].tolist())
+        ruling = policy.rule.rule(data.contexts[i], index, list_cost_usd, weights, known)
+        pmf[i, order] = explore.with_floor(ruling.pmf, policy.config.floor)
+    return pmf
+
+
+def _can_replay(data: LoggedData, policy: Policy) -> None:
+    model = policy.config.model
+    if model not in _FROM_CONTEXT:
+        raise ValueError(
+            f"a policy of model {model!r} decides from more than a context, and its pmfs were not"
+            " logged: let it run as a challenger"
+        )
+    reads_context = isinstance(policy.rule, Bandit)
+    if reads_context and policy.encoder.fingerprint != data.encoder:
+        raise ValueError(
+            f"the policy's encoder is {policy.encoder.fingerprint}, the log's contexts are of"
+            f" {data.encoder or 'none'}, and its pmfs were not logged: all {len(data):,} rows"
+        )
