@@ -78,7 +78,7 @@ def snips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> 
     NeurIPS 28, equation 9; its variance by the delta method: Owen 2013, "Monte Carlo theory,
     methods and examples", https://artowen.su.domains/mc/, section 9.2.
     """
-    return _refused(weights) or _ratio(weights, reward.copy(), stands_for, reward)
+    return _refused(weights) or _ratio(weights, reward, stands_for, reward)
 
 
 def dm(v_target: Vector, stands_for: Vector | None = None) -> Estimate:
@@ -163,8 +163,7 @@ def dros(
 
 def switched(weights: Vector, threshold: float) -> Vector:
     """Weights (n,) of SWITCH: 0 above the threshold."""
-    kept: Vector = weights * (weights <= threshold)
-    return kept
+    return weights * (weights <= threshold)
 
 
 def shrunk(weights: Vector, shrinkage: float) -> Vector:
@@ -205,12 +204,12 @@ def tuned(
     margin = 0.0
     if delta is not None:
         log = math.log(2.0 / delta)
-        margin = math.sqrt(2.0 * float(np.dot(weights, weights)) / n * log / n)
+        margin = math.sqrt(2.0 * _dot(weights, weights) / n * log / n)
         margin += 2.0 * float(weights.max()) * log / (3.0 * n)
     errors = []
     for candidate in candidates:
         kept = modified(weights, candidate)
-        bias = abs(float(np.dot(weights - kept, residual)) / n) + margin
+        bias = abs(_dot(weights - kept, residual) / n) + margin
         errors.append(float(np.var(v_target + kept * residual)) / n + bias * bias)
     return candidates[int(np.argmin(errors))]
 
@@ -258,7 +257,7 @@ def _mean(
 ) -> Estimate:
     """The mean of (n,), weighted by `stands_for`; the rest is what it was made of."""
     if stands_for is not None:
-        return _ratio(stands_for, per_row.copy(), None, reward, q_logged, v_target)
+        return _ratio(stands_for, per_row, None, reward, q_logged, v_target)
     value = float(per_row.mean())
     if not math.isfinite(value):
         raise _incomplete(reward, q_logged, v_target)
@@ -273,19 +272,22 @@ def _ratio(
     q_logged: Vector | None = None,
     v_target: Vector | None = None,
 ) -> Estimate:
-    """Σ w y / Σ w, with terms from its linearisation around the expectations; `y` is overwritten
-    with them."""
+    """Σ w y / Σ w, with terms from its linearisation around the expectations."""
     if stands_for is not None:
         weights = weights * stands_for
     total = float(weights.sum())
-    value = float(np.dot(weights, y)) / total
+    value = _dot(weights, y) / total
     if not math.isfinite(value):
         raise _incomplete(reward, q_logged, v_target)
-    y -= value
-    y *= weights
-    y *= len(weights) / total
-    y += value
-    return Estimate(value, y)
+    terms = y - value
+    terms *= weights
+    terms *= len(weights) / total
+    terms += value
+    return Estimate(value, terms)
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return float(np.einsum("n,n->", a, b))  # np.dot may wait for a busy core, to gain nothing
 
 
 def _incomplete(

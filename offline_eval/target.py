@@ -15,8 +15,11 @@ from offline_eval.log import LoggedData
 from policy import explore
 from policy.objective import Weights
 from policy.policy import Bandit, Policy
-from policy.records import Vector
+from policy.records import Context, Vector
+from policy.ruling import Rule
 
+Index = NDArray[np.int64]
+Positions = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 _FROM_CONTEXT = ("linear", "nearest", "vw", "uniform", "fixed")
@@ -79,18 +82,38 @@ def of_policy(data: LoggedData, policy: Policy) -> Vector:
     if strangers.any():
         raise ValueError(f"the policy has none of the eligible arms: {faults.rows(strangers)}")
     pmf = np.zeros(data.actions.shape)
-    known = profile(None, Hints())  # a rule that reads it was refused
-    for i, row in enumerate(positions):
-        there = row >= 0
-        # A policy sees its arms in catalog order, which the log's rows keep as long as it holds.
-        order = np.flatnonzero(there)[np.argsort(row[there])]
-        index = row[order]
-        prompt, output = data.tokens[i].tolist()
+    for same in _alike(positions, data.weights):
+        row = positions[same[0]]
+        # A policy sees its arms in the order of its own catalog.
+        columns = np.flatnonzero(row >= 0)
+        columns = columns[np.argsort(row[columns])]
+        index = row[columns]
+        prompt, output = data.tokens[same].T[:, :, None]
         list_cost_usd = policy.catalog.list_cost_usd(prompt, output, index)
-        weights = Weights(*data.weights[i].tolist())
-        ruling = policy.rule.rule(data.contexts[i], index, list_cost_usd, weights, known)
-        pmf[i, order] = explore.with_floor(ruling.pmf, policy.config.floor)
+        weights = Weights(*data.weights[same[0]].tolist())
+        some = _ruled(policy.rule, data.contexts[same], index, list_cost_usd, weights)
+        floor = policy.config.floor
+        pmf[np.ix_(same, columns)] = explore.with_floor(some.T, floor).T  # it divides by len, k
     return pmf
+
+
+def _alike(positions: Positions, weights: Vector) -> list[Index]:
+    """The rows of each action set and objective."""
+    keys = np.ascontiguousarray(np.concatenate([positions, weights], axis=1))
+    packed = keys.view(f"V{keys.dtype.itemsize * keys.shape[1]}").ravel()
+    _, which = np.unique(packed, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(which[order])) + 1) if len(order) else []
+
+
+def _ruled(
+    rule: Rule, x: Context, index: Positions, list_cost_usd: Vector, weights: Weights
+) -> Vector:
+    if isinstance(rule, Bandit):
+        return rule.pmfs(x, index, list_cost_usd, weights)
+    known = profile(None, Hints())  # a rule that reads it was refused
+    one = rule.rule(x[0], index, list_cost_usd[0], weights, known)
+    return np.tile(one.pmf, (len(x), 1))
 
 
 def _can_replay(data: LoggedData, policy: Policy) -> None:

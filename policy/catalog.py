@@ -193,10 +193,13 @@ class Catalog:
         mask[[positions[arm_id] for arm_id in arm_ids if arm_id in positions]] = True
         return mask
 
-    def list_cost_usd(self, prompt_tokens: float, output_tokens: float, index: Index) -> Vector:
-        """What a call with these token counts costs at the arms at positions `index`, (k,)."""
+    def list_cost_usd(
+        self, prompt_tokens: float | Vector, output_tokens: float | Vector, index: Index
+    ) -> Vector:
+        """What a call with these token counts costs at the arms at positions `index`, (k,); (n, k)
+        for counts (n, 1)."""
         usd = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
-        cost: Vector = usd[index] / 1e6
+        cost: Vector = usd[..., index] / 1e6
         return cost
 
     def latency_ms(self, prompt_tokens: float, output_tokens: float, index: Index) -> Vector:

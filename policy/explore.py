@@ -38,6 +38,14 @@ def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     return pmf
 
 
+def thompson_rows(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
+    """`thompson` for n rows of k arms at once, (n, k); keep n small: it takes n k times 2 kB."""
+    spread = scale * sd
+    if spread.min() > CERTAIN:
+        return _best(mean, spread)
+    return np.stack([thompson(*row, scale) for row in zip(mean, sd, strict=True)])
+
+
 def thompson_at(mean: Vector, sd: Vector, scales: Sequence[float]) -> Vector:
     """`thompson` at several scales, (s, k): cheaper together than one by one."""
     spread = np.array(scales)[:, None] * sd
@@ -47,7 +55,7 @@ def thompson_at(mean: Vector, sd: Vector, scales: Sequence[float]) -> Vector:
 
 
 def _best(mean: Vector, sd: Vector) -> Vector:
-    """(s, k) probabilities of being the best, for means (k,) and s rows of spreads (s, k).
+    """(s, k) probabilities of being the best, for means (k,) or (s, k) and spreads (s, k).
 
     Below `low`, the highest of the arms' lower ends, no maximum lies. An arm of spread σ that can
     still win begins below `low` and so ends within 11 σ above it: at a distance v from `low` no
@@ -62,11 +70,11 @@ def _best(mean: Vector, sd: Vector) -> Vector:
     alive = (high > low).any(axis=0)
     if not alive.all():
         pmf = np.zeros(sd.shape)
-        pmf[:, alive] = _best(mean[alive], sd[:, alive])
+        pmf[:, alive] = _best(mean[..., alive], sd[:, alive])
         return pmf
     curve = 2.0 * REACH * sd.min(axis=1, keepdims=True)
     span = np.log1p((high.max(axis=1, keepdims=True) - low) / curve)
-    nodes = max(int(2.5 * REACH * span.max()) + 2, 12 + int(4.0 * math.log2(len(mean))))
+    nodes = max(int(2.5 * REACH * span.max()) + 2, 12 + int(4.0 * math.log2(sd.shape[1])))
     for _ in range(REFINEMENTS):
         p = _trapezoid(mean - low, sd, curve, span / (nodes - 1), nodes)
         total = p.sum(axis=1, keepdims=True)

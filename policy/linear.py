@@ -409,6 +409,23 @@ class LinearValues:
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
         return Forecast(utility, sd, self._outcome(y, list_cost_usd))
 
+    def utilities(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
+    ) -> tuple[Array, Array]:
+        """Of `forecast` the utility and its sd, each (n, m), for contexts (n, d) and list costs
+        (n, m); keep n small: it takes n d^2 times 2 bytes."""
+        arms = self._mean.reshape(T, self._k, -1)[:C, index]
+        y = (arms @ x.T).astype(np.float64)  # (c, m, n)
+        y[2] += self._scales.cost(list_cost_usd).T
+        wq, wl, wc = weights.as_tuple()
+        utility = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
+        cov = self._usual_cov if weights == self._usual else None
+        if cov is None:
+            cov = self._utility_cov(weights)
+        variance = cov[index] @ (x[:, self._rows] * x[:, self._columns]).T
+        sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
+        return np.ascontiguousarray(utility.T), np.ascontiguousarray(sd.T)
+
     def _utility_cov(self, weights: Weights) -> Single:
         """(k, triangle): components are independent, so their variances add by squared weight."""
         squares = np.square(weights.as_tuple(), dtype=np.float32)

@@ -22,6 +22,7 @@ from policy.caller import Choice
 from policy.catalog import Arm, Catalog
 from policy.config import PolicyConfig
 from policy.constraints import ANYTHING, Constraints, action_set, within
+from policy.linear import LinearValues
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
 from policy.rules import Rules
@@ -31,6 +32,7 @@ from policy.values import BoundValues, Forecast, ValuesView
 
 NO_HINTS = Hints()
 NO_SCORES = Scoreboard()
+ROWS_AT_ONCE = 1_024  # of a log, that `Bandit.pmfs` works on
 SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
 
@@ -93,12 +95,30 @@ class Bandit:
     def rule(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
     ) -> Ruling:
+        return self._rule(x, index, list_cost_usd, weights)
+
+    def _rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
         forecast = self.values.forecast(x, index, list_cost_usd, weights)
         pmf, best = explored(self.config, forecast)
         is_new = self.is_new[index]
         if is_new.any():
             pmf = explore.cap_new_arms(pmf, is_new, self.config.new_arm_share)
         return Ruling(pmf, best, forecast.outcome)
+
+    def pmfs(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Vector:
+        """`rule`'s pmfs (n, k) for contexts (n, d) and list costs (n, k) that share an action set
+        and an objective: in batches where the model has them, else one by one."""
+        values, config = self.values, self.config
+        alike = config.exploration == "thompson" and not self.is_new[index].any()
+        if not (alike and isinstance(values, LinearValues)):
+            both = zip(x, list_cost_usd, strict=True)
+            return np.stack([self._rule(row, index, cost, weights).pmf for row, cost in both])
+        pmf = np.empty(list_cost_usd.shape)
+        for at in range(0, len(x), ROWS_AT_ONCE):
+            some = slice(at, at + ROWS_AT_ONCE)
+            utility, sd = values.utilities(x[some], index, list_cost_usd[some], weights)
+            pmf[some] = explore.thompson_rows(utility, sd, config.scale)
+        return pmf
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from offline_eval import log
+from offline_eval import log, obd
 from offline_eval.dsjson import Reader, Skipped
 from pointsman.commands.simulate import progress
 from pointsman.simulate import Tick
@@ -18,32 +18,27 @@ from policy.records import LoggedDecision
 SHOWN = 10  # skipped lines that are named; with --json a hundred
 SHOWN_JSON = 100
 
+Read = Callable[[Path, Tick], Iterator[LoggedDecision | Skipped]]
+
 
 class _Imported:
     """Passes rows on and counts what goes by."""
 
-    def __init__(self, reader: Reader, files: Sequence[Path], tick: Tick) -> None:
-        self._reader, self._files, self._tick = reader, files, tick
+    def __init__(self, read: Read, files: Sequence[Path], tick: Tick) -> None:
+        self._read, self._files, self._tick = read, files, tick
         self.skipped: list[tuple[Path, Skipped]] = []
         self.arms: set[str] = set()
         self.rows = self.unused = self.rewarded = 0
         self.total = 0.0
 
     def __iter__(self) -> Iterator[LoggedDecision]:
-        seen: set[str] = set()
         for file in self._files:
-            for row in self._reader.read(self._lines(file), source=file.stem, seen=seen):
+            for row in self._read(file, self._tick):
                 if isinstance(row, Skipped):
                     self.skipped.append((file, row))
                 else:
                     self._count(row)
                     yield row
-
-    def _lines(self, file: Path) -> Iterator[bytes]:
-        with file.open("rb") as lines:
-            for line in lines:
-                self._tick(len(line))
-                yield line
 
     def _count(self, row: LoggedDecision) -> None:
         self.rows += 1
@@ -75,23 +70,24 @@ class _Imported:
 @click.option(
     "--format",
     "_format",
-    type=click.Choice(["dsjson"]),
+    type=click.Choice(["dsjson", "obd"]),
     default="dsjson",
     show_default=True,
-    help="dsjson: Azure Personalizer, Vowpal Wabbit.",
+    help="dsjson: Azure Personalizer, Vowpal Wabbit. obd: Open Bandit Dataset.",
 )
 @click.option("--policy", default="imported", show_default=True, help="Its name in the log.")
 @click.option(
     "--arm-id",
     metavar="POINTER",
-    help="Where an action's features hold its id: a JSON pointer. [_tag, an id, else a digest]",
+    help="dsjson: where an action's features hold its id, a JSON pointer. [_tag, an id, else a"
+    " digest]",
 )
 @click.option(
     "--reward-range",
     type=(float, float),
     default=(0.0, 1.0),
     metavar="MIN MAX",
-    help="Put these rewards to 0 to 1. [0 1]",
+    help="dsjson: put these rewards to 0 to 1. [0 1]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -112,8 +108,9 @@ def command(
         reader = Reader(policy, arm_id, reward_range)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    read = _of_obd(policy) if _format == "obd" else _of_dsjson(reader)
     with progress(sum(file.stat().st_size for file in files)) as tick:
-        imported = _Imported(reader, files, tick)
+        imported = _Imported(read, files, tick)
         log.write(imported, path)
     if as_json:
         click.echo(json.dumps(imported.figures()))
@@ -121,6 +118,30 @@ def command(
         click.echo(_summary(imported, path))
     if not imported.rows:
         raise click.ClickException("no line holds a decision")
+
+
+def _of_dsjson(reader: Reader) -> Read:
+    seen: set[str] = set()
+
+    def lines(file: Path, tick: Tick) -> Iterator[bytes]:
+        with file.open("rb") as lines:
+            for line in lines:
+                tick(len(line))
+                yield line
+
+    return lambda file, tick: reader.read(lines(file, tick), source=file.stem, seen=seen)
+
+
+def _of_obd(policy: str) -> Read:
+    def read(file: Path, tick: Tick) -> Iterator[LoggedDecision]:
+        feedback = obd.read(file)
+        done, size = 0, file.stat().st_size
+        for i, row in enumerate(obd.rows(feedback, policy), start=1):
+            tick(size * i // len(feedback) - done)
+            done = size * i // len(feedback)
+            yield row
+
+    return read
 
 
 def _summary(imported: _Imported, path: str) -> str:

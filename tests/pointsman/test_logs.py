@@ -17,6 +17,7 @@ from policy.config import to_toml
 from policy.records import Outcome
 from tests.offline_eval.rows import row
 from tests.offline_eval.test_dsjson import line
+from tests.offline_eval.test_obd import HEADER, LINES
 from tests.pointsman.sets import tiny
 
 BAD = "[CHECKPOINT INFO LINE]"
@@ -135,3 +136,14 @@ def test_a_missing_file_or_log_is_one_line(tmp_path: Path):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert missing in done.stderr
+
+
+def test_import_of_the_open_bandit_dataset(tmp_path: Path):
+    """One row per shown item; the file's name is the version."""
+    file = tmp_path / "men.csv"
+    file.write_text("\n".join((HEADER, *LINES)) + "\n")
+    options = ("--format", "obd", "--policy", "zozo", "--json")
+    figures = json.loads(run_import(file, "--to", tmp_path / "log", *options).stdout)
+    assert (figures["rows"], figures["arms"], figures["skipped"]) == (3, 3, 0)
+    assert figures["mean_reward"] == pytest.approx(1 / 3)
+    assert log.read(str(tmp_path / "log"), policy="zozo").versions == ("men",) * 3

@@ -1,0 +1,142 @@
+"""Cross-fitted reward models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from offline_eval import reward_models
+from offline_eval.log import LoggedData
+
+
+def data(n: int, k: int = 3, d: int = 4, seed: int = 0) -> LoggedData:
+    """Uniformly drawn arms over random contexts; a fifth of the action sets lacks the last arm."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)).astype(np.float32)
+    x[:, 0] = 1.0
+    counts = np.where(np.arange(n) % 5 == 0, k - 1, k)
+    held = np.arange(k) < counts[:, None]
+    arm = (rng.random(n) * counts).astype(np.int64)
+    return LoggedData(
+        ids=tuple(f"arm-{i}" for i in range(k)),
+        decision_ids=tuple(f"d{i}" for i in range(n)),
+        policies=("p",) * n,
+        versions=("1",) * n,
+        encoder="e",
+        made_at_ms=np.arange(n),
+        contexts=x,
+        arm=arm,
+        actions=np.where(held, np.arange(k), -1),
+        counts=counts,
+        propensity=1.0 / counts,
+        pmf=np.where(held, 1.0 / counts[:, None], 0.0),
+        predicted=np.full((n, k, 3), np.nan),
+        challengers=(None,) * n,
+        challenger_pmf=np.full((n, k), np.nan),
+        share=np.zeros(n),
+        tokens=np.zeros((n, 2)),
+        weights=np.tile([1.0, 0.0, 0.0], (n, 1)),
+        stands_for=np.ones(n),
+        outcomes=np.full((n, 3), np.nan),
+        error=np.zeros(n, dtype=bool),
+        executed=np.ones(n, dtype=bool),
+        closed=np.ones(n, dtype=bool),
+    )
+
+
+def test_a_fold_is_a_hash_of_the_id():
+    """The same wherever the row stands, and about equally many rows in each."""
+    ids = [f"d{i}" for i in range(5_000)]
+    fold = reward_models.folds(ids)
+    assert (reward_models.folds(ids[::-1])[::-1] == fold).all()
+    share = np.bincount(fold) / 5_000
+    assert share == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / 5_000))
+
+
+def test_it_is_the_joint_ridge_regression():
+    """As one system of equations for β and all δ_a, in numpy, has it."""
+    log = data(300)
+    rng = np.random.default_rng(1)
+    reward = rng.random(300)
+    q = reward_models.ridge(log, reward, shared=2.0, own=3.0)
+    fold = reward_models.folds(log.decision_ids)
+    k, d = 3, 4
+    x = log.contexts.astype(np.float64)
+    learned = fold != 0
+    design = np.concatenate([x] + [x * (log.arm == a)[:, None] for a in range(k)], axis=1)[learned]
+    penalty = np.diag([2.0] * d + [3.0] * (k * d))
+    theta = np.linalg.solve(design.T @ design + penalty, design.T @ reward[learned])
+    for a in range(k):
+        at = (fold == 0) & (log.counts > a)
+        expected = x[at] @ (theta[:d] + theta[d * (1 + a) : d * (2 + a)])
+        assert q[at, a] == pytest.approx(np.clip(expected, 0.0, 1.0))
+
+
+def test_beyond_an_action_set_there_is_no_prediction():
+    """NaN there, in [0, 1] elsewhere."""
+    log = data(100)
+    q = reward_models.ridge(log, np.random.default_rng(2).random(100))
+    assert (np.isnan(q) == (log.actions < 0)).all()
+    held = q[log.actions >= 0]
+    assert held.min() >= 0.0
+    assert held.max() <= 1.0
+
+
+def test_a_row_never_learns_from_its_own_fold():
+    """Its rewards may be anything without moving its own predictions."""
+    log = data(200)
+    reward = np.random.default_rng(3).random(200)
+    own = reward_models.folds(log.decision_ids) == 2
+    before = reward_models.ridge(log, reward)
+    after = reward_models.ridge(log, np.where(own, 1.0 - reward, reward))
+    assert np.array_equal(before[own], after[own], equal_nan=True)
+    assert not np.array_equal(before[~own], after[~own], equal_nan=True)
+
+
+def test_rows_without_a_reward_of_their_own_teach_nothing():
+    """Where it is missing, or another arm's; they are predicted for all the same."""
+    log = data(200)
+    reward = np.random.default_rng(4).random(200)
+    some = np.arange(200) % 4 == 0
+    missing = reward_models.ridge(log, np.where(some, np.nan, reward))
+    other = reward_models.ridge(replace(log, executed=~some), np.where(some, 1.0, reward))
+    assert np.array_equal(missing, other, equal_nan=True)
+    assert not np.isnan(missing[some, 0]).any()
+
+
+def test_it_does_not_matter_how_many_rows_are_read_at_once(monkeypatch: pytest.MonkeyPatch):
+    """Memory is bounded, the result is the same to rounding."""
+    log = data(300)
+    reward = np.random.default_rng(5).random(300)
+    at_once = reward_models.ridge(log, reward)
+    monkeypatch.setattr(reward_models, "ROWS_AT_ONCE", 7)
+    assert reward_models.ridge(log, reward) == pytest.approx(at_once, nan_ok=True)
+
+
+def test_it_finds_what_is_linear():
+    """With many rows the truth, within the noise's four standard errors."""
+    log = data(20_000)
+    rng = np.random.default_rng(6)
+    theta = 0.05 * rng.standard_normal((3, 4)) + np.array([0.5, 0.0, 0.0, 0.0])
+    truth = log.contexts @ theta.T
+    reward = truth[np.arange(20_000), log.arm] + 0.1 * rng.standard_normal(20_000)
+    q = reward_models.ridge(log, reward)
+    held = log.actions >= 0
+    # Four coefficients per arm from about 5,000 rows each.
+    assert np.sqrt(np.mean((q - truth)[held] ** 2)) < 4 * 0.1 * np.sqrt(4 / 5_000)
+
+
+def test_one_fold_is_refused():
+    """It would be no cross-fitting."""
+    with pytest.raises(ValueError, match="at least 2 folds, got 1"):
+        reward_models.ridge(data(10), np.ones(10), count=1)
+
+
+def test_a_context_that_is_no_number_is_refused():
+    """With its row."""
+    log = data(10)
+    log.contexts[4, 1] = np.nan
+    with pytest.raises(ValueError, match="contexts must be finite: row 4"):
+        reward_models.ridge(log, np.ones(10))
