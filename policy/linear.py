@@ -413,7 +413,7 @@ class LinearValues:
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> tuple[Array, Array]:
         """Of `forecast` the utility and its sd, each (n, m), for contexts (n, d) and list costs
-        (n, m); keep n small: it takes n d^2 times 2 bytes."""
+        (n, m)."""
         arms = self._mean.reshape(T, self._k, -1)[:C, index]
         y = (arms @ x.T).astype(np.float64)  # (c, m, n)
         y[2] += self._scales.cost(list_cost_usd).T
@@ -422,9 +422,11 @@ class LinearValues:
         cov = self._usual_cov if weights == self._usual else None
         if cov is None:
             cov = self._utility_cov(weights)
-        variance = cov[index] @ (x[:, self._rows] * x[:, self._columns]).T
+        square = np.zeros((len(index), x.shape[1], x.shape[1]), dtype=np.float32)
+        square[:, self._rows, self._columns] = cov[index]
+        variance = np.einsum("mnd,nd->nm", x @ square, x)
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
-        return np.ascontiguousarray(utility.T), np.ascontiguousarray(sd.T)
+        return np.ascontiguousarray(utility.T), sd
 
     def _utility_cov(self, weights: Weights) -> Single:
         """(k, triangle): components are independent, so their variances add by squared weight."""

@@ -109,8 +109,7 @@ class Bandit:
         """`rule`'s pmfs (n, k) for contexts (n, d) and list costs (n, k) that share an action set
         and an objective: in batches where the model has them, else one by one."""
         values, config = self.values, self.config
-        alike = config.exploration == "thompson" and not self.is_new[index].any()
-        if not (alike and isinstance(values, LinearValues)):
+        if not (config.exploration == "thompson" and isinstance(values, LinearValues)):
             both = zip(x, list_cost_usd, strict=True)
             return np.stack([self._rule(row, index, cost, weights).pmf for row, cost in both])
         pmf = np.empty(list_cost_usd.shape)
@@ -118,6 +117,9 @@ class Bandit:
             some = slice(at, at + ROWS_AT_ONCE)
             utility, sd = values.utilities(x[some], index, list_cost_usd[some], weights)
             pmf[some] = explore.thompson_rows(utility, sd, config.scale)
+        is_new = self.is_new[index]
+        if is_new.any():
+            pmf = np.stack([explore.cap_new_arms(p, is_new, config.new_arm_share) for p in pmf])
         return pmf
 
 

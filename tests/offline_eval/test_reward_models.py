@@ -7,43 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.estimators import uniform_log
 from offline_eval import reward_models
-from offline_eval.log import LoggedData
-
-
-def data(n: int, k: int = 3, d: int = 4, seed: int = 0) -> LoggedData:
-    """Uniformly drawn arms over random contexts; a fifth of the action sets lacks the last arm."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((n, d)).astype(np.float32)
-    x[:, 0] = 1.0
-    counts = np.where(np.arange(n) % 5 == 0, k - 1, k)
-    held = np.arange(k) < counts[:, None]
-    arm = (rng.random(n) * counts).astype(np.int64)
-    return LoggedData(
-        ids=tuple(f"arm-{i}" for i in range(k)),
-        decision_ids=tuple(f"d{i}" for i in range(n)),
-        policies=("p",) * n,
-        versions=("1",) * n,
-        encoder="e",
-        made_at_ms=np.arange(n),
-        contexts=x,
-        arm=arm,
-        actions=np.where(held, np.arange(k), -1),
-        counts=counts,
-        propensity=1.0 / counts,
-        pmf=np.where(held, 1.0 / counts[:, None], 0.0),
-        predicted=np.full((n, k, 3), np.nan),
-        challengers=(None,) * n,
-        challenger_pmf=np.full((n, k), np.nan),
-        share=np.zeros(n),
-        tokens=np.zeros((n, 2)),
-        weights=np.tile([1.0, 0.0, 0.0], (n, 1)),
-        stands_for=np.ones(n),
-        outcomes=np.full((n, 3), np.nan),
-        error=np.zeros(n, dtype=bool),
-        executed=np.ones(n, dtype=bool),
-        closed=np.ones(n, dtype=bool),
-    )
 
 
 def test_a_fold_is_a_hash_of_the_id():
@@ -57,7 +22,7 @@ def test_a_fold_is_a_hash_of_the_id():
 
 def test_it_is_the_joint_ridge_regression():
     """As one system of equations for β and all δ_a, in numpy, has it."""
-    log = data(300)
+    log = uniform_log(300)
     rng = np.random.default_rng(1)
     reward = rng.random(300)
     q = reward_models.ridge(log, reward, shared=2.0, own=3.0)
@@ -76,7 +41,7 @@ def test_it_is_the_joint_ridge_regression():
 
 def test_beyond_an_action_set_there_is_no_prediction():
     """NaN there, in [0, 1] elsewhere."""
-    log = data(100)
+    log = uniform_log(100)
     q = reward_models.ridge(log, np.random.default_rng(2).random(100))
     assert (np.isnan(q) == (log.actions < 0)).all()
     held = q[log.actions >= 0]
@@ -86,7 +51,7 @@ def test_beyond_an_action_set_there_is_no_prediction():
 
 def test_a_row_never_learns_from_its_own_fold():
     """Its rewards may be anything without moving its own predictions."""
-    log = data(200)
+    log = uniform_log(200)
     reward = np.random.default_rng(3).random(200)
     own = reward_models.folds(log.decision_ids) == 2
     before = reward_models.ridge(log, reward)
@@ -97,7 +62,7 @@ def test_a_row_never_learns_from_its_own_fold():
 
 def test_rows_without_a_reward_of_their_own_teach_nothing():
     """Where it is missing, or another arm's; they are predicted for all the same."""
-    log = data(200)
+    log = uniform_log(200)
     reward = np.random.default_rng(4).random(200)
     some = np.arange(200) % 4 == 0
     missing = reward_models.ridge(log, np.where(some, np.nan, reward))
@@ -108,7 +73,7 @@ def test_rows_without_a_reward_of_their_own_teach_nothing():
 
 def test_it_does_not_matter_how_many_rows_are_read_at_once(monkeypatch: pytest.MonkeyPatch):
     """Memory is bounded, the result is the same to rounding."""
-    log = data(300)
+    log = uniform_log(300)
     reward = np.random.default_rng(5).random(300)
     at_once = reward_models.ridge(log, reward)
     monkeypatch.setattr(reward_models, "ROWS_AT_ONCE", 7)
@@ -117,7 +82,7 @@ def test_it_does_not_matter_how_many_rows_are_read_at_once(monkeypatch: pytest.M
 
 def test_it_finds_what_is_linear():
     """With many rows the truth, within the noise's four standard errors."""
-    log = data(20_000)
+    log = uniform_log(20_000)
     rng = np.random.default_rng(6)
     theta = 0.05 * rng.standard_normal((3, 4)) + np.array([0.5, 0.0, 0.0, 0.0])
     truth = log.contexts @ theta.T
@@ -131,12 +96,12 @@ def test_it_finds_what_is_linear():
 def test_one_fold_is_refused():
     """It would be no cross-fitting."""
     with pytest.raises(ValueError, match="at least 2 folds, got 1"):
-        reward_models.ridge(data(10), np.ones(10), count=1)
+        reward_models.ridge(uniform_log(10), np.ones(10), count=1)
 
 
 def test_a_context_that_is_no_number_is_refused():
     """With its row."""
-    log = data(10)
+    log = uniform_log(10)
     log.contexts[4, 1] = np.nan
     with pytest.raises(ValueError, match="contexts must be finite: row 4"):
         reward_models.ridge(log, np.ones(10))
