@@ -13,12 +13,14 @@ names in annotations: only they are imported here, and where there is no torch, 
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 
+@cache
 def estimators() -> tuple[Any, Any]:
     """The modules obp.ope.estimators and obp.ope.estimators_tuning.
 
@@ -31,13 +33,30 @@ def estimators() -> tuple[Any, Any]:
     if spec is None or spec.submodule_search_locations is None:
         raise ImportError("Open Bandit Pipeline isn't installed: see benchmarks/oracle.py")
     root = next(iter(spec.submodule_search_locations))
-    for name, folder in (("obp", root), ("obp.ope", f"{root}/ope")):
-        if name not in sys.modules:
-            package = ModuleType(name)
-            package.__path__ = [folder]
-            sys.modules[name] = package
-    if find_spec("torch") is None:
-        torch = ModuleType("torch")
-        torch.__dict__.update(Tensor=object, tensor=object)
-        sys.modules["torch"] = torch
-    return import_module("obp.ope.estimators"), import_module("obp.ope.estimators_tuning")
+    before = set(sys.modules)
+    sys.modules["obp"] = _package("obp", root)
+    sys.modules["obp.ope"] = _package("obp.ope", f"{root}/ope")
+    if stand_in := find_spec("torch") is None:
+        sys.modules["torch"] = _torch()
+    try:
+        return import_module("obp.ope.estimators"), import_module("obp.ope.estimators_tuning")
+    except ImportError:
+        for name in {n for n in sys.modules if n.split(".")[0] == "obp"} - before:
+            del sys.modules[name]
+        raise
+    finally:
+        if stand_in:  # other libraries ask whether there is one
+            del sys.modules["torch"]
+
+
+def _package(name: str, folder: str) -> ModuleType:
+    package = ModuleType(name)
+    package.__path__ = [folder]
+    return package
+
+
+def _torch() -> ModuleType:
+    torch = ModuleType("torch")
+    tensor = type("Tensor", (), {})
+    torch.__dict__.update(Tensor=tensor, tensor=tensor)
+    return torch

@@ -192,7 +192,7 @@ def tuned(
     |mean((w - ŵ)(r - q))|, raised by Bernstein's inequality so that it holds with probability
     1 - `delta` (None: as it is). Su et al. 2020, https://arxiv.org/abs/1907.09623, model selection
     (section 5 and appendix), as Open Bandit Pipeline's `tuning_method="mse"` reads it: rewards in
-    [0, 1]; the first of equals. An estimate that was tuned on its own rows has terms that know
+    [0, 1]; each row counts once; the first of equals. An estimate that was tuned on its own rows has terms that know
     nothing of the tuning.
     """
     if not candidates:

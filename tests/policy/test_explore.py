@@ -22,6 +22,18 @@ def test_thompson_of_two_arms_is_a_normal_probability():
     assert pmf[0] == pytest.approx(norm.cdf(0.2), abs=1e-7)
 
 
+@pytest.mark.parametrize("least", [0.01, 0.0])
+def test_many_rows_at_once_are_as_one_by_one(least: float):
+    """To 1e-6, with arms that can't win, and with spreads of zero among them."""
+    rng = np.random.default_rng(5)
+    mean = rng.random((40, 6)) * rng.choice([0.1, 3.0], (40, 1))
+    sd = np.maximum(rng.choice([0.0, 0.01, 0.2], (40, 6)), least)
+    rows = explore.thompson_rows(mean, sd, 0.5)
+    one_by_one = [explore.thompson(m, s, 0.5) for m, s in zip(mean, sd, strict=True)]
+    assert rows == pytest.approx(np.stack(one_by_one), abs=1e-6)
+    assert rows.sum(axis=1) == pytest.approx(1.0, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("mean", "sd"),
     [
