@@ -190,10 +190,10 @@ def tuned(
 
     `modified(weights, candidate)` are the ŵ: `np.minimum`, `switched` or `shrunk`. Bias is
     |mean((w - ŵ)(r - q))|, raised by Bernstein's inequality so that it holds with probability
-    1 - `delta` (None: as it is). Su et al. 2020, https://arxiv.org/abs/1907.09623, model selection
-    (section 5 and appendix), as Open Bandit Pipeline's `tuning_method="mse"` reads it: rewards in
-    [0, 1]; each row counts once; the first of equals. An estimate that was tuned on its own rows has terms that know
-    nothing of the tuning.
+    1 - `delta` (None: as it is). The rule is that of Su et al. 2020,
+    https://arxiv.org/abs/1907.09623 (on model selection, with its appendix), for rewards in [0, 1],
+    as Open Bandit Pipeline's `tuning_method="mse"` reads it; each row counts once, and the first of
+    equals wins. An estimate tuned on its own rows has terms that know nothing of the tuning.
     """
     if not candidates:
         raise ValueError("tuning needs candidates, got none")

@@ -230,9 +230,20 @@ class LoggedData:
         own weights."""
         quality, latency_ms, cost_usd = self.outcomes.T
         y = objective.components(quality, latency_ms, cost_usd, self.error, scales)
+        return self._scored(y, weights)
+
+    def predicted_rewards(self, weights: Weights | None, scales: Scales) -> Vector:
+        """(n, kmax): what was predicted of each arm before the draw, scored as by `rewards`; NaN
+        where nothing was, and beyond the action set."""
+        flat = self.predicted.reshape(-1, 3).T
+        y = objective.components(*flat, np.zeros(flat.shape[1], dtype=bool), scales)
+        return self._scored(y.reshape(self.predicted.shape), weights)
+
+    def _scored(self, y: Vector, weights: Weights | None) -> Vector:
+        """The reward of components (n, ..., 3)."""
         if weights is not None:
             return objective.reward(y, weights)
-        total = np.full(len(self), np.nan)
+        total = np.full(y.shape[:-1], np.nan)
         for own in np.unique(self.weights, axis=0):
             same = (self.weights == own).all(axis=1)
             total[same] = objective.reward(y[same], Weights(*own.tolist()))

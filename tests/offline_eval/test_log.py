@@ -166,6 +166,16 @@ def test_rewards_by_hand(tmp_path: Path):
     assert quality == pytest.approx(np.array([0.8, 0.8, 0.0, 0.8]))
 
 
+def test_predicted_rewards_by_hand(tmp_path: Path):
+    """0.7 * 0.9 + 0.15 * (1 - 0.8) + 0.15 * (1 - 1) = 0.66; what wasn't predicted is NaN."""
+    some = data(tmp_path, row("d1"), row("d2", weights=PRESETS["quality"]))
+    own = some.predicted_rewards(None, SCALES)
+    expected = np.array([[0.66, np.nan, np.nan], [0.9, 0.7, 0.5]])
+    assert own == pytest.approx(expected, nan_ok=True)
+    quality = some.predicted_rewards(PRESETS["quality"], SCALES)
+    assert quality == pytest.approx(np.array([[0.9, 0.7, 0.5]] * 2))
+
+
 def test_contexts_of_two_encoders_do_not_mix(tmp_path: Path):
     """The same numbers mean other things."""
     with pytest.raises(ValueError, match=r"contexts of 2 encoders \(e1, e2\)"):
