@@ -235,8 +235,9 @@ class LoggedData:
     def predicted_rewards(self, weights: Weights | None, scales: Scales) -> Vector:
         """(n, kmax): what was predicted of each arm before the draw, scored as by `rewards`; NaN
         where nothing was, and beyond the action set."""
-        flat = self.predicted.reshape(-1, 3).T
-        y = objective.components(*flat, np.zeros(flat.shape[1], dtype=bool), scales)
+        quality, latency_ms, cost_usd = self.predicted.reshape(-1, 3).T
+        no_error = np.zeros(len(quality), dtype=bool)
+        y = objective.components(quality, latency_ms, cost_usd, no_error, scales)
         return self._scored(y.reshape(self.predicted.shape), weights)
 
     def _scored(self, y: Vector, weights: Weights | None) -> Vector:
