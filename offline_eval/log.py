@@ -24,8 +24,16 @@ from numpy.typing import NDArray
 
 from offline_eval import faults
 from policy import objective
+from policy.catalog import Catalog
 from policy.objective import Scales, Weights
-from policy.records import Context, Decision, LoggedDecision, Outcome
+from policy.records import (
+    Context,
+    Decision,
+    LoggedDecision,
+    Outcome,
+    OutcomeBatch,
+    packed,
+)
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -249,6 +257,42 @@ class LoggedData:
             same = (self.weights == own).all(axis=1)
             total[same] = objective.reward(y[same], Weights(*own.tolist()))
         return total
+
+
+def events(data: LoggedData, catalog: Catalog) -> OutcomeBatch:
+    """The log's outcomes as a value model learns them, in the order of the decisions.
+
+    Left out are rows without an outcome, those whose arm wasn't used, and arms that `catalog`,
+    whose prices count, doesn't have.
+    """
+    position = np.array([catalog.index(arm) if arm in catalog else -1 for arm in data.ids])
+    told = data.error | ~np.isnan(data.outcomes).all(axis=1)
+    rows = np.flatnonzero(told & data.executed & (position[data.arm] >= 0))
+    arm = position[data.arm[rows]]
+    list_cost_usd = catalog.list_cost_usd(
+        data.tokens[rows, :1], data.tokens[rows, 1:], np.arange(len(catalog))
+    )
+    quality, latency_ms, cost_usd = data.outcomes[rows].T
+    return OutcomeBatch(
+        arms=[catalog.ids[i] for i in arm],
+        x=data.contexts[rows],
+        quality=quality,
+        latency_ms=latency_ms,
+        cost_usd=cost_usd,
+        error=data.error[rows],
+        settled=np.zeros((len(rows), 3), dtype=bool),
+        list_cost_usd=list_cost_usd[np.arange(len(rows)), arm],
+        propensity=data.propensity[rows],
+        catalogs=[catalog] * len(rows),
+        eligible=[_eligible(data.actions[row], position, len(catalog)) for row in rows],
+    )
+
+
+def _eligible(actions: Index, position: Index, arms: int) -> bytes:
+    mask = np.zeros(arms, dtype=bool)
+    at = position[actions[actions >= 0]]
+    mask[at[at >= 0]] = True
+    return packed(mask)
 
 
 def check(data: LoggedData) -> None:

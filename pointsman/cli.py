@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": "Drive a policy with a folder of full-information outcomes.",
     "demo": "Show the loop with pictures, on data made here.",
     "status": "Show a running policy, and what its challenger would have earned.",
+    "train": "Fit a version on outcomes that are known, to start from there.",
     "promote": "Make another version the champion.",
     "import-log": "Make a log of what another decision service has logged.",
     "export-log": "Write a log in another service's format.",

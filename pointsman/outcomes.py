@@ -59,6 +59,17 @@ class OutcomeSet:
             latency_ms=self.latency_ms[rows],
         )
 
+    def of_arms(self, columns: Sequence[int], catalog: Catalog) -> OutcomeSet:
+        """Some of the arms only, which `catalog` has as well: its prices and traits hold."""
+        ids = [self.catalog.ids[i] for i in columns]
+        return replace(
+            self,
+            catalog=Catalog(tuple(catalog.arm(arm) for arm in ids)),
+            quality=self.quality[:, columns],
+            cost_usd=self.cost_usd[:, columns],
+            latency_ms=self.latency_ms[:, columns],
+        )
+
     @cached_property
     def category_index(self) -> Index:
         """(n,) the number of each query's category."""

@@ -8,7 +8,6 @@ action set, in catalog order.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,7 @@ def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     >>> thompson(np.array([0.5, 0.5]), np.array([0.1, 0.3])).round(6).tolist()
     [0.5, 0.5]
     """
-    pmf: Vector = thompson_at(mean, sd, (scale,))[0]
+    pmf: Vector = thompson_of(mean, scale * sd[None])[0]
     return pmf
 
 
@@ -46,9 +45,8 @@ def thompson_rows(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     return np.stack([thompson(*row, scale) for row in zip(mean, sd, strict=True)])
 
 
-def thompson_at(mean: Vector, sd: Vector, scales: Sequence[float]) -> Vector:
-    """`thompson` at several scales, (s, k): cheaper together than one by one."""
-    spread = np.array(scales)[:, None] * sd
+def thompson_of(mean: Vector, spread: Vector) -> Vector:
+    """`thompson` for the same means (k,) and several spreads (s, k): cheaper than one by one."""
     if spread.min() > CERTAIN:
         return _best(np.asarray(mean, dtype=np.float64), spread)
     return np.stack([_best_with_atoms(mean, row) for row in spread])

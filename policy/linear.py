@@ -74,6 +74,7 @@ class LinearModel:
         self._weight = np.zeros((0, C))
         self._taught = np.zeros((0, C), dtype=np.int64)
         self._joined = np.zeros(0, dtype=np.int64)  # events before an arm's first
+        self._standing = self._sums()  # what isn't forgotten, of the arms known at the start
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = _start(self.d, scales)
@@ -84,7 +85,8 @@ class LinearModel:
         Where several arms answered the same `query` (n,), what they had in common (a hard query is
         hard for all) is no noise to a comparison of them: it is taken out, and such outcomes count
         for more than live ones. Then an arm's outcomes count together as at most `at_most` live
-        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000).
+        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000). What is left
+        is a prior: unlike events, it isn't forgotten.
         """
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
@@ -102,6 +104,7 @@ class LinearModel:
             self._spread = replace(self._spread, noise=noise)
         self.events = len(batch)
         self._scale(np.minimum(worth, at_most / np.maximum(self._weight, 1.0)))
+        self._standing = Sums(*(part.copy() for part in self._sums().parts))
 
     def _settle(self, arm: Index, x: Array, y: Array) -> None:
         """Sums of these outcomes alone, and the variances that they tell."""
@@ -146,8 +149,10 @@ class LinearModel:
     def _fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
         n = len(arm)
-        for sums in (self._xx, self._xy, self._yy, self._weight):
-            np.multiply(sums, forgetting**n, out=sums)
+        left = forgetting**n
+        for sums, standing in zip(self._sums().parts, self._standing.parts, strict=True):
+            np.multiply(sums, left, out=sums)
+            sums[: len(standing)] += (1.0 - left) * standing
         age = forgetting ** np.arange(n - 1, -1, -1.0)
         known = ~np.isnan(y[:, :C])
         key = arm * 8 + known @ (1, 2, 4)
@@ -234,6 +239,10 @@ class LinearModel:
                 "pooled": self._spread.pooled,
                 "arm": self._spread.arm,
                 "noise": self._spread.noise,
+                "standing_xx": _packed(self._standing.xx),
+                "standing_xy": self._standing.xy,
+                "standing_yy": self._standing.yy,
+                "standing_weight": self._standing.weight,
             },
         )
 
@@ -260,7 +269,15 @@ class LinearModel:
         shapes = {"xy": (k, T, self.d), "yy": (k, T), "weight": (k, C), "taught": (k, C)}
         shapes["joined"] = (k,)
         shapes |= {"xx": (k, C, _triangle(self.d)), "pooled": (C, g), "arm": (C, g), "noise": (T,)}
-        expect(arrays, shapes)
+        known = len(arrays["standing_weight"])
+        if known > k:
+            raise ValueError(f"expected a start with at most {k} arms, got {known}")
+        shapes |= {"standing_xx": (known, C, _triangle(self.d)), "standing_xy": (known, T, self.d)}
+        expect(arrays, shapes | {"standing_yy": (known, T), "standing_weight": (known, C)})
+        self._standing = Sums(
+            _unpacked(arrays["standing_xx"], self.d),
+            *(arrays[f"standing_{name}"] for name in ("xy", "yy", "weight")),
+        )
         self._xx = _unpacked(arrays["xx"], self.d)
         self._xy, self._yy = arrays["xy"], arrays["yy"]
         self._weight, self._taught = arrays["weight"], arrays["taught"]
@@ -375,14 +392,13 @@ class LinearValues:
         self.events, self.joined = events, joined
         k, _, d = mean.shape
         self._k, self._scales = k, view.scales
-        rows, columns = np.triu_indices(d)
-        pairs = np.flatnonzero(view.recurring[rows] & view.recurring[columns])
-        self._rows, self._columns = rows[pairs], columns[pairs]
+        self._rows, self._columns = np.triu_indices(d)
+        self._recurring = view.recurring
+        both = view.recurring[self._rows] & view.recurring[self._columns]
+        self._explored = np.stack([np.ones_like(both), both], axis=1).astype(np.float32)
         twice = np.where(self._rows == self._columns, 1.0, 2.0).astype(np.float32)
         self._mean = np.ascontiguousarray(mean.swapaxes(0, 1)).reshape(T * k, d)
-        self._cov = np.ascontiguousarray(
-            (cov[:, :, pairs] * twice).swapaxes(0, 1)
-        )  # (c, k, triangle)
+        self._cov = np.ascontiguousarray((cov * twice).swapaxes(0, 1))  # (c, k, triangle)
         self._usual = usual
         self._usual_cov = None if usual is None else self._utility_cov(usual)
         # A log-normal's mean lies above its median; not by more than its own size, though.
@@ -400,20 +416,20 @@ class LinearValues:
         cov = self._usual_cov if weights == self._usual else None
         if cov is None:
             cov = self._utility_cov(weights)
-        variance = cov @ (x[self._rows] * x[self._columns])
+        variance = cov @ (self._explored * (x[self._rows] * x[self._columns])[:, None])
         if len(index) < self._k:
             y, variance = y[:, index], variance[index]
         y[2] += self._scales.cost(list_cost_usd)
         wq, wl, wc = weights.as_tuple()
         utility = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
-        return Forecast(utility, sd, self._outcome(y, list_cost_usd))
+        return Forecast(utility, sd[:, 0], self._outcome(y, list_cost_usd), sd[:, 1])
 
     def utilities(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> tuple[Array, Array]:
-        """Of `forecast` the utility and its sd, each (n, m), for contexts (n, d) and list costs
-        (n, m)."""
+        """Of `forecast` the utility and its explored sd, each (n, m), for contexts (n, d) and list
+        costs (n, m)."""
         arms = self._mean.reshape(T, self._k, -1)[:C, index]
         y = (arms @ x.T).astype(np.float64)  # (c, m, n)
         y[2] += self._scales.cost(list_cost_usd).T
@@ -424,7 +440,8 @@ class LinearValues:
             cov = self._utility_cov(weights)
         square = np.zeros((len(index), x.shape[1], x.shape[1]), dtype=np.float32)
         square[:, self._rows, self._columns] = cov[index]
-        variance = np.einsum("mnd,nd->nm", x @ square, x)
+        z = np.where(self._recurring, x, np.float32(0.0))
+        variance = np.einsum("mnd,nd->nm", z @ square, z)
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
         return np.ascontiguousarray(utility.T), sd
 

@@ -315,7 +315,8 @@ def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector |
     if config.exploration == "thompson":
         if sd is None:
             raise ValueError(f"thompson needs a posterior, which {config.model!r} has not")
-        pmf, best = explore.thompson_at(mean, sd, (config.scale, 1.0))
+        tried = sd if forecast.explored_sd is None else forecast.explored_sd
+        pmf, best = explore.thompson_of(mean, np.array((config.scale * tried, sd)))
         return pmf, best
     best = None if sd is None else explore.thompson(mean, sd)
     return _without_posterior(config, mean), best

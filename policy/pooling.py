@@ -31,6 +31,10 @@ class Sums:
     yy: Array  # (k, t)
     weight: Array  # (k, c)
 
+    @property
+    def parts(self) -> tuple[Array, Array, Array, Array]:
+        return self.xx, self.xy, self.yy, self.weight
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:

@@ -19,13 +19,15 @@ class Forecast:
     """What a model expects of k arms for one context, under one objective.
 
     `utility` and `utility_sd` (k,) are the mean and the posterior standard deviation (at scale 1)
-    of the expected reward; `utility_sd` is None where the model has no posterior. `outcome` is
+    of the expected reward; `utility_sd` is None where the model has no posterior. `explored_sd` is
+    that part of it which is worth exploring, all of it where None. `outcome` is
     (k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
     """
 
     utility: Vector
     utility_sd: Vector | None
     outcome: Vector
+    explored_sd: Vector | None = None
 
 
 class BoundValues(Protocol):

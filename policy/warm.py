@@ -22,7 +22,7 @@ from policy.policy import Request
 from policy.records import OutcomeBatch, packed
 from policy.values import ValueModel
 
-AT_MOST = 500.0  # outcomes per arm that a start counts as
+AT_MOST = 200.0  # outcomes per arm that a start counts as
 FEWEST_TEXTS = 50  # fewer tell nothing of how texts differ
 
 
@@ -59,6 +59,16 @@ def warm_start(
     if model is not None:
         model.start(_batch(corpus, encoder), at_most, corpus.row)
     return encoder, model
+
+
+def start_from_events(
+    config: PolicyConfig, encoder: Encoder, batch: OutcomeBatch, at_most: float = AT_MOST
+) -> ValueModel | None:
+    """A model that starts from the outcome events of an old log, encoded by `encoder`."""
+    model = models.new_model(config, encoder)
+    if model is not None:
+        model.start(batch, at_most)
+    return model
 
 
 def _encoder(config: PolicyConfig, queries: Sequence[Request]) -> Encoder:

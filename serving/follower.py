@@ -96,7 +96,7 @@ class Follower:
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
         for name, wanted in config.policies.items():
-            version = await register(self._store, name, wanted, self._clock_ms())
+            version = await self._registered(name, wanted)
             await self._store.put_catalog(
                 name, config.arms.revision, config.arms.to_json(), self._clock_ms()
             )
@@ -108,6 +108,16 @@ class Follower:
         for name in config.policies:
             await self._refresh(name, config)
             self._swap(name, config)
+
+    async def _registered(self, name: str, wanted: PolicyConfig) -> str:
+        """The version of the file's policy: the champion where it is configured alike, so that one
+        that was fitted (`pointsman train`) stays what the file says."""
+        champion = (await self._store.state(name)).get("champion")
+        if champion is not None:
+            stored, _ = await self._store.version(name, champion)
+            if PolicyConfig.model_validate_json(stored).fingerprint("") == wanted.fingerprint(""):
+                return champion
+        return await register(self._store, name, wanted, self._clock_ms())
 
     async def _challenge(self, name: str, version: str, config: Config) -> None:
         """Settle the roles that follow from the file, and say where it isn't what serves."""

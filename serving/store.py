@@ -461,6 +461,7 @@ class LearnerStore:
         self._lease = self._redis.register_script(_script("lease"))
         self._commit = self._redis.register_script(_script("commit"))
         self._promote = self._redis.register_script(_script("promote"))
+        self._register = self._redis.register_script(_script("register"))
 
     def close(self) -> None:
         self._redis.close()
@@ -507,6 +508,25 @@ class LearnerStore:
         """A fencing token, or 0 while another learner holds the lease."""
         with _reachable():
             return int(self._lease(keys=[self._keys.lease, self._keys.fence], args=[LEASE_MS]))
+
+    def register(self, fingerprint: str, config: bytes, encoder: bytes, now_ms: int) -> str:
+        """The version of a configuration; a policy's first one becomes its champion."""
+        keys = self._keys
+        with _reachable():
+            version: Any = self._register(
+                keys=[keys.versions, keys.state, keys.audit, keys.version("")],
+                args=[fingerprint, config, encoder, now_ms],
+            )
+        return str(version.decode())
+
+    def start(self, version: str, checkpoint: bytes, snapshot: bytes) -> None:
+        """Write what a fitted version starts from, unless it has already begun to learn."""
+        keys = self._keys
+        with _reachable(), self._redis.pipeline(transaction=True) as both:
+            both.setnx(keys.checkpoint(version), checkpoint)
+            both.hsetnx(keys.snapshot(version), "blob", snapshot)
+            both.hsetnx(keys.snapshot(version), "number", 1)
+            both.execute()
 
     def commit(self, token: int, version: str, checkpoint: bytes, snapshot: bytes) -> int:
         """Renew the lease and write what is not empty; the number of the new snapshot, or 0.

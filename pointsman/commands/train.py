@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from features.encoder import Encoder
 from offline_eval import log
-from offline_eval.log import LoggedData
 from pointsman import outcomes as folders
 from pointsman.commands import settings
 from pointsman.outcomes import QUERIES, OutcomeSet
@@ -23,7 +23,6 @@ from policy.config import Config, PolicyConfig
 from policy.snapshot import Header, pack
 from policy.values import ValueModel
 from policy.warm import AT_MOST, start_from_events, warm_start
-from features.encoder import Encoder
 from serving.config_file import ConfigFile
 from serving.embedded import running_url
 from serving.store import LearnerStore
@@ -52,7 +51,9 @@ def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
     config = ConfigFile(chosen.config).read()
     if policy not in config.policies:
         known = ", ".join(sorted(config.policies))
-        raise click.ClickException(f"{chosen.config}: there is no policy {policy!r} (known: {known})")
+        raise click.ClickException(
+            f"{chosen.config}: there is no policy {policy!r} (known: {known})"
+        )
     wanted = config.policies[policy]
     if wanted.model in models.NO_VALUES:
         raise click.ClickException(f"policy {policy!r} learns nothing: model {wanted.model!r}")
@@ -69,9 +70,7 @@ def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
     click.echo(f'it serves after: pointsman promote {policy} {version} --override --reason "..."')
 
 
-def register(
-    store: LearnerStore, config: PolicyConfig, encoder: Encoder, model: ValueModel
-) -> str:
+def register(store: LearnerStore, config: PolicyConfig, encoder: Encoder, model: ValueModel) -> str:
     """Register a fitted version with the checkpoint and the snapshot that it starts from."""
     state, view = model.to_bytes(), model.view().to_bytes()
     fitted = hashlib.blake2b(state, digest_size=8).hexdigest()
@@ -118,6 +117,16 @@ def _among(outcomes: OutcomeSet, catalog: Catalog) -> OutcomeSet:
 def _from_log(
     path: Path, config: Config, wanted: PolicyConfig, at_most: float
 ) -> tuple[Encoder, ValueModel]:
-    data: LoggedData = log.read(str(path))
+    data = log.read(str(path))
     encoder = models.default_encoder(wanted)
-    return encoder, start_from_events(wanted, encoder, data.batch(config.arms), at_most)
+    if data.encoder != encoder.fingerprint:
+        raise click.ClickException(
+            f"{path}: its contexts come from encoder {data.encoder}, those of policies that "
+            f"aren't fitted on texts from {encoder.fingerprint}"
+        )
+    events = log.events(data, config.arms)
+    if not len(events):
+        raise click.ClickException(f"{path}: no outcome of an arm that is configured")
+    model = start_from_events(wanted, encoder, events, at_most)
+    assert model is not None  # a policy that learns nothing was refused
+    return encoder, model

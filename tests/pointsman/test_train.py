@@ -1,0 +1,131 @@
+"""`pointsman train`: a version that starts from what is known, beside a running service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from offline_eval import log
+from pointsman import outcomes as folders
+from pointsman.commands import promote
+from pointsman.commands.train import command
+from pointsman.outcomes import OutcomeSet
+from policy.catalog import Catalog
+from policy.config import parse
+from policy.records import LoggedDecision, Outcome
+from tests.features.test_encoder import ENCODER, SUBJECTS
+from tests.offline_eval.rows import row
+from tests.servers import CONFIG, until
+
+TASKS = {"cooking": ("small", "large"), "law": ("large", "small")}  # the better arm first
+
+
+def battery(folder: Path, n: int = 120) -> Path:
+    """n queries that `small` and `large` have answered, each well on its own subject."""
+    rng = np.random.default_rng(0)
+    names = [str(name) for name in rng.choice(list(TASKS), size=n)]
+    texts = [" ".join(rng.choice(SUBJECTS[name].split(), size=8)) for name in names]
+    arms = parse(CONFIG, "test").arms
+    both = ("small", "large")
+    quality = [[0.95 if TASKS[name][0] == arm else 0.2 for arm in both] for name in names]
+    outcomes = OutcomeSet(
+        name="battery",
+        query_ids=tuple(map(str, range(n))),
+        texts=tuple(texts),
+        categories=tuple(names),
+        catalog=Catalog((arms.arm("small"), arms.arm("large"))),
+        quality=np.array(quality),
+        cost_usd=np.full((n, 2), 1e-5),
+        latency_ms=np.full((n, 2), 500.0),
+    )
+    folders.save(outcomes, folder)
+    return folder
+
+
+@pytest.fixture
+def environment(http: httpx.Client, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """A service runs on this store, from the tests' configuration."""
+    path = tmp_path / "pointsman.toml"
+    if not path.exists():
+        path.write_text(CONFIG)
+    return {"POINTSMAN_REDIS_URL": redis_url, "POINTSMAN_CONFIG": str(path)}
+
+
+def run(environment: dict[str, str], *arguments: str) -> str:
+    commands = {"train": command, "promote": promote.command}
+    done = CliRunner(env=environment).invoke(commands[arguments[0]], arguments[1:])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_trained_version_is_right_from_its_first_decision(
+    http: httpx.Client, environment: dict[str, str], tmp_path: Path
+):
+    """Registered, promoted and serving, without a restart and before any reward."""
+    told = json.loads(run(environment, "train", str(battery(tmp_path / "set")), "--json"))
+    assert told == {"policy": "default", "version": "2", "events": 240}
+    run(environment, "promote", "default", "2", "--override", "--reason", "fitted on a battery")
+    until(lambda: http.get("/policies/default").json()["champion"] == "2", "version 2 serves")
+    for text, name in (("garlic onion butter pan oven", "cooking"), ("judge verdict jury", "law")):
+        for hints in ({"task_type": name}, {}):  # the text alone tells it as well
+            made = http.post("/route", json={"query": {"text": text}, "hints": hints}).json()
+            best, other = TASKS[name]
+            offered = {made["arm"]: made["propensity"]}
+            offered |= {a["arm"]: a["propensity"] for a in made["alternatives"]}
+            assert offered[best] > 0.9 > offered[other]
+
+
+def test_training_twice_is_the_same_version(environment: dict[str, str], tmp_path: Path):
+    """Equal outcomes make an equal start."""
+    folder = str(battery(tmp_path / "set"))
+    first, again = (json.loads(run(environment, "train", folder, "--json")) for _ in range(2))
+    assert first == again
+
+
+def test_an_old_log_is_a_start_too(environment: dict[str, str], tmp_path: Path):
+    """Decisions with outcomes, as `import-log` writes them; another encoder's are refused."""
+    for encoder, path in ((ENCODER.fingerprint, "log"), ("another", "other")):
+        rows = [logged(i, encoder) for i in range(60)]
+        log.write(rows, str(tmp_path / path))
+    told = json.loads(run(environment, "train", str(tmp_path / "log"), "--json"))
+    assert told == {"policy": "default", "version": "2", "events": 60}
+    done = CliRunner(env=environment).invoke(command, [str(tmp_path / "other")])
+    assert done.exit_code == 1
+    assert "come from encoder another" in done.output
+
+
+def logged(i: int, encoder: str) -> LoggedDecision:
+    """A decision between the two arms of the battery, and its quality."""
+    arm = ("small", "large")[i % 2]
+    x = np.zeros(ENCODER.d, dtype=np.float32)
+    x[0] = 1.0
+    return row(
+        f"d{i}",
+        Outcome(quality=1.0 if arm == "small" else 0.0),
+        encoder=encoder,
+        arm=arm,
+        arms=("large", "small"),
+        pmf=np.array([0.5, 0.5]),
+        predicted=np.full((2, 3), np.nan),
+        propensity=0.5,
+        x=x,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--policy", "none"], "no policy 'none'"), ([], "there is no log")],
+)
+def test_what_cant_be_fitted_is_one_line(
+    environment: dict[str, str], tmp_path: Path, arguments: list[str], says: str
+):
+    """And exit code 1."""
+    (tmp_path / "empty").mkdir()
+    done = CliRunner(env=environment).invoke(command, [str(tmp_path / "empty"), *arguments])
+    assert done.exit_code == 1
+    assert says in str(done.output) + str(done.exception)
