@@ -1,0 +1,222 @@
+"""The rows that a gate judges, and what they say of the difference challenger - champion.
+
+Knows no margin and no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_eval import diagnostics, log
+from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
+from offline_eval.intervals import ConfidenceSequence, EProcess
+from offline_eval.log import LoggedData
+from policy import objective
+from policy.objective import Scales, Weights
+
+Vector = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+UNKNOWN = 0.5  # stands for a prediction that was not made; any constant is as valid
+CHUNK = 10_000  # rows at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounds:
+    """The rows that are judged, as arrays."""
+
+    pair: Pair  # challenger against champion
+    arm: Index  # (n,) by position in the log's ids
+    reward: Vector  # (n,) NaN where missing
+    predicted_reward: Vector  # (n, k)
+    components: Vector  # (n, 3) quality, s(latency), s(cost); NaN where missing
+    predicted: Vector  # (n, k, 3) of these
+    error: Mask  # (n,)
+    reported: Mask  # (n,) anything has arrived
+    tasks: NDArray[np.str_] | None  # (n,)
+    newest_ms: int
+
+    def __len__(self) -> int:
+        return len(self.arm)
+
+
+def frontier(data: LoggedData, complete: Mask) -> int:
+    """How many rows from the start may be used: up to the first that may still change, in the order
+    of decisions. Taking rows as they arrive would favour arms that answer fast."""
+    waiting = np.flatnonzero(~(data.closed | complete))
+    return int(waiting[0]) if len(waiting) else len(data)
+
+
+def judged_rounds(
+    data: LoggedData,
+    champion: str,
+    candidate: Vector,
+    weights: Weights | None,
+    scales: Scales,
+    tasks: Sequence[str] | None,
+) -> Rounds:
+    """The rows in which `champion` acted, and the candidate's pmf (n, kmax) is known."""
+    # The outcome of an arm that was not executed is unknown, like one that never came. To leave the
+    # row out instead would favour arms whose failures made the caller take another.
+    data = replace(
+        data,
+        outcomes=np.where(data.executed[:, None], data.outcomes, np.nan),
+        error=data.error & data.executed,
+    )
+    quality, latency_ms, cost_usd = data.outcomes.T
+    y = objective.components(quality, latency_ms, cost_usd, data.error, scales)
+    complete = np.isfinite(y.sum(axis=1)) | ~data.executed
+    padding = data.actions < 0
+    mixed_in = np.where(padding | (data.share == 0)[:, None], 0.0, data.challenger_pmf)
+    mine = (
+        (np.array(data.versions, dtype=object) == champion)
+        & (np.isfinite(candidate) | padding).all(axis=1)
+        & np.isfinite(mixed_in).all(axis=1)
+        & (data.share < 1)
+    )
+    mine[frontier(data, complete) :] = False
+    quality, latency_ms, cost_usd = data.predicted.reshape(-1, 3).T
+    no_error = np.zeros(data.actions.size, dtype=bool)
+    predicted = objective.components(quality, latency_ms, cost_usd, no_error, scales)
+    predicted = predicted.reshape(*data.actions.shape, 3)
+    rewards = data.predicted_rewards(weights, scales)
+    other = np.where(padding, 0.0, candidate)[mine]
+    drawn, share = data.pmf[mine], data.share[mine, None]
+    acting = (drawn - share * mixed_in[mine]) / (1.0 - share)
+    _check_pmfs(acting, other)
+    chosen = (data.actions == data.arm[:, None])[mine].argmax(axis=1)
+    return Rounds(
+        pair=Pair(other, np.maximum(acting, 0.0), drawn, chosen),
+        arm=data.arm[mine],
+        reward=data.rewards(weights, scales)[mine],
+        predicted_reward=np.clip(np.nan_to_num(rewards[mine], nan=UNKNOWN), 0.0, 1.0),
+        components=y[mine],
+        predicted=np.clip(np.nan_to_num(predicted[mine], nan=UNKNOWN), 0.0, 1.0),
+        error=data.error[mine],
+        reported=(data.error | ~np.isnan(data.outcomes).all(axis=1))[mine],
+        tasks=None if tasks is None else np.array(tasks, dtype=np.str_)[mine],
+        newest_ms=int(data.made_at_ms[mine].max(initial=0)),
+    )
+
+
+def _check_pmfs(acting: Vector, other: Vector) -> None:
+    checks = {
+        "the pmf must be a mixture of champion and challenger": (acting < -log.TOLERANCE).any(
+            axis=1
+        ),
+        "the challenger's pmf must be >= 0 and sum to 1": (other < 0).any(axis=1)
+        | ~(np.abs(other.sum(axis=1) - 1) <= log.TOLERANCE),
+    }
+    found = [f"{what}: {wrong.sum():,} rows" for what, wrong in checks.items() if wrong.any()]
+    if found:
+        raise ValueError("; ".join(found))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """The challenger's reward less the champion's."""
+
+    better: EProcess
+    worse: EProcess
+    alpha: float
+    terms: Vector  # (n,) of the rows whose reward has come, for reading
+    decisive: Vector  # (n,) the terms, untruncated, that are bet on
+    low: float  # of the confidence sequence
+    high: float
+    bounds: tuple[float, float]  # over all that missing rewards might have been
+    rounds: int
+    shortening: float  # by which the share to try would divide a term's variance
+
+    @classmethod
+    def of(cls, rounds: Rounds, alpha: float, share: float, pessimistic: bool) -> Difference:
+        """Without rows whose reward is missing, or, to be pessimistic, with the reward that speaks
+        against what is to be shown."""
+        better, worse = EProcess(0.0, BETS), EProcess(0.0, BETS)
+        sequence = ConfidenceSequence(2 * alpha, -1.0, 1.0, BETS)
+        there = ~np.isnan(rounds.reward)
+        weight = rounds.pair.at_chosen(rounds.pair.weights())
+        against = diagnostics.worst(weight, rounds.reward)
+        favour = diagnostics.worst(-weight, rounds.reward)
+        for rows in chunks(np.arange(len(rounds)) if pessimistic else np.flatnonzero(there)):
+            pair, predicted = rounds.pair[rows], rounds.predicted_reward[rows]
+            other = pair.turned()
+            better.fold(terms_for(pair, against[rows], predicted))
+            worse.fold(terms_for(other, favour[rows], predicted))
+            sequence.fold(
+                terms_for(pair, against[rows], predicted, mean=1.0),
+                terms_for(other, favour[rows], predicted, mean=1.0),
+            )
+        plain = [plain_terms(rounds.pair, r, rounds.predicted_reward) for r in (against, favour)]
+        low, high = sequence.interval
+        return cls(
+            better=better,
+            worse=worse,
+            alpha=alpha,
+            terms=plain[0][there],
+            decisive=plain[0] if pessimistic else plain[0][there],
+            low=low,
+            high=high,
+            bounds=(float(plain[0].mean()), float(plain[1].mean())),
+            rounds=len(rounds),
+            shortening=_shortening(rounds.pair, share),
+        )
+
+    @property
+    def estimate(self) -> float:
+        return float(self.terms.mean()) if len(self.terms) else math.nan
+
+    @property
+    def recent(self) -> float:
+        """The estimate of the later half of the rows."""
+        late = self.terms[len(self.terms) // 2 :]
+        return float(late.mean()) if len(late) else math.nan
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "rounds": float(self.rounds),
+            "rewarded": float(len(self.terms)),
+            "estimate": self.estimate,
+            "recent": self.recent,
+            "low": self.low,
+            "high": self.high,
+            "worst_if_missing": self.bounds[0],
+            "best_if_missing": self.bounds[1],
+            "log_e_better": self.better.log_e,
+            "log_e_better_peak": self.better.peak,
+            "log_e_worse_peak": self.worse.peak,
+            "log_e_needed": -math.log(self.alpha),
+            "alpha": self.alpha,
+        }
+
+    def rounds_needed(self) -> float | None:
+        """At the rate at which evidence has grown, or would if bets were as fine as they could be:
+        mean^2 / (2 variance) a round. None where the mean isn't positive."""
+        if self.better.refutes(self.alpha):
+            return 0.0
+        if not (len(self.decisive) and self.decisive.mean() > 0):
+            return None
+        ideal = float(self.decisive.mean() ** 2) / (2.0 * max(float(self.decisive.var()), 1e-12))
+        rate = max(self.better.growth(), min(ideal, 1.0))
+        return max(-math.log(self.alpha) - self.better.log_e, 0.0) / rate
+
+
+def _shortening(pair: Pair, share: float) -> float:
+    """Variance of importance weighting as drawn, over that if the challenger had `share`."""
+    gain = pair.better - pair.worse
+    tried = (1.0 - share) * pair.worse + share * pair.better
+    spreads = [
+        np.divide(gain**2, p, out=np.zeros_like(gain), where=p > 0).sum()
+        for p in (pair.drawn, tried)
+    ]
+    return float(spreads[0] / spreads[1]) if spreads[1] > 0 else 1.0
+
+
+def chunks(rows: Index) -> list[Index]:
+    """In order, so that a long log needs no more memory than a short one."""
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]

@@ -1,0 +1,75 @@
+"""Logs with a champion, a challenger and a truth that is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_eval.log import LoggedData
+from policy.objective import Scales
+
+Vector = NDArray[np.float64]
+
+IDS = ("a", "b", "c")
+SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
+START_MS = 1_700_000_000_000
+QUALITY = (0.5, 0.5, 0.5)
+CHAMPION, CHALLENGER = (0.6, 0.2, 0.2), (0.2, 0.6, 0.2)
+
+
+def logged(
+    n: int,
+    seed: int = 0,
+    quality: tuple[float, ...] = QUALITY,
+    latency_ms: tuple[float, ...] = (500.0, 500.0, 500.0),
+    cost_usd: tuple[float, ...] = (0.005, 0.005, 0.005),
+    errors: tuple[float, ...] = (0.0, 0.0, 0.0),
+    champion: tuple[float, ...] = CHAMPION,
+    challenger: tuple[float, ...] = CHALLENGER,
+    share: float = 0.1,
+    **changes: Any,
+) -> LoggedData:
+    """n rounds a second apart, in which version "2" watched version "1" on three arms, each with
+    its own mean quality (binary), latency, cost and probability of an error. All are predicted to
+    be of quality 0.5."""
+    rng = np.random.default_rng(seed)
+    pmf = (1 - share) * np.array(champion) + share * np.array(challenger)
+    arm = np.searchsorted(np.cumsum(pmf)[:-1], rng.random(n))
+    failed = rng.random(n) < np.array(errors)[arm]
+    outcomes = np.stack(
+        [
+            np.where(failed, np.nan, rng.random(n) < np.array(quality)[arm]),
+            np.array(latency_ms)[arm],
+            np.array(cost_usd)[arm],
+        ],
+        axis=1,
+    )
+    data = LoggedData(
+        ids=IDS,
+        decision_ids=tuple(f"d{i}" for i in range(n)),
+        policies=("default",) * n,
+        versions=("1",) * n,
+        encoder="e1",
+        made_at_ms=START_MS + 1_000 * np.arange(n, dtype=np.int64),
+        contexts=np.zeros((n, 1), dtype=np.float32),
+        arm=arm.astype(np.int64),
+        actions=np.tile(np.arange(3), (n, 1)),
+        counts=np.full(n, 3),
+        propensity=pmf[arm],
+        pmf=np.tile(pmf, (n, 1)),
+        predicted=np.tile([0.5, 500.0, 0.005], (n, 3, 1)),
+        challengers=("2",) * n,
+        challenger_pmf=np.tile(challenger, (n, 1)),
+        share=np.full(n, share),
+        tokens=np.tile([100.0, 300.0], (n, 1)),
+        weights=np.tile([1.0, 0.0, 0.0], (n, 1)),
+        stands_for=np.ones(n),
+        outcomes=outcomes,
+        error=failed,
+        executed=np.ones(n, dtype=bool),
+        closed=np.ones(n, dtype=bool),
+    )
+    return replace(data, **changes)
