@@ -59,6 +59,9 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "epsilon_greedy": {"exploration": "epsilon_greedy"},
     "softmax": {"exploration": "softmax"},
     "square_cb": {"exploration": "square_cb"},
+    "vw": {"model": "vw"},
+    "nearest": {"model": "nearest"},
+    "rules": {"model": "rules"},  # as they are without a fit: by price, no quality being known
     "uniform": {"model": "uniform"},
     "best_single": {"model": "fixed", "floor": 0.0},  # of the arm that hindsight finds best
 }

@@ -69,8 +69,10 @@ SCHEMA = pa.schema(
         pa.field("x", pa.list_(pa.float32()), nullable=False),
         pa.field("query", pa.string()),
         pa.field("challenger", pa.string()),
-        pa.field("challenger_pmf", _DOUBLES),
         pa.field("share", pa.float64(), nullable=False),
+        pa.field("challenger_pmf", _DOUBLES),
+        pa.field("challenger_encoder", pa.string()),
+        pa.field("challenger_x", pa.list_(pa.float32())),
         pa.field("stands_for", pa.float64(), nullable=False),
         # The outcome; null is missing.
         pa.field("quality", pa.float64()),
@@ -423,9 +425,11 @@ def _fields(row: LoggedDecision) -> dict[str, Any]:
         "weight_cost": decision.weights.cost,
         "x": decision.x,
         "query": decision.query,
-        "challenger": row.challenger,
-        "challenger_pmf": row.challenger_pmf,
-        "share": row.share,
+        "challenger": decision.challenger,
+        "share": decision.share,
+        "challenger_pmf": decision.challenger_pmf,
+        "challenger_encoder": decision.challenger_encoder,
+        "challenger_x": decision.challenger_x,
         "stands_for": row.stands_for,
         "quality": outcome.quality,
         "latency_ms": outcome.latency_ms,
@@ -459,6 +463,11 @@ def _record(row: Mapping[str, Any]) -> LoggedDecision:
         weights=Weights(row["weight_quality"], row["weight_latency"], row["weight_cost"]),
         x=np.array(row["x"], dtype=np.float32),
         query=row["query"],
+        challenger=row["challenger"],
+        share=row["share"],
+        challenger_pmf=_array(row["challenger_pmf"], np.float64),
+        challenger_encoder=row["challenger_encoder"],
+        challenger_x=_array(row["challenger_x"], np.float32),
     )
     outcome = Outcome(
         quality=row["quality"],
@@ -470,15 +479,11 @@ def _record(row: Mapping[str, Any]) -> LoggedDecision:
         closed=row["closed"],
         at_ms=row["outcome_at_ms"],
     )
-    shadow = row["challenger_pmf"]
-    return LoggedDecision(
-        decision=decision,
-        outcome=outcome,
-        challenger=row["challenger"],
-        challenger_pmf=None if shadow is None else np.array(shadow, dtype=np.float64),
-        share=row["share"],
-        stands_for=row["stands_for"],
-    )
+    return LoggedDecision(decision, outcome, row["stands_for"])
+
+
+def _array(values: Sequence[float] | None, kind: type[np.floating[Any]]) -> Any:
+    return None if values is None else np.array(values, dtype=kind)
 
 
 def _numbers(column: Any) -> Vector:

@@ -123,16 +123,12 @@ class Outcome:
 class LoggedDecision:
     """A decision joined with its outcome: one row of the log.
 
-    `challenger` names the version that learned in shadow, `challenger_pmf` (k,) is what it would
-    have drawn from, and `share` how much of the draw it was given. `stands_for` is how many
-    decisions the row counts as: 1, or 1 / (1 - p) where others dropped rows with probability p.
+    `stands_for` is how many decisions the row counts as: 1, or 1 / (1 - p) where others dropped
+    rows with probability p.
     """
 
     decision: Decision
     outcome: Outcome
-    challenger: str | None = None
-    challenger_pmf: Vector | None = None
-    share: float = 0.0
     stands_for: float = 1.0
 
 

@@ -410,10 +410,7 @@ def test_settings_that_make_no_sense_are_refused(name: str, value: float):
 def test_a_log_from_parquet_is_judged(tmp_path: Path):
     """Rows in which no challenger watched are passed over."""
     watched = {"challenger": "4", "challenger_pmf": np.array([0.0, 0.0, 1.0]), "share": 0.1}
-    rows = [
-        replace(row(f"d{i:03}", made_at_ms=NOON + i), **(watched if i % 3 else {}))
-        for i in range(300)
-    ]
+    rows = [row(f"d{i:03}", made_at_ms=NOON + i, **(watched if i % 3 else {})) for i in range(300)]
     log.write(rows, str(tmp_path))
     verdict = judged(log.read(str(tmp_path)), champion="3", challenger="4")
     assert verdict.figures["rounds"] == 200

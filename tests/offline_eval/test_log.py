@@ -18,11 +18,15 @@ from tests.offline_eval.rows import DAY_MS, NOON, decision, row
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 FULL = LoggedDecision(
-    decision(query="What is 1 + 1?"),
+    decision(
+        query="What is 1 + 1?",
+        challenger="4",
+        challenger_pmf=np.array([0.2, 0.3, 0.5]),
+        share=0.1,
+        challenger_encoder="e2",
+        challenger_x=np.array([1.0, -0.3], dtype=np.float32),
+    ),
     Outcome(0.0, 120.0, None, "timeout", "c", False, True, NOON + 5),
-    challenger="4",
-    challenger_pmf=np.array([0.2, 0.3, 0.5]),
-    share=0.1,
     stands_for=4.0,
 )
 
@@ -116,7 +120,7 @@ def test_arrays_by_hand(tmp_path: Path):
     two = replace(two, arm="z", propensity=0.5, made_at_ms=NOON + 1, version="4")
     both = data(
         tmp_path,
-        replace(row("d1"), challenger="9", challenger_pmf=np.array([0.0, 1.0, 0.0]), share=0.2),
+        row("d1", challenger="9", challenger_pmf=np.array([0.0, 1.0, 0.0]), share=0.2),
         LoggedDecision(two, Outcome(error="timeout", executed_arm="b")),
     )
     assert both.ids == ("a", "b", "c", "z")

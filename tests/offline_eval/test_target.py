@@ -116,13 +116,14 @@ def test_uniform_and_one_arm_by_hand(tmp_path: Path):
 
 def test_a_logged_challenger(tmp_path: Path):
     """Its own pmf of each decision, refused where there is none or there are several versions."""
-    shadow = replace(row("d1"), challenger="4", challenger_pmf=np.array([0.2, 0.3, 0.5]))
+    pmf = np.array([0.2, 0.3, 0.5])
+    shadow = row("d1", challenger="4", challenger_pmf=pmf)
     log.write([shadow], str(tmp_path / "one"))
     assert target.challenger(log.read(str(tmp_path / "one"))).tolist() == [[0.2, 0.3, 0.5]]
     log.write([shadow, row("d2")], str(tmp_path / "two"))
     with pytest.raises(ValueError, match="no challenger's pmf was logged: row 1"):
         target.challenger(log.read(str(tmp_path / "two")))
-    five = replace(shadow, decision=row("d2").decision, challenger="5")
+    five = row("d2", challenger="5", challenger_pmf=pmf)
     log.write([shadow, five], str(tmp_path / "three"))
     with pytest.raises(ValueError, match=r"2 versions \(4, 5\)"):
         target.challenger(log.read(str(tmp_path / "three")))
