@@ -39,6 +39,7 @@ LOG_BOUND = 30.0
 TUNE_FIRST = 8  # events before the variances are first learned
 TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
 TUNE_EVERY = 4096  # ... and at most
+START_LASTS = 10.0
 START_STEPS = 20  # of the variances on what a model starts from: then they have settled
 MAX_D = 4_096  # a checkpoint that claims more is damaged
 
@@ -74,7 +75,7 @@ class LinearModel:
         self._weight = np.zeros((0, C))
         self._taught = np.zeros((0, C), dtype=np.int64)
         self._joined = np.zeros(0, dtype=np.int64)  # events before an arm's first
-        self._standing = self._sums()  # what isn't forgotten, of the arms known at the start
+        self._started = self._sums()  # what is left of the start, of the arms known then
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = _start(self.d, scales)
@@ -85,8 +86,8 @@ class LinearModel:
         Where several arms answered the same `query` (n,), what they had in common (a hard query is
         hard for all) is no noise to a comparison of them: it is taken out, and such outcomes count
         for more than live ones. Then an arm's outcomes count together as at most `at_most` live
-        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000). What is left
-        is a prior: unlike events, it isn't forgotten.
+        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000), and are
+        forgotten START_LASTS times as slowly: a start is a prior rather than events.
         """
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
@@ -104,7 +105,7 @@ class LinearModel:
             self._spread = replace(self._spread, noise=noise)
         self.events = len(batch)
         self._scale(np.minimum(worth, at_most / np.maximum(self._weight, 1.0)))
-        self._standing = Sums(*(part.copy() for part in self._sums().parts))
+        self._started = Sums(*(part.copy() for part in self._sums().parts))
 
     def _settle(self, arm: Index, x: Array, y: Array) -> None:
         """Sums of these outcomes alone, and the variances that they tell."""
@@ -149,10 +150,11 @@ class LinearModel:
     def _fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
         n = len(arm)
-        left = forgetting**n
-        for sums, standing in zip(self._sums().parts, self._standing.parts, strict=True):
+        left, of_start = forgetting**n, forgetting ** (n / START_LASTS)
+        for sums, start in zip(self._sums().parts, self._started.parts, strict=True):
             np.multiply(sums, left, out=sums)
-            sums[: len(standing)] += (1.0 - left) * standing
+            sums[: len(start)] += (of_start - left) * start
+            np.multiply(start, of_start, out=start)
         age = forgetting ** np.arange(n - 1, -1, -1.0)
         known = ~np.isnan(y[:, :C])
         key = arm * 8 + known @ (1, 2, 4)
@@ -239,10 +241,10 @@ class LinearModel:
                 "pooled": self._spread.pooled,
                 "arm": self._spread.arm,
                 "noise": self._spread.noise,
-                "standing_xx": _packed(self._standing.xx),
-                "standing_xy": self._standing.xy,
-                "standing_yy": self._standing.yy,
-                "standing_weight": self._standing.weight,
+                "start_xx": _packed(self._started.xx),
+                "start_xy": self._started.xy,
+                "start_yy": self._started.yy,
+                "start_weight": self._started.weight,
             },
         )
 
@@ -269,14 +271,14 @@ class LinearModel:
         shapes = {"xy": (k, T, self.d), "yy": (k, T), "weight": (k, C), "taught": (k, C)}
         shapes["joined"] = (k,)
         shapes |= {"xx": (k, C, _triangle(self.d)), "pooled": (C, g), "arm": (C, g), "noise": (T,)}
-        known = len(arrays["standing_weight"])
+        known = len(arrays["start_weight"])
         if known > k:
             raise ValueError(f"expected a start with at most {k} arms, got {known}")
-        shapes |= {"standing_xx": (known, C, _triangle(self.d)), "standing_xy": (known, T, self.d)}
-        expect(arrays, shapes | {"standing_yy": (known, T), "standing_weight": (known, C)})
-        self._standing = Sums(
-            _unpacked(arrays["standing_xx"], self.d),
-            *(arrays[f"standing_{name}"] for name in ("xy", "yy", "weight")),
+        shapes |= {"start_xx": (known, C, _triangle(self.d)), "start_xy": (known, T, self.d)}
+        expect(arrays, shapes | {"start_yy": (known, T), "start_weight": (known, C)})
+        self._started = Sums(
+            _unpacked(arrays["start_xx"], self.d),
+            *(arrays[f"start_{name}"] for name in ("xy", "yy", "weight")),
         )
         self._xx = _unpacked(arrays["xx"], self.d)
         self._xy, self._yy = arrays["xy"], arrays["yy"]

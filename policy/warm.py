@@ -22,7 +22,7 @@ from policy.policy import Request
 from policy.records import OutcomeBatch, packed
 from policy.values import ValueModel
 
-AT_MOST = 200.0  # outcomes per arm that a start counts as
+AT_MOST = 500.0  # outcomes per arm that a start counts as
 FEWEST_TEXTS = 50  # fewer tell nothing of how texts differ
 
 

@@ -110,12 +110,15 @@ def test_what_is_hard_for_all_is_no_noise_between_arms():
 
 
 def test_a_start_counts_as_a_set_number_of_outcomes():
-    """However many there were, per arm; and it isn't forgotten."""
+    """However many there were, per arm; and it is forgotten ten times as slowly as events."""
     _, model = warm_start(CONFIG, corpus(), at_most=50.0)
     assert isinstance(model, LinearModel)
     assert model.sums()["weight"][:, 0] == pytest.approx([50.0, 50.0])
     model.learn(live("jack", 0.6, 4_000))
-    assert model.sums()["weight"][0, 0] == pytest.approx(50.0)
+    assert model.sums()["weight"][0, 0] == pytest.approx(50.0 * CONFIG.forgetting**400)
+    assert model.sums()["weight"][1, 0] == pytest.approx(
+        50.0 * CONFIG.forgetting**400 + (1 - CONFIG.forgetting**4_000) / (1 - CONFIG.forgetting)
+    )
 
 
 def live(name: str, quality: float, n: int) -> OutcomeBatch:
@@ -173,7 +176,7 @@ def test_a_new_arm_among_warm_ones_starts_from_what_they_share():
 
 
 def test_a_start_survives_its_bytes():
-    """What isn't forgotten is stored with the sums."""
+    """What is left of it is stored with the sums."""
     _, model = warm_start(CONFIG, corpus())
     assert isinstance(model, LinearModel)
     again = LinearModel.from_bytes(model.to_bytes())
