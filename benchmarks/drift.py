@@ -53,7 +53,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "no forgetting": {"forgetting": 1.0},
     "forgetting .999": {"forgetting": 0.999},
-    "forgetting .997": {"forgetting": 0.997},  # ParetoBandit's
+    "forgetting .996": {"forgetting": 0.996},
+    "forgetting .988": {"forgetting": 0.988},  # ParetoBandit's 0.997 an event, with four arms
     "no cap": {"new_arm_share": 1.0},  # on the draws of a new arm
     "scale 1": {"scale": 1.0},
 }

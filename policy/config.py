@@ -138,8 +138,8 @@ class PolicyConfig(BaseModel):
     """For square_cb: the higher, the greedier."""
     floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
     """Share of uniform in every pmf."""
-    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9995
-    """What is left of an event's weight after the next one."""
+    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.998
+    """What is left of an outcome's weight after another of each arm, on average."""
     neighbours: Annotated[int, Field(strict=True, ge=1, le=1000)] = 20
     """Outcomes per arm that model "nearest" takes the mean of, ..."""
     window_events: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 4096

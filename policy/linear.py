@@ -29,7 +29,7 @@ Single = NDArray[np.float32]
 Index = NDArray[np.intp]
 Expected = Mapping[int, float]  # feature -> quality
 
-FORGETTING = 0.9995
+FORGETTING = 0.998
 PASSING = frozenset({"signals", "text"})
 """Groups of features whose uncertainty isn't explored: what a query with these very values teaches,
 hardly another one has a use for. What recurs (tasks and labels) is worth trying arms out on."""
@@ -54,7 +54,8 @@ class LinearModel:
     scales
         How latency and cost become numbers in [0, 1].
     forgetting
-        What is left of an event's weight after the next event of any arm.
+        What is left of an event's weight after as many further events as there are arms: so an arm
+        remembers as much of its own, on average, whether it is one of four or of a hundred.
     """
 
     def __init__(
@@ -124,12 +125,15 @@ class LinearModel:
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Fold events in; the same state results wherever the stream is cut into batches."""
+        before = len(self.arms)
         arm, x, y = self._columns(batch)
+        known = np.maximum(np.maximum.accumulate(arm) + 1, before)  # arms by then
         at = 0
         while at < len(batch):
             due = _next_tuning(self.events)
-            to = min(len(batch), at + due - self.events)
-            self._fold(arm[at:to], x[at:to], y[at:to], self.forgetting)
+            joins = int(np.searchsorted(known, known[at], side="right"))
+            to = min(at + due - self.events, joins)
+            self._fold(arm[at:to], x[at:to], y[at:to], self.forgetting ** (1.0 / known[at]))
             self.events += to - at
             at = to
             if self.events == due:

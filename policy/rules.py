@@ -125,6 +125,7 @@ def fit(
     latency_ms: Vector,
     cost_usd: Vector,
     propensity: Vector,
+    error: NDArray[np.bool_] | None = None,
     *,
     k: int,
     weights: Weights,
@@ -145,14 +146,17 @@ def fit(
         (n,) outcomes, NaN where missing.
     propensity
         (n,) in (0, 1], with which the arm was drawn.
+    error
+        (n,) whether the call failed: its quality is then 0. None where none did.
     k
         How many arms the catalog has.
     """
     if not len(task) or not ((propensity > 0) & (propensity <= 1)).all():
         raise ValueError("fit needs rows, each with a propensity in (0, 1]")
     cells = _Cells(task, arm, 1.0 / propensity, k, pseudo_count)
-    y = components(quality, latency_ms, cost_usd, np.zeros(len(task), dtype=bool), scales)
-    qualities, costs, rewards = map(cells.means, (quality, cost_usd, reward(y, weights)))
+    failed = np.zeros(len(task), dtype=bool) if error is None else error
+    y = components(quality, latency_ms, cost_usd, failed, scales)
+    qualities, costs, rewards = map(cells.means, (y[:, 0], cost_usd, reward(y, weights)))
     seen = np.flatnonzero(~np.isnan(qualities[:, 0]) & ~np.isnan(rewards[:, 0]))
     if not len(seen):
         raise ValueError("fit needs outcomes with a quality and all that the objective weighs")

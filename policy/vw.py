@@ -29,7 +29,7 @@ from policy.values import Forecast
 Index = NDArray[np.intp]
 Expected = Mapping[int, float]  # feature -> quality
 
-FORMAT = 1  # raise it when the same events would be taught differently
+FORMAT = 2  # raise it when the same events would be taught differently
 C = len(COMPONENTS)
 SIGNS = np.array([-1.0, 1.0, 1.0])  # VW's numbers are costs: less quality is more of it
 CB_TYPES = ("mtr", "dr", "ips")
@@ -51,8 +51,18 @@ ARGUMENTS = (
 )
 """Coin betting: after Orabona and Tommasi 2017, https://arxiv.org/abs/1705.07795. The cb types are
 compared in Bietti, Agarwal and Langford 2018, https://arxiv.org/abs/1802.04064 (as iwr: mtr)."""
+BOUNDS = ("--min_prediction", "-3", "--max_prediction", "3")
+"""For mtr. Else VW clips what it predicts, while it learns, to the labels seen so far: a weight
+that has overshot the smallest one gets no gradient any more, and the overshoot stays. dr, which
+regresses on all actions, comes closer by itself, and with these a file wouldn't keep all that it
+needs."""
 EXPECTED_EVENTS = 10.0  # outcomes that an operator's expected quality is worth
 CACHED_CATALOGS = 64
+
+
+def arguments(cb_type: str) -> list[str]:
+    """What a component's workspace is made with."""
+    return [*ARGUMENTS, "--cb_type", cb_type, *(BOUNDS if cb_type == "mtr" else ())]
 
 
 class VwModel:
@@ -81,7 +91,7 @@ class VwModel:
         self._taught: list[list[int]] = []  # per arm and component
         self._joined: list[int] = []  # events before an arm's first
         self._start = _start(scales)
-        self._regressors = [Workspace([*ARGUMENTS, "--cb_type", cb_type]) for _ in COMPONENTS]
+        self._regressors = [Workspace(arguments(cb_type)) for _ in COMPONENTS]
         self._stored: list[bytes | None] = [None] * C  # until they learn again
         self._catalogs: dict[str, list[Example]] = {}
 

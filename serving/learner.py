@@ -294,7 +294,13 @@ class Learner:
             self._commit(save=True, publish=False)
         before, self._folds = self._folds, {}
         for version in filter(None, (roles.champion, roles.challenger)):
-            progress = before.get(version) or self._resume(version)
+            try:
+                progress = before.get(version) or self._resume(version)
+            except (ValueError, LookupError) as error:
+                if version == roles.champion:
+                    raise
+                log.error("policy %s: challenger %s can't learn: %s", self._policy, version, error)
+                continue
             # A champion that learns nothing has nothing to show either; a challenger has.
             if progress.fold.model is not None or version == roles.challenger:
                 self._folds[version] = progress

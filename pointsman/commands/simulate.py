@@ -109,6 +109,8 @@ def command(
         raise click.UsageError(
             "--shuffles is 1 with --url: the service goes on from what it has learned"
         )
+    if no_warm_labels and not (warm and no_hints):
+        raise click.UsageError("--no-warm-labels needs --warm and --no-hints")
     if url is not None and warm:
         raise click.UsageError("--warm is for runs in process: `pointsman train` warms a service")
     if url is None and concurrency > 1:

@@ -73,7 +73,7 @@ def test_a_good_file():
     assert config.arms.ids == ("small", "large")
     assert config.arms.arm("large").priors == {"code": 0.9}
     default = config.policies["default"]
-    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 0.9995)
+    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 0.998)
     assert default.weights == Weights(quality=0.9, latency=0.0, cost=0.1)
     assert default.scales == Scales(10_000.0, 0.02, "linear")
     assert (default.reward_window_ms, default.retention_ms) == (3_600_000, 604_800_000)

@@ -231,3 +231,11 @@ def test_a_fit_needs_propensities(propensity: float):
     """Without them nobody knows what was not tried."""
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         fitted(propensity=np.full(40, propensity))
+
+
+def test_a_failed_call_counts_as_quality_0():
+    """An arm that fails most of the time is no good arm, however good its other answers are."""
+    failing = np.tile([True, False, False, False], 10)
+    quality = np.where(failing, np.nan, LOG["quality"])
+    assert fitted(quality=quality, error=failing).priors[0, CODE] < 0.5
+    assert fitted(quality=quality).priors[0, CODE] > 0.9

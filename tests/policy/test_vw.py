@@ -28,7 +28,7 @@ from policy.config import Config, ConfigError, PolicyConfig, parse, to_toml
 from policy.objective import Scales, Weights
 from policy.records import OutcomeBatch, packed
 from policy.snapshot import Header, pack, unpack
-from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView
+from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
 from serving.store import LearnerStore
 from tests.servers import CONFIG, fold_again, http_service, learn_all, settings_for, until
 
@@ -130,6 +130,17 @@ def test_it_learns_which_arm_is_best(cb_type: str):
         assert learned[:, 0] == pytest.approx([0.2, 0.5, 0.8], abs=0.1)
         assert learned[:, 1] == pytest.approx(np.full(3, 500.0), rel=0.2)
         assert learned[:, 2] == pytest.approx(np.full(3, 0.005), rel=0.2)
+
+
+@pytest.mark.parametrize("cb_type", ["mtr", "dr"])
+def test_constant_outcomes_are_predicted_as_they_are(cb_type: str):
+    """VW clips to the labels seen so far; an overshoot beyond the smallest would stay for ever."""
+    batch = events(3_000)
+    quality = np.array([0.3 if name == "a" else 0.95 for name in batch.arms])
+    batch = replace(batch, quality=quality, latency_ms=np.full(3_000, 500.0))
+    expected = outcome(taught(batch, cb_type=cb_type), context(1.0))
+    assert expected[:, 0] == pytest.approx([0.3, 0.95, 0.95], abs=0.06)
+    assert expected[:, 1] == pytest.approx([500.0] * 3, abs=80.0)
 
 
 def test_an_arm_is_known_by_its_id_wherever_it_stands():
@@ -490,7 +501,7 @@ def goes_on(*arguments: str) -> bool:
 
 @pytest.mark.parametrize("cb_type", CB_TYPES)
 def test_our_arguments_go_on_after_a_reload(cb_type: str):
-    assert goes_on(*ARGUMENTS, "--cb_type", cb_type)
+    assert goes_on(*arguments(cb_type))
 
 
 @pytest.mark.parametrize(

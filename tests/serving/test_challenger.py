@@ -362,6 +362,21 @@ def test_a_killed_learner_repeats_nothing_for_either(
         assert_same_state(checkpoint, store.checkpoint(version))
 
 
+def test_a_broken_challenger_keeps_nobody_from_learning(
+    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
+):
+    """Its checkpoint is damaged: it stands still, and the champion goes on."""
+    with serving(redis_url, tmp_path, config("", "scale = 0.5")) as http:
+        drive(http, range(5))
+        assert learn_all(redis_url) == 5
+        blob = bytearray(store.checkpoint("2") or b"")
+        blob[-1] ^= 1
+        raw.set("pm:{default}:checkpoint:2", bytes(blob))
+        drive(http, range(5, 10))
+        assert learn_all(redis_url) == 5
+    assert store.checkpoint("2") == bytes(blob)
+
+
 def test_a_challenger_that_comes_late_catches_up(
     redis_url: str, tmp_path: Path, store: LearnerStore
 ):
