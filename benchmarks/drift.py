@@ -478,6 +478,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="regret by round, all scenes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     options = parser.parse_args()
+    if min(options.shuffles, options.processes) < 1:
+        parser.error("--shuffles and --processes must be at least 1")
+    try:
+        for folder in [options.folder]:
+            folders.load(folder)
+    except ValueError as error:
+        parser.error(str(error))
     made: dict[str, Any] = {}
     drawn = {}
     print(LEGEND)

@@ -392,6 +392,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="running reward; one per cell")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     options = parser.parse_args()
+    if min(options.shuffles, options.processes) < 1:
+        parser.error("--shuffles and --processes must be at least 1")
+    try:
+        for folder in options.sets:
+            folders.load(folder)
+    except ValueError as error:
+        parser.error(str(error))
     grid = product(
         options.sets,
         _narrowed(options.start, STARTS, "both"),

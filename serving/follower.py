@@ -219,7 +219,13 @@ class Follower:
         else:
             stored_config, stored_encoder = await self._store.version(name, version)
             config = PolicyConfig.model_validate_json(stored_config)
-            encoder = Encoder.from_bytes(stored_encoder)
+            try:
+                encoder = Encoder.from_bytes(stored_encoder)
+            except ValueError as error:
+                raise ValueError(
+                    f"policy {name!r}: version {version} can't be served: {error} (what another "
+                    "release of Pointsman stored can't be read; use a fresh POINTSMAN_DATA)"
+                ) from error
         if number == 0:
             view = models.prior_view(config, encoder)
             return _Loaded(version, 0, config, encoder, view, Scoreboard())
