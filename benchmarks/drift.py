@@ -41,10 +41,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from pointsman import outcomes as folders
 from pointsman.commands.simulate import progress
 from pointsman.outcomes import OutcomeSet
-from pointsman.simulate import Asked, Hindsight, InProcess, Routed, Traffic, asked, drive
+from pointsman.simulate import Asked, Hindsight, InProcess, Routed, Traffic, asked, drive, silent
 from policy import models
 from policy.catalog import Catalog, Index, Mask, Vector
 from policy.config import PolicyConfig
@@ -241,12 +242,8 @@ class Played:
 def _load(folder: Path) -> tuple[OutcomeSet, PolicyConfig, list[Asked]]:
     outcomes = folders.load(folder)
     config = folders.config(outcomes).policies["default"]
-    queries = asked(outcomes, models.default_encoder(config), True, _silent)
+    queries = asked(outcomes, models.default_encoder(config), True, silent)
     return outcomes, config, queries
-
-
-def _silent(_: int) -> None:
-    """A tick that nobody watches."""
 
 
 def order(n: int, rounds: int, number: int) -> Index:
@@ -265,7 +262,7 @@ def play(folder: Path, name: str, variant: str, rounds: int, number: int) -> Pla
     config = PolicyConfig(objective=default.objective, **VARIANTS[variant])
     rows = order(len(outcomes), rounds, number)
     router = Changing(told.phases, config, queries, str(number))
-    arms = drive(router, rows, np.zeros(rounds, dtype=bool), 0, _silent)
+    arms = drive(router, rows, np.zeros(rounds, dtype=bool), 0, silent)
     rewards, rule = np.empty(rounds), np.empty(rounds)
     for phase in told.phases:  # each overwrites what the one before said of its rounds
         part = slice(phase.start, None)
@@ -449,20 +446,10 @@ def table(name: str, told: Scene, rows: Mapping[str, Figures]) -> str:
         for i, how in ((told.failing, "falls"), (told.rising, "rises"))
         if i is not None
     ]
-    head = " ".join(f"{title:>{spec.partition('.')[0]}}" for title, spec in COLUMNS.values())
     lines = [f"{name}, from round {told.change:,}: {', '.join(arms) or 'nothing changes'}"]
-    lines.append(f"{'':<16} {head}")
-    lines += [f"{variant:<16} {_cells(row)}" for variant, row in rows.items()]
+    lines.append(f"{'':<16} {tables.head(COLUMNS)}")
+    lines += [f"{variant:<16} {tables.cells(row, COLUMNS)}" for variant, row in rows.items()]
     return "\n".join(lines)
-
-
-def _cells(row: Figures) -> str:
-    cells = []
-    for column, (_, spec) in COLUMNS.items():
-        value = row.get(column)
-        width = spec.partition(".")[0]
-        cells.append(f"{'-':>{width}}" if value is None else f"{value:{spec}}")
-    return " ".join(cells)
 
 
 def main() -> None:

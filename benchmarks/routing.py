@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from benchmarks.peers import PEERS, SLOW, PeerRouter, installed
 from pointsman import outcomes as folders
 from pointsman.commands.simulate import progress
@@ -47,6 +48,7 @@ from pointsman.simulate import (
     corpus,
     drive,
     in_process,
+    silent,
 )
 from policy import models
 from policy.catalog import Index, Vector
@@ -133,11 +135,7 @@ def _asked(folder: Path, traffic: Traffic, number: int) -> list[Asked]:
     if traffic.warm:
         known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]
         encoder, _ = warm_start(config, corpus(outcomes, known, traffic.warm_labels))
-    return asked(outcomes, encoder, traffic.hints, _silent)
-
-
-def _silent(_: int) -> None:
-    """A tick that nobody watches."""
+    return asked(outcomes, encoder, traffic.hints, silent)
 
 
 def configured(name: str, outcomes: OutcomeSet, hindsight: Hindsight) -> PolicyConfig:
@@ -172,7 +170,7 @@ def _play_peer(cell: Cell, name: str, number: int) -> tuple[Index, Index]:
         name, _asked(cell.folder, seen, number if traffic.warm else 0), hindsight, number
     )
     router.warm(known)
-    return rows, drive(router, rows, lost, traffic.delay, _silent)
+    return rows, drive(router, rows, lost, traffic.delay, silent)
 
 
 def _peer(name: str, queries: Sequence[Asked], hindsight: Hindsight, seed: int) -> PeerRouter:
@@ -199,7 +197,7 @@ def decision_us(folder: Path, name: str) -> float:
         router = _peer(name, _asked(folder, Traffic(), 0), hindsight, 0)
     order, lost = Traffic().shuffle(len(outcomes), 0)
     learned = min(LEARNED, len(outcomes) // 2)
-    drive(router, order[:learned], lost[:learned], 0, _silent)
+    drive(router, order[:learned], lost[:learned], 0, silent)
     taken = []
     for row in order[learned : learned + TIMED].tolist():
         start = time.perf_counter_ns()
@@ -295,23 +293,13 @@ def table(cell: Cell, rows: Mapping[str, Figures], first: Played) -> str:
     uniform, single, rule = (
         float(values.mean()) for values in (first.uniform, first.single, first.rule)
     )
-    head = " ".join(f"{title:>{spec.partition('.')[0]}}" for title, spec in COLUMNS.values())
     lines = [
         f"{cell}: {m} x {n:,} rounds; uniform {uniform:.4f}, best single arm {single:.4f}, "
         f"best per category {rule:.4f}",
-        f"{'':<20} {head}",
-        *(f"{name:<20} {_cells(row)}" for name, row in rows.items()),
+        f"{'':<20} {tables.head(COLUMNS)}",
+        *(f"{name:<20} {tables.cells(row, COLUMNS)}" for name, row in rows.items()),
     ]
     return "\n".join(lines)
-
-
-def _cells(row: Figures) -> str:
-    cells = []
-    for column, (_, spec) in COLUMNS.items():
-        value = row.get(column)
-        width = spec.partition(".")[0]
-        cells.append(f"{'-':>{width}}" if value is None else f"{value:{spec}}")
-    return " ".join(cells)
 
 
 def report(

@@ -427,7 +427,7 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _silent(_: int) -> None:
+def silent(_: int) -> None:
     """A tick that nobody watches."""
 
 
@@ -436,7 +436,7 @@ def in_process(
     config: PolicyConfig,
     traffic: Traffic,
     shuffles: Iterable[int] = (0,),
-    tick: Tick = _silent,
+    tick: Tick = silent,
 ) -> Result:
     """Drive a policy through some shuffles, cold or from the first `traffic.warm` queries of each;
     one tick per query encoded and per round."""
@@ -467,7 +467,7 @@ def over_http(
     traffic: Traffic,
     client: Client,
     concurrency: int = 1,
-    tick: Tick = _silent,
+    tick: Tick = silent,
 ) -> Result:
     """Drive a running service once through the set; `config` only scores what comes of it.
 

@@ -39,7 +39,7 @@ LOG_BOUND = 30.0
 TUNE_FIRST = 8  # events before the variances are first learned
 TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
 TUNE_EVERY = 4096  # ... and at most
-START_LASTS = 10.0
+START_LASTS = 10.0  # times as long as events do
 START_STEPS = 20  # of the variances on what a model starts from: then they have settled
 MAX_D = 4_096  # a checkpoint that claims more is damaged
 
@@ -419,17 +419,13 @@ class LinearValues:
         The cost regressions are of what differs from the list cost, so a price acts at once.
         """
         y = (self._mean @ x).astype(np.float64).reshape(T, self._k)
-        cov = self._usual_cov if weights == self._usual else None
-        if cov is None:
-            cov = self._utility_cov(weights)
+        cov = self._cov_under(weights)
         variance = cov @ (self._explored * (x[self._rows] * x[self._columns])[:, None])
         if len(index) < self._k:
             y, variance = y[:, index], variance[index]
         y[2] += self._scales.cost(list_cost_usd)
-        wq, wl, wc = weights.as_tuple()
-        utility = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
-        return Forecast(utility, sd[:, 0], self._outcome(y, list_cost_usd), sd[:, 1])
+        return Forecast(_utility(y, weights), sd[:, 0], self._outcome(y, list_cost_usd), sd[:, 1])
 
     def utilities(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
@@ -439,17 +435,18 @@ class LinearValues:
         arms = self._mean.reshape(T, self._k, -1)[:C, index]
         y = (arms @ x.T).astype(np.float64)  # (c, m, n)
         y[2] += self._scales.cost(list_cost_usd).T
-        wq, wl, wc = weights.as_tuple()
-        utility = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
-        cov = self._usual_cov if weights == self._usual else None
-        if cov is None:
-            cov = self._utility_cov(weights)
+        cov = self._cov_under(weights)
         square = np.zeros((len(index), x.shape[1], x.shape[1]), dtype=np.float32)
         square[:, self._rows, self._columns] = cov[index]
         z = np.where(self._recurring, x, np.float32(0.0))
         variance = np.einsum("mnd,nd->nm", z @ square, z)
         sd = np.sqrt(np.maximum(variance, 0.0), dtype=np.float64)
-        return np.ascontiguousarray(utility.T), sd
+        return np.ascontiguousarray(_utility(y, weights).T), sd
+
+    def _cov_under(self, weights: Weights) -> Single:
+        if weights == self._usual and self._usual_cov is not None:
+            return self._usual_cov
+        return self._utility_cov(weights)
 
     def _utility_cov(self, weights: Weights) -> Single:
         """(k, triangle): components are independent, so their variances add by squared weight."""
@@ -470,6 +467,13 @@ class LinearValues:
         if self._unknown.any():
             by_component[self._unknown] = np.nan
         return np.ascontiguousarray(by_component.T)
+
+
+def _utility(y: Array, weights: Weights) -> Array:
+    """The expected reward, for components (c or more, ...) as they are predicted."""
+    wq, wl, wc = weights.as_tuple()
+    utility: Array = wq * y[0] - wl * y[1] - wc * y[2] + (wl + wc)
+    return utility
 
 
 def _targets(batch: OutcomeBatch, scales: Scales) -> Array:

@@ -8,7 +8,7 @@ there is no posterior, so nothing tells a sure mean from a lucky one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -67,12 +67,8 @@ class NearestModel:
         more of one arm than of another when the window is short."""
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
-        arms = np.array(batch.arms)
-        names = dict.fromkeys(batch.arms)
-        most = min(int(at_most), self.window // max(len(names), 1))
-        kept = [_spread(np.flatnonzero(arms == name), most) for name in names]
-        rows = np.sort(np.concatenate([*kept, np.zeros(0, dtype=np.intp)]))
-        self.learn(_some(batch, rows))
+        most = min(int(at_most), self.window // max(len(set(batch.arms)), 1))
+        self.learn(batch.thinned(most))
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Remember events; the same state results wherever the stream is cut into batches."""
@@ -324,21 +320,6 @@ def _lifts(expected: Sequence[Expected], d: int, pooled: float) -> Array | None:
         for feature, quality in of_features.items():
             lifts[i, feature] = quality - pooled
     return lifts
-
-
-def _spread(rows: Index, most: int) -> Index:
-    """At most so many of some rows, at even distances."""
-    n = len(rows)
-    return rows if n <= most else rows[np.arange(most) * n // max(most, 1)]
-
-
-def _some(batch: OutcomeBatch, rows: Index) -> OutcomeBatch:
-    columns: dict[str, Any] = {}
-    for field in fields(batch):
-        column = getattr(batch, field.name)
-        whole = isinstance(column, np.ndarray)
-        columns[field.name] = column[rows] if whole else [column[i] for i in rows]
-    return OutcomeBatch(**columns)
 
 
 def _smallest(values: Single, count: int) -> Index | slice:

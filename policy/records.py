@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -156,6 +156,25 @@ class OutcomeBatch:
 
     def __len__(self) -> int:
         return len(self.arms)
+
+    def take(self, rows: Index) -> OutcomeBatch:
+        """Some of the events, in this order."""
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            whole = isinstance(column, np.ndarray)
+            columns[field.name] = column[rows] if whole else [column[i] for i in rows]
+        return OutcomeBatch(**columns)
+
+    def thinned(self, most: int) -> OutcomeBatch:
+        """At most so many events of each arm, evenly spread over the batch."""
+        arms = np.array(self.arms)
+        kept = [np.zeros(0, dtype=np.intp)]
+        for name in dict.fromkeys(self.arms):
+            rows = np.flatnonzero(arms == name)
+            n = min(most, len(rows))
+            kept.append(rows[np.arange(n) * len(rows) // max(n, 1)])
+        return self.take(np.sort(np.concatenate(kept)))
 
 
 def packed(eligible: Mask) -> bytes:

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from threading import Lock
 from typing import Any
@@ -99,13 +99,7 @@ class VwModel:
         """Learn at most `at_most` outcomes of each arm, evenly spread over the batch."""
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
-        arms = np.array(batch.arms)
-        kept: list[int] = []
-        for name in dict.fromkeys(batch.arms):
-            rows = np.flatnonzero(arms == name)
-            n = min(int(at_most), len(rows))
-            kept += rows[np.arange(n) * len(rows) // max(n, 1)].tolist()
-        self.learn(_some(batch, sorted(kept)))
+        self.learn(batch.thinned(int(at_most)))
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Fold events in, one by one: where the stream is cut into batches changes nothing."""
@@ -341,15 +335,6 @@ def _start(scales: Scales) -> Vector:
     """(3,) what VW's zero stands for: a middling quality, half the reference latency, and a cost
     as listed."""
     return np.array([0.5, float(scales.latency(scales.latency_ref_ms / 2)), 0.0])
-
-
-def _some(batch: OutcomeBatch, rows: Sequence[int]) -> OutcomeBatch:
-    columns: dict[str, Any] = {}
-    for field in fields(batch):
-        column = getattr(batch, field.name)
-        whole = isinstance(column, np.ndarray)
-        columns[field.name] = column[rows] if whole else [column[i] for i in rows]
-    return OutcomeBatch(**columns)
 
 
 class _Encoding:
