@@ -36,7 +36,9 @@ from serving.follower import Follower
 from serving.learner import BATCH, Fold, batch_of
 from serving.schemas import RewardRequest, RouteRequest
 from serving.service import Service
-from serving.store import Keys, LearnerStore, Store
+from serving.store.keys import Keys
+from serving.store.learning import LearnerStore
+from serving.store.traffic import Store
 
 EVENTS = 200_000
 MADE = 4_000  # by the service; the others are copies

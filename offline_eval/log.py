@@ -83,11 +83,24 @@ SCHEMA = pa.schema(
         pa.field("executed", pa.bool_(), nullable=False),
         pa.field("closed", pa.bool_(), nullable=False),
         pa.field("outcome_at_ms", pa.int64()),
+        # A correction: the values it replaced (those above are the new ones), who and why.
+        pa.field("reported_quality", pa.float64()),
+        pa.field("reported_latency_ms", pa.float64()),
+        pa.field("reported_cost_usd", pa.float64()),
+        pa.field("corrected_by", pa.string()),
+        pa.field("correction_reason", pa.string()),
     ],
     metadata={"pointsman_log": str(FORMAT)},
 )
 _PARTITIONS = pds.partitioning(
     pa.schema([("policy", pa.string()), ("day", pa.string())]), flavor="hive"
+)
+_CORRECTION = (
+    "reported_quality",
+    "reported_latency_ms",
+    "reported_cost_usd",
+    "corrected_by",
+    "correction_reason",
 )
 _PREDICTED = ("predicted_quality", "predicted_latency_ms", "predicted_cost_usd")
 _OUTCOMES = ("quality", "latency_ms", "cost_usd")
@@ -439,6 +452,7 @@ def _fields(row: LoggedDecision) -> dict[str, Any]:
         "executed": outcome.executed,
         "closed": outcome.closed,
         "outcome_at_ms": outcome.at_ms,
+        **{name: getattr(outcome, name) for name in _CORRECTION},
     }
 
 
@@ -478,6 +492,7 @@ def _record(row: Mapping[str, Any]) -> LoggedDecision:
         executed=row["executed"],
         closed=row["closed"],
         at_ms=row["outcome_at_ms"],
+        **{name: row[name] for name in _CORRECTION},
     )
     return LoggedDecision(decision, outcome, row["stands_for"])
 

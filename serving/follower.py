@@ -21,7 +21,8 @@ from policy.snapshot import unpack
 from policy.values import ValuesView
 from serving.config_file import ConfigFile
 from serving.service import Service
-from serving.store import Roles, Store, StoreUnavailable
+from serving.store.keys import Roles, StoreUnavailable
+from serving.store.traffic import Store
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from policy.records import OutcomeBatch, Vector
 from policy.scoreboard import Scoreboard, ShadowBatch, values_of
 from policy.snapshot import Header, pack, unpack
 from policy.values import ValueModel
-from serving.store import Entry, LearnerStore, Roles, StaleLease, StoreUnavailable
+from serving.store.keys import Roles, StoreUnavailable
+from serving.store.learning import Entry, LearnerStore, StaleLease
 
 log = logging.getLogger(__name__)
 

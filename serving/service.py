@@ -18,7 +18,8 @@ from policy.constraints import NoEligibleArm
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
 from serving.schemas import RewardRequest, RouteRequest
-from serving.store import NewDecision, Receipt, Report, Store, StoreUnavailable
+from serving.store.keys import StoreUnavailable
+from serving.store.traffic import NewDecision, Receipt, Report, Store
 
 
 class UnknownPolicy(LookupError):

@@ -17,6 +17,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to serve on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to serve on; 0 picks a free one.")
     data: Path = Field(Path("data"), description="Folder of the embedded server's files.")
+    log: str | None = Field(
+        None, description="Where the log is kept: a folder or any URI that fsspec knows. [DATA/log]"
+    )
     config: Path = Field(Path("pointsman.toml"), description="Arms and policies.")
     redis_url: str | None = Field(
         None, description="A Redis or Valkey of your own; without it an embedded one is started."
@@ -40,6 +43,10 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(
         2.0, gt=0, le=600, description="Shortest time between two checkpoints of the learner."
     )
+
+    def log_path(self) -> str:
+        """Where the log is kept, by default beside the embedded server's files."""
+        return self.log or str(self.data / "log")
 
     def environment(self) -> dict[str, str]:
         """The variables that give a child process these very settings."""

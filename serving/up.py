@@ -20,7 +20,7 @@ from serving.config_file import ConfigFile
 from serving.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes import Child
 from serving.settings import Settings
-from serving.store import answers
+from serving.store.keys import answers
 
 log = logging.getLogger(__name__)
 

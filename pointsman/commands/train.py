@@ -25,7 +25,7 @@ from policy.values import ValueModel
 from policy.warm import AT_MOST, start_from_events, warm_start
 from serving.config_file import ConfigFile
 from serving.embedded import running_url
-from serving.store import LearnerStore
+from serving.store.learning import LearnerStore
 
 
 @click.command(epilog=settings.help_text())

@@ -32,7 +32,7 @@ from pointsman.simulate import (
 from policy import models
 from policy.config import Config, ObjectiveConfig, PolicyConfig, to_toml
 from serving.learner import Learner
-from serving.store import LearnerStore
+from serving.store.learning import LearnerStore
 from tests.pointsman.sets import tiny
 from tests.servers import http_service, settings_for
 

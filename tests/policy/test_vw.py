@@ -29,7 +29,7 @@ from policy.objective import Scales, Weights
 from policy.records import OutcomeBatch, packed
 from policy.snapshot import Header, pack, unpack
 from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
-from serving.store import LearnerStore
+from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, fold_again, http_service, learn_all, settings_for, until
 
 EXAMPLES = Path(__file__).parents[2] / "../shared/data/vw_examples"

@@ -22,8 +22,17 @@ from policy.snapshot import unpack
 from serving.follower import register
 from serving.learner import Learner
 from serving.settings import Settings
-from serving.store import LearnerStore, Store
-from tests.servers import CONFIG, assert_same_state, http_service, learn_all, settings_for, until
+from serving.store.learning import LearnerStore
+from serving.store.traffic import Store
+from tests.servers import (
+    CONFIG,
+    assert_same_state,
+    http_service,
+    learn_all,
+    override,
+    settings_for,
+    until,
+)
 
 ARMS = CONFIG[: CONFIG.index("[policies.default]")]
 OBJECTIVE = "objective = { quality = 0.8, cost = 0.2, cost_ref_usd = 0.01 }\n"
@@ -105,7 +114,7 @@ def logged(raw: redis.Redis) -> list[Any]:
 
 
 def test_a_challenger_learns_in_shadow_and_serves_warm_once_promoted(
-    redis_url: str, tmp_path: Path, store: LearnerStore
+    redis_url: str, tmp_path: Path
 ):
     """What it has learned from the champion's outcomes serves at once, without a restart; the
     champion before goes on as the challenger."""
@@ -114,7 +123,7 @@ def test_a_challenger_learns_in_shadow_and_serves_warm_once_promoted(
         learn_all(redis_url)
         before = shown(http, 200)
         assert (before["version"], before["share"], before["events"]) == ("2", 0.0, 200)
-        assert store.promote("2", "me", "it would have earned more", 0) == "1"
+        assert override(redis_url, "2") == "1"
         until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves", 2.0)
         made = drive(http, range(200, 300))
         assert all(m["version"] == "2" and m["snapshot"] == before["snapshot"] for m in made)
@@ -263,9 +272,7 @@ def arms_of(answer: dict[str, Any]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("explores", [False, True])
-def test_an_apprentice_of_the_callers_router(
-    redis_url: str, tmp_path: Path, store: LearnerStore, explores: bool
-):
+def test_an_apprentice_of_the_callers_router(redis_url: str, tmp_path: Path, explores: bool):
     """It learns from the router's outcomes and takes over when told to; what it would have earned
     is known where the router explores and says how."""
     rng = np.random.default_rng(5)
@@ -282,7 +289,7 @@ def test_an_apprentice_of_the_callers_router(
         reward = challenger["estimates"]["reward"]
         assert (reward["challenger"]["value"] is not None) == explores
         assert (reward["why"] is None) == explores
-        store.promote("2", "me", "take over", 0)
+        override(redis_url, "2")
         until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves", 2.0)
         made = drive(http, range(160, 220))
         assert share_of_best(made) > 0.85
@@ -303,11 +310,11 @@ def test_an_apprentice_of_the_rules(redis_url: str, tmp_path: Path, floor: float
 
 
 def test_after_the_take_over_the_callers_router_is_what_is_compared(
-    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
+    redis_url: str, tmp_path: Path, raw: redis.Redis
 ):
     """As the challenger it is logged wherever its choice is told, and only there."""
     with serving(redis_url, tmp_path, config(CALLER)) as http:
-        store.promote("2", "me", "take over", 0)
+        override(redis_url, "2")
         until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves", 2.0)
         drive(http, range(1), chosen={"arm": "large"})
         drive(http, range(1, 2))
@@ -451,8 +458,7 @@ def test_a_running_learner_teaches_both(redis_url: str, tmp_path: Path, store: L
         try:
             drive(http, range(5))
             assert shown(http, 5)["events"] == 5
-            with closing(LearnerStore(redis_url, "default")) as operator:
-                operator.promote("2", "me", "take over", 0)
+            override(redis_url, "2")
             until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves")
             drive(http, range(5, 8))
             until(lambda: http.get("/policies/default").json()["events"] == 8, "it learns on")
@@ -481,16 +487,14 @@ def restarted(settings: Settings, text: str) -> tuple[str, dict[str, float]]:
         return found["champion"], found["shares"]
 
 
-def test_a_share_acts_when_it_is_said_and_a_promotion_ends_it(
-    redis_url: str, tmp_path: Path, store: LearnerStore
-):
+def test_a_share_acts_when_it_is_said_and_a_promotion_ends_it(redis_url: str, tmp_path: Path):
     """A restart never gives traffic to a version that the operator has taken it from."""
     text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
     settings = settings_for(redis_url, tmp_path, text)
     assert restarted(settings, text) == ("1", {"1": 0.8, "2": 0.2})
-    store.promote("2", "me", "better", 0)
+    override(redis_url, "2")
     assert restarted(settings, text) == ("2", {"2": 1.0, "1": 0.0})
-    store.promote("1", "me", "or not", 0)
+    override(redis_url, "1")
     assert restarted(settings, text) == ("1", {"1": 1.0, "2": 0.0})
     assert restarted(settings, text.replace("0.2\n", "0.3\n")) == ("1", {"1": 0.7, "2": 0.3})
     assert restarted(settings, config(UNIFORM, None)) == ("1", {"1": 1.0, "2": 0.0})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import redis
 
 from serving.embedded import Embedded
 from serving.settings import Settings
-from serving.store import LearnerStore
-from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, settings_for, until
+from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, override, settings_for, until
 
 QUERY = {"query": {"text": "hello"}}
 
@@ -119,9 +117,8 @@ def test_a_changed_policy_registers_a_version_that_does_not_serve(
     rewrite(settings, CONFIG.replace("quality = 0.8", "quality = 0.5"))
     until(lambda: raw.hlen("pm:{default}:versions") == 2, "the version is registered")
     assert http.post("/route", json=QUERY).json()["version"] == "1"
-    with closing(LearnerStore(redis_url, "default")) as store:
-        assert store.promote("3", "me", "no such version", 0) is None
-        assert store.promote("2", "me", "tests say so", 0) == "1"
+    assert override(redis_url, "3") is None
+    assert override(redis_url, "2") == "1"
     until(lambda: http.post("/route", json=QUERY).json()["version"] == "2", "2 serves", 2.0)
     last = raw.xrevrange("pm:{default}:audit", count=1)[0][1]
     assert (last[b"kind"], last[b"who"], last[b"why"]) == (b"override", b"me", b"tests say so")

@@ -1,0 +1,1 @@
+"""Everything that Redis holds. Nothing else talks to it."""

@@ -1,0 +1,114 @@
+"""Every Redis key and script, how a connection fails, and what several sides read alike.
+
+All keys of one policy share the hash tag `{policy}`, so that a script may touch several of them on
+a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import redis
+from redis import exceptions
+
+CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+_NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
+
+
+class StoreUnavailable(Exception):
+    """Redis can't be reached, or can't take writes now: nothing was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of all keys of one policy."""
+
+    policy: str
+
+    def __getattr__(self, name: str) -> str:
+        if name in _NAMES:
+            return f"pm:{{{self.policy}}}:{name}"
+        raise AttributeError(name)
+
+    def decision(self, decision_id: str) -> str:
+        return f"pm:{{{self.policy}}}:decision:{decision_id}"
+
+    def catalog(self, revision: str) -> str:
+        return f"pm:{{{self.policy}}}:catalog:{revision}"
+
+    def version(self, version: str) -> str:
+        return f"pm:{{{self.policy}}}:version:{version}"
+
+    def checkpoint(self, version: str) -> str:
+        return f"pm:{{{self.policy}}}:checkpoint:{version}"
+
+    def snapshot(self, version: str) -> str:
+        return f"pm:{{{self.policy}}}:snapshot:{version}"
+
+
+_NAMES = frozenset(
+    {
+        "decisions",  # stream: every decision, in the order of acknowledgement
+        "outcomes",  # stream: self-contained outcome events; what the learner folds
+        "audit",  # stream: versions, promotions, catalog revisions, with who and why
+        "versions",  # hash: fingerprint -> version
+        "state",  # hash: champion, previous, challenger, share, asked (of it, by the file), catalog
+        "lease",  # the learner's lease: its token, with a time to live
+        "fence",  # counter: the last fencing token given out
+        "published",  # channel: a hint that a snapshot or champion is new
+    }
+)
+
+
+@cache
+def script(name: str) -> str:
+    return resources.files("serving").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who serves a policy and who learns in its shadow, with which share of the draw."""
+
+    champion: str
+    challenger: str | None = None
+    share: float = 0.0
+
+
+def roles_of(champion: bytes, challenger: bytes | None, share: bytes | None) -> Roles:
+    """From the fields of a policy's state."""
+    if not challenger:
+        return Roles(champion.decode())
+    return Roles(champion.decode(), challenger.decode(), float(share or 0.0))
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Every failure that says nothing of the request as one exception."""
+    try:
+        yield
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+        raise StoreUnavailable(f"Redis can't be reached: {error}") from error
+    except exceptions.OutOfMemoryError as error:
+        raise StoreUnavailable("Redis is at its memory limit and takes no writes") from error
+    except (exceptions.BusyLoadingError, exceptions.ReadOnlyError) as error:
+        raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
+    except exceptions.ResponseError as error:
+        if str(error).startswith(_NO_WRITES):
+            raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
+        raise
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers at this address now; no second try."""
+    client = redis.Redis.from_url(url, retry=None, socket_timeout=1.0, socket_connect_timeout=1.0)
+    try:
+        return bool(client.ping())
+    except (exceptions.RedisError, OSError):
+        return False
+    finally:
+        client.close()
