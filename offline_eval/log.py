@@ -1,7 +1,8 @@
-"""The log: decisions joined with their outcomes, as Parquet under policy=NAME/day=YYYY-MM-DD.
+"""The log: decisions joined with their outcomes, in the order they were made.
 
-`SCHEMA` is its one description. Whoever writes the log and whoever reads it does so here; how a
-decision was made, and what an estimator does with it, is not known here.
+`SCHEMA` is its one description. It lies under policy=NAME/day=YYYY-MM-DD as Parquet, where it was
+imported, or is joined from the archive of a running service: who reads it here needn't know which.
+How a decision was made, and what an estimator does with it, is not known here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -22,87 +22,27 @@ import pyarrow.fs as pfs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offline_eval import faults
+from offline_eval import archive, faults, files, schema
+from offline_eval.schema import FORMAT, PREDICTED, day
 from policy import objective
 from policy.catalog import Catalog
 from policy.objective import Scales, Weights
-from policy.records import (
-    Context,
-    Decision,
-    LoggedDecision,
-    Outcome,
-    OutcomeBatch,
-    packed,
-)
+from policy.records import Context, LoggedDecision, OutcomeBatch, packed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-FORMAT = 1  # raise it when a reader of the format before would misread a row
+SCHEMA = schema.SCHEMA
 ROWS_PER_FILE = 20_000
 TOLERANCE = 1e-6
 
-_DOUBLES = pa.list_(pa.float64())
-SCHEMA = pa.schema(
-    [
-        # The decision. `arms`, `pmf`, the predictions and `challenger_pmf` are parallel.
-        pa.field("decision_id", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("snapshot", pa.int64(), nullable=False),
-        pa.field("catalog", pa.string(), nullable=False),
-        pa.field("encoder", pa.string(), nullable=False),
-        pa.field("made_at_ms", pa.int64(), nullable=False),
-        pa.field("arm", pa.string(), nullable=False),
-        pa.field("propensity", pa.float64()),  # null where it isn't known: `check` refuses it
-        pa.field("confidence", pa.float64()),
-        pa.field("arms", pa.list_(pa.string()), nullable=False),
-        pa.field("pmf", _DOUBLES, nullable=False),
-        pa.field("predicted_quality", _DOUBLES, nullable=False),
-        pa.field("predicted_latency_ms", _DOUBLES, nullable=False),
-        pa.field("predicted_cost_usd", _DOUBLES, nullable=False),
-        pa.field("prompt_tokens", pa.int64(), nullable=False),
-        pa.field("output_tokens", pa.int64(), nullable=False),
-        pa.field("weight_quality", pa.float64(), nullable=False),
-        pa.field("weight_latency", pa.float64(), nullable=False),
-        pa.field("weight_cost", pa.float64(), nullable=False),
-        pa.field("x", pa.list_(pa.float32()), nullable=False),
-        pa.field("query", pa.string()),
-        pa.field("challenger", pa.string()),
-        pa.field("share", pa.float64(), nullable=False),
-        pa.field("challenger_pmf", _DOUBLES),
-        pa.field("challenger_encoder", pa.string()),
-        pa.field("challenger_x", pa.list_(pa.float32())),
-        pa.field("stands_for", pa.float64(), nullable=False),
-        # The outcome; null is missing.
-        pa.field("quality", pa.float64()),
-        pa.field("latency_ms", pa.float64()),
-        pa.field("cost_usd", pa.float64()),
-        pa.field("error", pa.string()),
-        pa.field("executed_arm", pa.string()),
-        pa.field("executed", pa.bool_(), nullable=False),
-        pa.field("closed", pa.bool_(), nullable=False),
-        pa.field("outcome_at_ms", pa.int64()),
-        # A correction: the values it replaced (those above are the new ones), who and why.
-        pa.field("reported_quality", pa.float64()),
-        pa.field("reported_latency_ms", pa.float64()),
-        pa.field("reported_cost_usd", pa.float64()),
-        pa.field("corrected_by", pa.string()),
-        pa.field("correction_reason", pa.string()),
-    ],
-    metadata={"pointsman_log": str(FORMAT)},
-)
 _PARTITIONS = pds.partitioning(
     pa.schema([("policy", pa.string()), ("day", pa.string())]), flavor="hive"
 )
-_CORRECTION = (
-    "reported_quality",
-    "reported_latency_ms",
-    "reported_cost_usd",
-    "corrected_by",
-    "correction_reason",
-)
-_PREDICTED = ("predicted_quality", "predicted_latency_ms", "predicted_cost_usd")
 _OUTCOMES = ("quality", "latency_ms", "cost_usd")
 
 
@@ -113,16 +53,18 @@ def write(rows: Iterable[LoggedDecision], path: str, name: str | None = None) ->
     same rows again replaces them. A file appears under its name when it is complete. Returns how
     many rows were written.
     """
-    filesystem, root = _filesystem(path)
+    if archive.is_archive(path):
+        raise ValueError(f"{path} is the archive of a running service: rows of others go elsewhere")
+    filesystem, root = files.filesystem(path)
     written, rest, part = 0, iter(rows), 0
     while chunk := list(islice(rest, ROWS_PER_FILE)):
-        for (policy, day), some in _by_partition(chunk).items():
+        for (policy, of_day), some in _by_partition(chunk).items():
             stem = _digest(some) if name is None else f"{name}-{part}"
-            folder = f"{root}/policy={quote(policy, safe='')}/day={day}"
-            filesystem.create_dir(folder, recursive=True)
-            hidden = f"{folder}/.{stem}.writing"  # dotted files are passed over by readers
-            pq.write_table(_table(some), hidden, filesystem=filesystem, compression="zstd")
-            filesystem.move(hidden, f"{folder}/{stem}.parquet")
+            folder = f"{root}/policy={quote(policy, safe='')}/day={of_day}"
+            with files.completed(filesystem, f"{folder}/{stem}.parquet") as hidden:
+                pq.write_table(
+                    schema.table(some), hidden, filesystem=filesystem, compression="zstd"
+                )
         written, part = written + len(chunk), part + 1
     return written
 
@@ -141,8 +83,11 @@ def table(
     ValueError
         If there is no log at `path`, or one of another format.
     """
-    dataset = _dataset(path)
     names = list(columns or (*SCHEMA.names, "policy"))
+    if archive.is_archive(path):
+        empty = pa.schema([*SCHEMA, ("policy", pa.string())]).empty_table().select(names)
+        return pa.concat_tables([empty, *archive.tables(path, policy, from_ms, to_ms, names)])
+    dataset = _dataset(path)
     order = [name for name in ("made_at_ms", "decision_id") if name not in names]
     read = dataset.to_table(columns=[*names, *order], filter=_filter(policy, from_ms, to_ms))
     keys = [("made_at_ms", "ascending"), ("decision_id", "ascending")]
@@ -152,9 +97,14 @@ def table(
 def rows(
     path: str, policy: str | None = None, from_ms: int | None = None, to_ms: int | None = None
 ) -> Iterator[LoggedDecision]:
-    """The log's rows as records, in the order they were made."""
-    for batch in table(path, policy, from_ms, to_ms).to_batches(max_chunksize=1_000):
-        yield from map(_record, batch.to_pylist())
+    """The log's rows as records, in the order they were made; of an archive, a day at a time."""
+    if archive.is_archive(path):
+        parts = archive.tables(path, policy, from_ms, to_ms)
+    else:
+        parts = iter([table(path, policy, from_ms, to_ms)])
+    for part in parts:
+        for batch in part.to_batches(max_chunksize=1_000):
+            yield from map(schema.record, batch.to_pylist())
 
 
 def read(
@@ -182,6 +132,7 @@ class LoggedData:
     decision_ids: tuple[str, ...]
     policies: tuple[str, ...]  # (n,)
     versions: tuple[str, ...]  # (n,)
+    catalogs: tuple[str, ...]  # (n,) the revision that each decision chose from
     encoder: str  # that made all the contexts
     made_at_ms: Index  # (n,)
     contexts: Context  # (n, d)
@@ -198,6 +149,7 @@ class LoggedData:
     weights: Vector  # (n, 3), of the row's own objective
     stands_for: Vector  # (n,)
     outcomes: Vector  # (n, 3): quality, latency_ms, cost_usd; NaN is missing
+    reported: Vector  # (n, 3): what a correction has replaced in `outcomes`, else NaN
     error: Mask  # (n,)
     executed: Mask  # (n,), the arm that was drawn was used: only then the outcome is its own
     closed: Mask  # (n,)
@@ -227,6 +179,7 @@ class LoggedData:
             decision_ids=tuple(log["decision_id"].to_pylist()),
             policies=tuple(log["policy"].to_pylist()),
             versions=tuple(log["version"].to_pylist()),
+            catalogs=tuple(log["catalog"].to_pylist()),
             encoder=encoders[0] if encoders else "",
             made_at_ms=_numbers(log["made_at_ms"]).astype(np.int64),
             contexts=_flat(log["x"]).to_numpy(zero_copy_only=False).reshape(n, -1 if n else 0),
@@ -235,7 +188,7 @@ class LoggedData:
             counts=counts,
             propensity=_numbers(log["propensity"]),
             pmf=_padded(log["pmf"], held, 0.0),
-            predicted=np.stack([_padded(log[name], held, np.nan) for name in _PREDICTED], axis=2),
+            predicted=np.stack([_padded(log[name], held, np.nan) for name in PREDICTED], axis=2),
             challengers=tuple(log["challenger"].to_pylist()),
             challenger_pmf=_padded(log["challenger_pmf"], held, np.nan),
             share=_numbers(log["share"]),
@@ -243,6 +196,7 @@ class LoggedData:
             weights=np.stack([_numbers(log[f"weight_{c}"]) for c in objective.COMPONENTS], axis=1),
             stands_for=_numbers(log["stands_for"]),
             outcomes=np.stack([_numbers(log[name]) for name in _OUTCOMES], axis=1),
+            reported=np.stack([_numbers(log[f"reported_{name}"]) for name in _OUTCOMES], axis=1),
             error=log["error"].is_valid().to_numpy(),
             executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
             closed=log["closed"].to_numpy(),
@@ -262,6 +216,59 @@ class LoggedData:
         no_error = np.zeros(len(quality), dtype=bool)
         y = objective.components(quality, latency_ms, cost_usd, no_error, scales)
         return self._scored(y.reshape(self.predicted.shape), weights)
+
+    def frame(self, *, per_arm: bool = True) -> pd.DataFrame:
+        """One row per decision, in their order; what is missing is NaN.
+
+        With `per_arm`, columns such as p[ARM], challenger_p[ARM] and predicted_quality[ARM] hold
+        what was offered and predicted, NaN where the arm was not in the action set.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas isn't installed.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 - only those who want frames need it
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("a data frame needs pandas: pip install pandas") from error
+        ids = np.array(self.ids, dtype=object)
+        columns: dict[str, Any] = {
+            "decision_id": self.decision_ids,
+            "policy": self.policies,
+            "made_at": pd.to_datetime(self.made_at_ms, unit="ms", utc=True),
+            "version": self.versions,
+            "catalog": self.catalogs,
+            "arm": ids[self.arm],
+            "propensity": self.propensity,
+            **dict(zip(_OUTCOMES, self.outcomes.T, strict=True)),
+            **{f"reported_{n}": v for n, v in zip(_OUTCOMES, self.reported.T, strict=True)},
+            "error": self.error,
+            "executed": self.executed,
+            "closed": self.closed,
+            "challenger": self.challengers,
+            "share": self.share,
+            "prompt_tokens": self.tokens[:, 0],
+            "output_tokens": self.tokens[:, 1],
+            **{f"weight_{c}": w for c, w in zip(objective.COMPONENTS, self.weights.T, strict=True)},
+            "stands_for": self.stands_for,
+        }
+        return pd.DataFrame(columns | (self._by_arm() if per_arm else {}))
+
+    def _by_arm(self) -> dict[str, Vector]:
+        """A column (n,) per figure and arm, for the figures that any row has."""
+        pmf = np.where(self.actions >= 0, self.pmf, np.nan)
+        figures = {"p": pmf, "challenger_p": self.challenger_pmf}
+        figures |= {name: self.predicted[:, :, i] for i, name in enumerate(PREDICTED)}
+        row, column = np.nonzero(self.actions >= 0)
+        found: dict[str, Vector] = {}
+        for name, values in figures.items():
+            if np.isnan(values).all():
+                continue
+            wide = np.full((len(self), len(self.ids)), np.nan)
+            wide[row, self.actions[row, column]] = values[row, column]
+            found |= {f"{name}[{arm}]": wide[:, i] for i, arm in enumerate(self.ids)}
+        return found
 
     def _scored(self, y: Vector, weights: Weights | None) -> Vector:
         """The reward of components (n, ..., 3)."""
@@ -338,29 +345,13 @@ def check(data: LoggedData) -> None:
         raise ValueError("; ".join(found))
 
 
-def _filesystem(path: str) -> tuple[Any, str]:
-    """A file system and the path on it; fsspec, where installed, knows more than pyarrow."""
-    if "://" not in path:
-        return pfs.LocalFileSystem(), str(pfs.LocalFileSystem().normalize_path(path)).rstrip("/")
-    try:
-        filesystem, root = pfs.FileSystem.from_uri(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        try:
-            from fsspec.core import url_to_fs  # noqa: PLC0415 - not ours to require
-        except ImportError:
-            raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-        other, root = url_to_fs(path)
-        filesystem = pfs.PyFileSystem(pfs.FSSpecHandler(other))
-    return filesystem, root.rstrip("/")
-
-
 def _dataset(path: str) -> Any:
-    filesystem, root = _filesystem(path)
+    filesystem, root = files.filesystem(path)
     if filesystem.get_file_info(root).type != pfs.FileType.Directory:
         raise ValueError(f"there is no log at {path}")
-    schema = pa.schema([*SCHEMA, ("policy", pa.string()), ("day", pa.string())])
+    columns = pa.schema([*SCHEMA, ("policy", pa.string()), ("day", pa.string())])
     dataset = pds.dataset(
-        root, schema=schema, filesystem=filesystem, format="parquet", partitioning=_PARTITIONS
+        root, schema=columns, filesystem=filesystem, format="parquet", partitioning=_PARTITIONS
     )
     first = next(iter(dataset.get_fragments()), None)
     if first is None:
@@ -376,9 +367,9 @@ def _filter(policy: str | None, from_ms: int | None, to_ms: int | None) -> Any:
     if policy is not None:
         wanted.append(pc.field("policy") == policy)
     if from_ms is not None:  # the day as well: it spares whole folders
-        wanted += [pc.field("made_at_ms") >= from_ms, pc.field("day") >= _day(from_ms)]
+        wanted += [pc.field("made_at_ms") >= from_ms, pc.field("day") >= day(from_ms)]
     if to_ms is not None:
-        wanted += [pc.field("made_at_ms") < to_ms, pc.field("day") <= _day(to_ms)]
+        wanted += [pc.field("made_at_ms") < to_ms, pc.field("day") <= day(to_ms)]
     together = None
     for condition in wanted:
         together = condition if together is None else together & condition
@@ -390,13 +381,9 @@ def _by_partition(
 ) -> Mapping[tuple[str, str], list[LoggedDecision]]:
     parts: dict[tuple[str, str], list[LoggedDecision]] = {}
     for row in rows:
-        key = row.decision.policy, _day(row.decision.made_at_ms)
+        key = row.decision.policy, day(row.decision.made_at_ms)
         parts.setdefault(key, []).append(row)
     return parts
-
-
-def _day(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d")
 
 
 def _digest(rows: Iterable[LoggedDecision]) -> str:
@@ -404,101 +391,6 @@ def _digest(rows: Iterable[LoggedDecision]) -> str:
     for row in rows:
         digest.update(row.decision.decision_id.encode() + b"\n")
     return digest.hexdigest()
-
-
-def _table(rows: Sequence[LoggedDecision]) -> pa.Table:
-    fields = [_fields(row) for row in rows]
-    columns = [
-        pa.array([row[field.name] for row in fields], field.type, from_pandas=True)
-        for field in SCHEMA
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-
-def _fields(row: LoggedDecision) -> dict[str, Any]:
-    """A row by the schema's names; where a record and the schema differ, it is said here."""
-    decision, outcome = row.decision, row.outcome
-    return {
-        "decision_id": decision.decision_id,
-        "version": decision.version,
-        "snapshot": decision.snapshot,
-        "catalog": decision.catalog,
-        "encoder": decision.encoder,
-        "made_at_ms": decision.made_at_ms,
-        "arm": decision.arm,
-        "propensity": decision.propensity,
-        "confidence": decision.confidence,
-        "arms": list(decision.arms),
-        "pmf": decision.pmf,
-        **dict(zip(_PREDICTED, decision.predicted.T, strict=True)),
-        "prompt_tokens": decision.prompt_tokens,
-        "output_tokens": decision.output_tokens,
-        "weight_quality": decision.weights.quality,
-        "weight_latency": decision.weights.latency,
-        "weight_cost": decision.weights.cost,
-        "x": decision.x,
-        "query": decision.query,
-        "challenger": decision.challenger,
-        "share": decision.share,
-        "challenger_pmf": decision.challenger_pmf,
-        "challenger_encoder": decision.challenger_encoder,
-        "challenger_x": decision.challenger_x,
-        "stands_for": row.stands_for,
-        "quality": outcome.quality,
-        "latency_ms": outcome.latency_ms,
-        "cost_usd": outcome.cost_usd,
-        "error": outcome.error,
-        "executed_arm": outcome.executed_arm,
-        "executed": outcome.executed,
-        "closed": outcome.closed,
-        "outcome_at_ms": outcome.at_ms,
-        **{name: getattr(outcome, name) for name in _CORRECTION},
-    }
-
-
-def _record(row: Mapping[str, Any]) -> LoggedDecision:
-    """The way back from `_fields`."""
-    decision = Decision(
-        decision_id=row["decision_id"],
-        policy=row["policy"],
-        version=row["version"],
-        snapshot=row["snapshot"],
-        catalog=row["catalog"],
-        encoder=row["encoder"],
-        made_at_ms=row["made_at_ms"],
-        arm=row["arm"],
-        propensity=np.nan if row["propensity"] is None else row["propensity"],
-        confidence=row["confidence"],
-        arms=tuple(row["arms"]),
-        pmf=np.array(row["pmf"], dtype=np.float64),
-        predicted=np.array([row[name] for name in _PREDICTED], dtype=np.float64).T,
-        prompt_tokens=row["prompt_tokens"],
-        output_tokens=row["output_tokens"],
-        weights=Weights(row["weight_quality"], row["weight_latency"], row["weight_cost"]),
-        x=np.array(row["x"], dtype=np.float32),
-        query=row["query"],
-        challenger=row["challenger"],
-        share=row["share"],
-        challenger_pmf=_array(row["challenger_pmf"], np.float64),
-        challenger_encoder=row["challenger_encoder"],
-        challenger_x=_array(row["challenger_x"], np.float32),
-    )
-    outcome = Outcome(
-        quality=row["quality"],
-        latency_ms=row["latency_ms"],
-        cost_usd=row["cost_usd"],
-        error=row["error"],
-        executed_arm=row["executed_arm"],
-        executed=row["executed"],
-        closed=row["closed"],
-        at_ms=row["outcome_at_ms"],
-        **{name: row[name] for name in _CORRECTION},
-    )
-    return LoggedDecision(decision, outcome, row["stands_for"])
-
-
-def _array(values: Sequence[float] | None, kind: type[np.floating[Any]]) -> Any:
-    return None if values is None else np.array(values, dtype=kind)
 
 
 def _numbers(column: Any) -> Vector:

@@ -8,9 +8,10 @@ import sys
 import click
 
 COMMANDS = {
-    "up": "Run the whole service: serving, learner, embedded server.",
+    "up": "Run the whole service: serving, learner, archiver, embedded server.",
     "serve": "Run serving processes only, against a Redis of your own.",
     "learn": "Run the learner only, against a Redis of your own.",
+    "archive": "Run the archiver only: move the streams to the log.",
     "simulate": "Drive a policy with a folder of full-information outcomes.",
     "demo": "Show the loop with pictures, on data made here.",
     "status": "Show a running policy, and what its challenger would have earned.",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from policy.config import Config, ConfigError, parse
+
+log = logging.getLogger(__name__)
 
 
 class ConfigFile:
@@ -13,6 +16,7 @@ class ConfigFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen_ns = 0
+        self._last: Config | None = None
 
     def read(self) -> Config:
         """Parse the file as it is now.
@@ -28,7 +32,19 @@ class ConfigFile:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError([f"{self._path}: can't be read: {reason}"]) from error
-        return parse(text, str(self._path))
+        self._last = parse(text, str(self._path))
+        return self._last
+
+    def latest(self) -> Config:
+        """The file as it is now, or as it last was while what it says now is wrong."""
+        if self._last is None:
+            return self.read()
+        if self.changed():
+            try:
+                return self.read()
+            except ConfigError as error:
+                log.error("configuration not reloaded, the old one stays in force: %s", error)
+        return self._last
 
     def changed(self) -> bool:
         """Whether the file differs from the one last read; one that is gone hasn't changed."""

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,9 @@ from policy.records import OutcomeBatch, Vector
 from policy.scoreboard import Scoreboard, ShadowBatch, values_of
 from policy.snapshot import Header, pack, unpack
 from policy.values import ValueModel
-from serving.store.keys import Roles, StoreUnavailable
-from serving.store.learning import Entry, LearnerStore, StaleLease
+from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable, order
+from serving.store.learning import LearnerStore
+from serving.threads import run_each
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +333,7 @@ class Learner:
         each turn after those ahead of it have read, and never overtakes them: where it catches up
         it joins them.
         """
-        positions = sorted({p.fold.position for p in self._folds.values()}, key=_order)
+        positions = sorted({p.fold.position for p in self._folds.values()}, key=order)
         if len(positions) > 1:
             block_ms = None
         folded: dict[str, int] = {}
@@ -340,13 +342,13 @@ class Learner:
             entries = self._store.outcomes(position, BATCH, block_ms)
             ahead = [p.fold.position for p in self._folds.values() if p.fold not in level]
             nearest = min(
-                (other for other in ahead if _order(other) > _order(position)),
-                key=_order,
+                (other for other in ahead if order(other) > order(position)),
+                key=order,
                 default=None,
             )
             if nearest is not None:
-                limit = _order(nearest)
-                entries = [entry for entry in entries if _order(entry[0]) <= limit]
+                limit = order(nearest)
+                entries = [entry for entry in entries if order(entry[0]) <= limit]
             for fold in level:
                 fold.fold(entries)
                 if entries:
@@ -381,51 +383,23 @@ class Learner:
             progress.published, progress.publish_at = fold.position, now + pause
 
 
-def _order(position: str) -> tuple[int, int]:
-    """Stream ids are two numbers, which don't sort as text."""
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number)
-
-
 def learn(
     url: str, policies: Callable[[], Sequence[str]], stop: threading.Event, **intervals: float
 ) -> None:
-    """Run a learner for each policy that `policies` names, now or later, until `stop`.
-
-    The first failure stops all of them and is raised: learning never goes on in silence.
-    """
-    failures: list[BaseException] = []
-    threads: dict[str, threading.Thread] = {}
+    """Run a learner for each policy that `policies` names, now or later, until `stop`; the first
+    failure stops all of them and is raised."""
 
     def work(policy: str) -> None:
-        store = LearnerStore(url, policy)
-        try:
+        with closing(LearnerStore(url, policy)) as store:
             Learner(store, policy, **intervals).run(stop)
-        except BaseException as error:
-            failures.append(error)
-            stop.set()
-        finally:
-            store.close()
 
-    while not stop.is_set():
-        for name in policies():
-            if name not in threads:
-                threads[name] = threading.Thread(target=work, args=(name,), name=name)
-                threads[name].start()
-        stop.wait(1.0)
-    for thread in threads.values():
-        thread.join()
-    if failures:
-        raise failures[0]
+    run_each(policies, work, stop)
 
 
 def learn_burst(url: str, policies: Sequence[str], **intervals: Any) -> dict[str, int]:
     """Drain each policy's stream once; the events folded per policy."""
     folded = {}
     for policy in policies:
-        store = LearnerStore(url, policy)
-        try:
+        with closing(LearnerStore(url, policy)) as store:
             folded[policy] = Learner(store, policy, **intervals).burst()
-        finally:
-            store.close()
     return folded

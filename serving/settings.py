@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(
         2.0, gt=0, le=600, description="Shortest time between two checkpoints of the learner."
     )
+    archive_interval_s: float = Field(
+        5.0, gt=0, le=600, description="Longest time before an entry is moved to the log."
+    )
 
     def log_path(self) -> str:
         """Where the log is kept, by default beside the embedded server's files."""

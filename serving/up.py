@@ -1,4 +1,4 @@
-"""Which processes make up a running service: embedded server, learner, serving processes."""
+"""Which processes make up a running service: embedded server, learner, archiver, serving."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RETRY_S = 0.5  # before a server that died while it started is started once more
 
 
 def up(settings: Settings) -> None:
-    """Serve and learn until told to end; without `redis_url` the embedded server runs as well.
+    """Serve, learn and archive until told to end; without `redis_url` on an embedded server.
 
     Raises
     ------
@@ -57,7 +57,10 @@ def _run(
     settings: Settings, listener: socket.socket, redis_url: str, embedded: Embedded | None
 ) -> None:
     environment = settings.environment() | {"POINTSMAN_REDIS_URL": redis_url}
-    learner = Child("learner", (*COMMAND, "learn"), _single_threaded(environment))
+    followers = [
+        Child("learner", (*COMMAND, "learn"), _single_threaded(environment)),
+        Child("archiver", (*COMMAND, "archive"), _single_threaded(environment)),
+    ]
     host, port = listener.getsockname()[:2]
     log.info("serving on http://%s:%s (try /docs)", host, port)
 
@@ -70,11 +73,11 @@ def _run(
                 log.error("%s; trying again", error)
                 time.sleep(RETRY_S)
 
-    processes.run([learner, *_workers(settings, listener, environment)], tend)
+    processes.run([*followers, *_workers(settings, listener, environment)], tend)
 
 
 def serve(settings: Settings) -> None:
-    """Serve without a learner, against a Redis of the operator's own."""
+    """Serve without learner and archiver, against a Redis of the operator's own."""
     ConfigFile(settings.config).read()
     _reachable(settings.redis_url or "")
     with closing(listen(settings)) as listener:

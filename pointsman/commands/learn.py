@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import threading
 
 import click
 
 from pointsman.commands import settings
-from policy.config import ConfigError
 from serving import learner
 from serving.config_file import ConfigFile
-
-log = logging.getLogger(__name__)
 
 
 @click.command(epilog=settings.help_text())
@@ -27,7 +23,7 @@ def command(burst: bool, as_json: bool) -> None:
     if not chosen.redis_url:
         raise click.UsageError("learn needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     file = ConfigFile(chosen.config)
-    names = list(file.read().policies)
+    names = list(file.latest().policies)
     intervals = {
         "publish_interval_s": chosen.publish_interval_s,
         "checkpoint_interval_s": chosen.checkpoint_interval_s,
@@ -46,14 +42,4 @@ def command(burst: bool, as_json: bool) -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    learner.learn(chosen.redis_url, lambda: _current(file, names), stop, **intervals)
-
-
-def _current(file: ConfigFile, names: list[str]) -> list[str]:
-    """The policies of the file as it is now; what a broken file says changes nothing."""
-    if file.changed():
-        try:
-            names[:] = file.read().policies
-        except ConfigError as error:
-            log.error("configuration not reloaded, the old one stays in force: %s", error)
-    return names
+    learner.learn(chosen.redis_url, lambda: list(file.latest().policies), stop, **intervals)

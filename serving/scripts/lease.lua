@@ -1,5 +1,5 @@
--- Take the learner's lease: KEYS[1] the lease, KEYS[2] the fence. ARGV[1] time to live in ms.
--- Replies the new fencing token, or 0 while another learner holds the lease.
+-- Take a lease, the learner's or the archiver's: KEYS[1] the lease, KEYS[2] the fence.
+-- ARGV[1] time to live in ms. Replies the new fencing token, or 0 while another one holds the lease.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local token = redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], token, 'PX', ARGV[1])

@@ -7,7 +7,7 @@ a cluster.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,6 +15,8 @@ from typing import Any
 
 import redis
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 _NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
@@ -22,6 +24,13 @@ _NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", 
 
 class StoreUnavailable(Exception):
     """Redis can't be reached, or can't take writes now: nothing was acknowledged."""
+
+
+class StaleLease(Exception):
+    """Another process has taken over: what this one has done since is not to be written."""
+
+
+Entry = tuple[str, dict[bytes, bytes]]  # of a stream, with its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +69,18 @@ _NAMES = frozenset(
         "state",  # hash: champion, previous, challenger, share, asked (of it, by the file), catalog
         "lease",  # the learner's lease: its token, with a time to live
         "fence",  # counter: the last fencing token given out
+        "archive_lease",  # the archiver's lease, ...
+        "archive_fence",  # ... and the last fencing token given out for it
+        "trimmed",  # hash: stream -> id up to which it was trimmed, being archived
         "published",  # channel: a hint that a snapshot or champion is new
     }
 )
+
+
+def order(entry: str) -> tuple[int, int]:
+    """Stream ids are two numbers, which don't sort as text."""
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number)
 
 
 @cache
@@ -101,6 +119,62 @@ def reachable() -> Iterator[None]:
         if str(error).startswith(_NO_WRITES):
             raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
         raise
+
+
+class PolicyStore:
+    """What the processes that follow a policy's streams read alike, and the lease that makes each
+    of them the only one of its kind."""
+
+    lease_ms = 3_000
+
+    def __init__(self, url: str, policy: str, *, lease: str, fence: str) -> None:
+        # No second try: a server that came back may have lost its last events, and the reader must
+        # then start over from what it has saved.
+        self._redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **CONNECTION)
+        self._keys = Keys(policy)
+        self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
+        self._lease = self._redis.register_script(script("lease"))
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def roles(self) -> Roles | None:
+        """Who has which role, None before the policy was first registered."""
+        with reachable():
+            fields = self._redis.hmget(self._keys.state, ["champion", "challenger", "share"])
+        return None if fields[0] is None else roles_of(*fields)
+
+    def version(self, version: str) -> tuple[bytes, bytes]:
+        """The configuration and encoder of a registered version."""
+        with reachable():
+            config, encoder = self._redis.hmget(self._keys.version(version), ["config", "encoder"])
+        if config is None or encoder is None:
+            raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
+        return config, encoder
+
+    def catalog(self, revision: str) -> bytes:
+        """The catalog of a revision that decisions name."""
+        with reachable():
+            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
+        if stored is None:
+            raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
+        return stored
+
+    def checkpoint(self, version: str) -> bytes | None:
+        with reachable():
+            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
+        return blob
+
+    def acquire(self) -> int:
+        """A fencing token, or 0 while another one holds the lease."""
+        with reachable():
+            return int(self._lease(keys=[self._lease_key, self._fence_key], args=[self.lease_ms]))
+
+    def release(self, token: int) -> None:
+        """Give the lease back, so that a successor needn't wait for it to run out."""
+        with suppress(exceptions.RedisError, OSError):
+            if self._redis.get(self._lease_key) == str(token).encode():
+                self._redis.delete(self._lease_key)
 
 
 def answers(url: str) -> bool:

@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
-import redis
-from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from serving.store.keys import CONNECTION, Keys, Roles, reachable, roles_of, script
-
-LEASE_MS = 3_000
+from serving.store.keys import Entry, PolicyStore, StaleLease, reachable, script
 
 
-class StaleLease(Exception):
-    """Another learner has taken over: what this one has learned since is not to be written."""
-
-
-Entry = tuple[str, dict[bytes, bytes]]
-
-
-class LearnerStore:
+class LearnerStore(PolicyStore):
     """What one policy's learner blocks on: the outcome stream, the lease, its two blobs."""
 
     def __init__(self, url: str, policy: str) -> None:
-        # No second try: a server that came back may have lost its last events, and the learner
-        # must then start over from the checkpoint.
-        self._redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **CONNECTION)
-        self._keys = Keys(policy)
-        self._lease = self._redis.register_script(script("lease"))
+        super().__init__(url, policy, lease="lease", fence="fence")
         self._commit = self._redis.register_script(script("commit"))
         self._register = self._redis.register_script(script("register"))
-
-    def close(self) -> None:
-        self._redis.close()
-
-    def roles(self) -> Roles | None:
-        """Who has which role, None before the policy was first registered."""
-        with reachable():
-            fields = self._redis.hmget(self._keys.state, ["champion", "challenger", "share"])
-        return None if fields[0] is None else roles_of(*fields)
-
-    def version(self, version: str) -> tuple[bytes, bytes]:
-        """The configuration and encoder of a registered version."""
-        with reachable():
-            config, encoder = self._redis.hmget(self._keys.version(version), ["config", "encoder"])
-        if config is None or encoder is None:
-            raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
-        return config, encoder
-
-    def catalog(self, revision: str) -> bytes:
-        """The catalog of a revision that decisions name."""
-        with reachable():
-            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
-        if stored is None:
-            raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
-        return stored
-
-    def checkpoint(self, version: str) -> bytes | None:
-        with reachable():
-            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
-        return blob
 
     def outcomes(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
         """Up to `count` outcome events behind the id `after`; waits `block_ms` for the first."""
@@ -74,11 +25,6 @@ class LearnerStore:
             return []
         streams = reply.values() if isinstance(reply, dict) else [reply[0][1]]
         return [(entry_id.decode(), fields) for entry_id, fields in next(iter(streams))]
-
-    def acquire(self) -> int:
-        """A fencing token, or 0 while another learner holds the lease."""
-        with reachable():
-            return int(self._lease(keys=[self._keys.lease, self._keys.fence], args=[LEASE_MS]))
 
     def register(self, fingerprint: str, config: bytes, encoder: bytes, now_ms: int) -> str:
         """The version of a configuration; a policy's first one becomes its champion."""
@@ -116,14 +62,8 @@ class LearnerStore:
                     keys.checkpoint(version),
                     keys.snapshot(version),
                 ],
-                args=[token, LEASE_MS, checkpoint, snapshot, keys.published, version],
+                args=[token, self.lease_ms, checkpoint, snapshot, keys.published, version],
             )
         if number < 0:
             raise StaleLease(f"the learner's token {token} is no longer the newest")
         return int(number)
-
-    def release(self, token: int) -> None:
-        """Give the lease back, so that a successor needn't wait for it to run out."""
-        with suppress(exceptions.RedisError, OSError):
-            if self._redis.get(self._keys.lease) == str(token).encode():
-                self._redis.delete(self._keys.lease)

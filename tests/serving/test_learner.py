@@ -14,7 +14,8 @@ from policy.catalog import Catalog
 from policy.records import positions
 from policy.snapshot import unpack
 from serving.learner import Learner, batch_of
-from serving.store.learning import LearnerStore, StaleLease
+from serving.store.keys import StaleLease
+from serving.store.learning import LearnerStore
 from tests.servers import assert_same_state, fold_again, learn_all, until
 
 CHECKPOINT = "pm:{default}:checkpoint:1"

@@ -1,0 +1,459 @@
+"""The archive: what a running service has decided and was told, as Parquet, each entry once.
+
+It holds both streams as they were, and joins them when it is read:
+
+    decisions/policy=NAME/day=YYYY-MM-DD/FIRST_LAST.parquet   rows of the decisions stream
+    outcomes/policy=NAME/day=YYYY-MM-DD/FIRST_LAST.parquet    outcome events
+    policy=NAME/_position.json                                how far both streams are archived
+    policy=NAME/_catalogs/REVISION.json                       the catalogs that rows name
+
+The day is that of the decision (UTC), for outcomes as well: so a day is joined without looking
+at another. A file is named by the stream ids of its first and last entry, and counts only if the
+last is not beyond the position, which is written after the files and at once. What a writer that
+crashed has left beyond it is nothing, until it is archived again. Knows no Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+import pyarrow.fs as pfs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from offline_eval import events as raw
+from offline_eval import files
+from offline_eval.events import Entry
+from offline_eval.schema import DECISION, FORMAT, SCHEMA, day, decision_table
+from policy.catalog import Catalog
+from policy.records import from_json
+
+Id = tuple[int, int]
+
+START = "0-0"
+STREAMS = ("decisions", "outcomes")
+POSITION = "_position.json"
+_COMPONENTS = ("quality", "latency_ms", "cost_usd")
+_ENTRY = pa.field("entry", pa.string(), nullable=False)
+_ARCHIVED = pa.schema([*DECISION, _ENTRY], DECISION.metadata)
+_SCHEMAS = {"decisions": _ARCHIVED, "outcomes": raw.SCHEMA}
+_ORDER = [("made_at_ms", "ascending"), ("decision_id", "ascending")]
+
+
+def order(entry: str) -> Id:
+    """Stream ids are two numbers, which don't sort as text."""
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number)
+
+
+def later(one: str, other: str) -> str:
+    return max(one, other, key=order)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last entry archived of each stream. No outcome that counts can come any more for
+    decisions made before `closed_before_ms`."""
+
+    decisions: str = START
+    outcomes: str = START
+    closed_before_ms: int = 0
+
+
+class Archive:
+    """Writes the archive of one policy. Only one may at a time, which the caller sees to."""
+
+    def __init__(self, path: str, policy: str) -> None:
+        self._on, self._root = files.filesystem(path)
+        self._policy = policy
+        self._catalogs: set[str] = set()
+
+    def resume(self, gone: Mapping[str, str]) -> Position:
+        """Remove what a crashed writer has left, and say where to go on.
+
+        `gone` says how far each stream has been trimmed: that much was archived, even where the
+        position's file was put back by a writer that had been overtaken.
+        """
+        at = _position(self._on, self._root, self._policy)
+        at = replace(
+            at,
+            decisions=later(at.decisions, gone.get("decisions", START)),
+            outcomes=later(at.outcomes, gone.get("outcomes", START)),
+        )
+        for stream in STREAMS:
+            limit = order(getattr(at, stream))
+            for name in _names(self._on, _folder(self._root, stream, self._policy)):
+                segment = _segment(name)
+                if segment is None or segment.last > limit:
+                    self._on.delete_file(name)
+        return at
+
+    def add(self, decisions: Sequence[Entry], outcomes: Sequence[Entry]) -> set[str]:
+        """Write entries that follow the position; they count once that has moved behind them.
+        The catalog revisions that they name and the archive doesn't have."""
+        made = [
+            from_json(fields[b"record"], fields[b"x"], fields.get(b"challenger_x"))
+            for _, fields in decisions
+        ]
+        rows = decision_table(made).append_column(
+            _ENTRY, pa.array([entry for entry, _ in decisions], pa.string())
+        )
+        self._write("decisions", rows)
+        came = raw.to_table(outcomes)
+        self._write("outcomes", came)
+        named = {decision.catalog for decision in made} | set(came["catalog"].unique().to_pylist())
+        return {revision for revision in named if revision and not self._has_catalog(revision)}
+
+    def _write(self, stream: str, rows: pa.Table) -> None:
+        days = np.array([day(ms) for ms in rows["made_at_ms"].to_pylist()], dtype=object)
+        for of_day in np.unique(days):
+            some = rows.filter(pa.array(days == of_day))
+            first, last = some["entry"][0].as_py(), some["entry"][-1].as_py()
+            folder = _folder(self._root, stream, self._policy)
+            with files.completed(self._on, f"{folder}/day={of_day}/{first}_{last}.parquet") as name:
+                pq.write_table(some, name, filesystem=self._on, compression="zstd")
+
+    def commit(self, position: Position) -> None:
+        """Let everything up to this position count."""
+        content = json.dumps(asdict(position), indent=2).encode() + b"\n"
+        files.put(self._on, f"{_own(self._root, self._policy)}/{POSITION}", content)
+
+    def _has_catalog(self, revision: str) -> bool:
+        if revision not in self._catalogs:
+            name = _catalog_name(self._root, self._policy, revision)
+            if self._on.get_file_info(name).type == pfs.FileType.NotFound:
+                return False
+            self._catalogs.add(revision)
+        return True
+
+    def put_catalog(self, revision: str, catalog: bytes) -> None:
+        """Keep the catalog of a revision, as JSON."""
+        files.put(self._on, _catalog_name(self._root, self._policy, revision), catalog)
+
+
+def is_archive(path: str) -> bool:
+    """Whether a running service writes there, or has."""
+    on, root = files.filesystem(path)
+    return bool(on.get_file_info(f"{root}/decisions").type == pfs.FileType.Directory)
+
+
+def position(path: str, policy: str) -> Position:
+    """How far a policy is archived; the start where nothing is.
+
+    Raises
+    ------
+    ValueError
+        If the file that says so can't be read.
+    """
+    return _position(*files.filesystem(path), policy)
+
+
+def catalog(path: str, policy: str, revision: str) -> Catalog:
+    """The catalog of a revision that the policy's rows name.
+
+    Raises
+    ------
+    LookupError
+        If the archive doesn't have it.
+    """
+    on, root = files.filesystem(path)
+    try:
+        return Catalog.from_json(files.get(on, _catalog_name(root, policy, revision)))
+    except FileNotFoundError:
+        raise LookupError(f"{path}: policy {policy!r} has no catalog {revision!r}") from None
+
+
+def policies(path: str) -> list[str]:
+    """The policies that have decisions in the archive."""
+    on, root = files.filesystem(path)
+    folders = on.get_file_info(pfs.FileSelector(f"{root}/decisions", allow_not_found=True))
+    names = [info.base_name.partition("policy=")[2] for info in folders]
+    return sorted(unquote(name) for name in names if name)
+
+
+def days(
+    path: str, policy: str | None = None, from_ms: int | None = None, to_ms: int | None = None
+) -> list[str]:
+    """The days, YYYY-MM-DD in UTC, that hold decisions made in [from_ms, to_ms), and may others."""
+    on, root = files.filesystem(path)
+    found = {
+        segment.day
+        for name in ([policy] if policy is not None else policies(path))
+        for segment in _segments(on, root, "decisions", name)
+    }
+    return sorted(_within(found, from_ms, to_ms))
+
+
+def tables(
+    path: str,
+    policy: str | None = None,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[pa.Table]:
+    """As `log.table`, one day at a time: decisions joined with their outcomes.
+
+    Raises
+    ------
+    ValueError
+        If a file can't be read.
+    """
+    on, root = files.filesystem(path)
+    wanted = list(columns or (*SCHEMA.names, "policy"))
+    parts: dict[str, list[_Part]] = {}
+    for name in [policy] if policy is not None else policies(path):
+        for part in _parts(on, root, name):
+            parts.setdefault(part.day, []).append(part)
+    for of_day in sorted(_within(parts.keys(), from_ms, to_ms)):
+        together = [part.joined(on, wanted, from_ms, to_ms) for part in parts[of_day]]
+        yield pa.concat_tables(together).sort_by(_ORDER).select(wanted)
+
+
+def events(path: str, policy: str, after: str = START) -> Iterator[list[Entry]]:
+    """The outcome events behind the id `after`, in the order and to the byte of the stream: a
+    learner's fold of them is the learner's state.
+
+    Raises
+    ------
+    ValueError
+        If a file can't be read.
+    """
+    on, root = files.filesystem(path)
+    behind = order(after)
+    waiting: list[Entry] = []
+    segments = _segments(on, root, "outcomes", policy)
+    for segment in sorted(segments, key=lambda segment: segment.first):
+        if segment.last <= behind:
+            continue
+        # What lies before this file's first entry has no other file still to come.
+        ready = [entry for entry in waiting if order(entry[0]) < segment.first]
+        if ready:
+            yield ready
+        waiting = waiting[len(ready) :]
+        found = raw.from_table(_read(on, [segment], "outcomes"))
+        both = {entry: event for entry, event in (*waiting, *found) if order(entry) > behind}
+        waiting = sorted(both.items(), key=lambda entry: order(entry[0]))
+    if waiting:
+        yield waiting
+
+
+def join(decisions: pa.Table, outcomes: pa.Table, closed_before_ms: int) -> dict[str, Any]:
+    """What decisions (n rows) have earned: the outcome columns of the log's schema, (n,) each.
+
+    `outcomes` are their events, in stream order. What came after the reward window (`late`) was
+    learned from and isn't evaluated; a correction replaces the value whenever it came, unless that
+    value was late.
+    """
+    row = pc.index_in(outcomes["decision_id"], value_set=decisions["decision_id"].combine_chunks())
+    is_correction = pc.fill_null(outcomes["correction"], False)
+    known = pc.is_valid(row)
+    on_time = pc.and_(known, pc.invert(pc.or_(outcomes["late"], is_correction)))
+    told = _Last(outcomes.filter(on_time), row.filter(on_time), len(decisions))
+    corrected = pc.and_(known, is_correction)
+    new = _Last(outcomes.filter(corrected), row.filter(corrected), len(decisions))
+
+    joined = {name: told(name) for name in (*_COMPONENTS, "error")}
+    changed = pa.nulls(len(decisions), pa.bool_()).fill_null(False)
+    for name in _COMPONENTS:
+        before, value = joined[name], new(name)
+        counted = pc.or_(before.is_valid(), new(f"old_{name}").is_null())
+        replaced = pc.and_(value.is_valid(), counted)
+        joined[name] = pc.if_else(replaced, value, before)
+        joined[f"reported_{name}"] = pc.if_else(replaced, before, None)
+        changed = pc.or_(changed, replaced)
+    other = pc.not_equal(told("arm"), told("decided_arm"))
+    return joined | {
+        "executed_arm": pc.if_else(pc.fill_null(other, False), told("arm"), None),
+        "executed": pc.fill_null(told("executed"), True),
+        "closed": pc.less(decisions["made_at_ms"], closed_before_ms).combine_chunks(),
+        "outcome_at_ms": told("at_ms"),
+        "corrected_by": pc.if_else(changed, new("by"), None),
+        "correction_reason": pc.if_else(changed, new("reason"), None),
+    }
+
+
+class _Last:
+    """Of each of n decisions the last value of a field that its events have, else null."""
+
+    def __init__(self, outcomes: pa.Table, row: Any, n: int) -> None:
+        self._outcomes = outcomes
+        self._row: NDArray[np.int64] = row.to_numpy()
+        self._n = n
+
+    def __call__(self, field: str) -> Any:
+        column = self._outcomes[field].combine_chunks()
+        has = column.is_valid().to_numpy(zero_copy_only=False)
+        last = np.full(self._n, -1)
+        last[self._row[has]] = np.flatnonzero(has)  # in stream order: the last one stays
+        return column.take(pa.array(last, mask=last < 0))
+
+
+_JOINED = ("decision_id", "correction", "late", "arm", "decided_arm", "executed", "at_ms", "error")
+_EVENT_COLUMNS = (
+    *_JOINED,
+    *_COMPONENTS,
+    *(f"old_{name}" for name in _COMPONENTS),
+    "by",
+    "reason",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A file, its day, and the ids of its first and last entry."""
+
+    name: str
+    day: str
+    first: Id
+    last: Id
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A policy's decisions of a day, with what came of them."""
+
+    policy: str
+    day: str
+    closed_before_ms: int
+    decisions: Sequence[_Segment]
+    outcomes: Sequence[_Segment]
+
+    def joined(
+        self, on: Any, columns: Sequence[str], from_ms: int | None, to_ms: int | None
+    ) -> pa.Table:
+        """Those made in [from_ms, to_ms), as rows of the log's schema: these columns, and what
+        they are ordered by."""
+        own = [name for name in DECISION.names if name in {*columns, "made_at_ms", "decision_id"}]
+        made = _last_answers(_read(on, self.decisions, "decisions", own, _made(from_ms, to_ms)))
+        made = made.append_column("policy", pa.array([self.policy] * len(made), pa.string()))
+        wanted = [name for name in columns if name not in made.column_names]
+        if not wanted:
+            return made
+        came = _read(on, self.outcomes, "outcomes", _EVENT_COLUMNS)
+        joined = join(made, came, self.closed_before_ms)
+        for name in wanted:
+            field = SCHEMA.field(name)
+            made = made.append_column(field, joined[name].cast(field.type))
+        return made
+
+
+def _last_answers(made: pa.Table) -> pa.Table:
+    """Decisions without those that Redis lost after they were archived and that were then asked
+    for and made once more, under the same id."""
+    ids = made["decision_id"].to_numpy()
+    if len(set(ids)) == len(ids):
+        return made
+    last = {decision_id: row for row, decision_id in enumerate(ids)}
+    return made.take(sorted(last.values()))
+
+
+def _made(from_ms: int | None, to_ms: int | None) -> Any:
+    """A filter on [from_ms, to_ms), None for all."""
+    made_at_ms = pc.field("made_at_ms")
+    bounds = [] if from_ms is None else [made_at_ms >= from_ms]
+    bounds += [] if to_ms is None else [made_at_ms < to_ms]
+    return bounds[0] & bounds[-1] if bounds else None
+
+
+def _within(found: Iterable[str], from_ms: int | None, to_ms: int | None) -> list[str]:
+    """The days that may hold decisions made in [from_ms, to_ms)."""
+    return [
+        one
+        for one in found
+        if (from_ms is None or one >= day(from_ms)) and (to_ms is None or one <= day(to_ms))
+    ]
+
+
+def _parts(on: Any, root: str, policy: str) -> Iterator[_Part]:
+    closed_before_ms = _position(on, root, policy).closed_before_ms
+    by_day: dict[str, Mapping[str, list[_Segment]]] = {}
+    for stream in STREAMS:
+        for segment in _segments(on, root, stream, policy):
+            of_day = by_day.setdefault(segment.day, {name: [] for name in STREAMS})
+            of_day[stream].append(segment)
+    for name, of_day in by_day.items():
+        if of_day["decisions"]:
+            yield _Part(policy, name, closed_before_ms, of_day["decisions"], of_day["outcomes"])
+
+
+def _segments(on: Any, root: str, stream: str, policy: str) -> list[_Segment]:
+    """The files that count, by their first entries."""
+    limit = order(getattr(_position(on, root, policy), stream))
+    names = _names(on, _folder(root, stream, policy))
+    found = [segment for name in names if (segment := _segment(name)) and segment.last <= limit]
+    return sorted(found, key=lambda segment: (segment.first, segment.last))
+
+
+def _names(on: Any, folder: str) -> list[str]:
+    """All files under a folder, hidden ones too."""
+    selected = pfs.FileSelector(folder, recursive=True, allow_not_found=True)
+    return [info.path for info in on.get_file_info(selected) if info.is_file]
+
+
+def _segment(name: str) -> _Segment | None:
+    """What a file's name says; None where it isn't the archive's, or isn't complete."""
+    folder, _, last = name.rpartition("/")
+    stem, _, ending = last.partition(".")
+    first, _, end = stem.partition("_")
+    try:
+        return (
+            _Segment(name, folder.rpartition("day=")[2], order(first), order(end))
+            if (ending == "parquet")
+            else None
+        )
+    except ValueError:
+        return None
+
+
+def _read(
+    on: Any,
+    segments: Sequence[_Segment],
+    stream: str,
+    columns: Sequence[str] | None = None,
+    wanted: Any = None,
+) -> pa.Table:
+    """The rows of some files, in stream order and each once."""
+    schema = _SCHEMAS[stream]
+    names = list(columns or schema.names)
+    if not segments:
+        return schema.empty_table().select(names)
+    read = [segment.name for segment in segments]
+    try:
+        dataset = pds.dataset(read, schema=schema, filesystem=on, format="parquet")
+        first = next(iter(dataset.get_fragments())).physical_schema.metadata or {}
+        if (found := first.get(b"pointsman_log", b"").decode()) != str(FORMAT):
+            raise ValueError(f"expected a log of format {FORMAT}, got {found or 'other files'}")
+        return dataset.to_table(columns=names, filter=wanted)
+    except (pa.ArrowException, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{read[0].rpartition('/')[0]}: can't be read: {why}") from error
+
+
+def _position(on: Any, root: str, policy: str) -> Position:
+    name = f"{_own(root, policy)}/{POSITION}"
+    try:
+        return Position(**json.loads(files.get(on, name)))
+    except FileNotFoundError:
+        return Position()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: doesn't say what is archived: {error}") from error
+
+
+def _own(root: str, policy: str) -> str:
+    return f"{root}/policy={quote(policy, safe='')}"
+
+
+def _folder(root: str, stream: str, policy: str) -> str:
+    return _own(f"{root}/{stream}", policy)
+
+
+def _catalog_name(root: str, policy: str, revision: str) -> str:
+    return f"{_own(root, policy)}/_catalogs/{quote(revision, safe='')}.json"

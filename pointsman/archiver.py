@@ -1,0 +1,201 @@
+"""The archiver: moves both streams of a policy from Redis to the log, each entry once.
+
+A turn reads a batch, writes its files, then the position, and only then drops from the streams what
+is archived and, of outcomes, what every checkpoint has learned. It may die between any two of these
+steps: the next one starts from the position, and what lies beyond it is written again. It meets
+`serving` (the streams) and `offline_eval` (the files), which don't know of each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+from offline_eval.archive import STREAMS, Archive, Position, order
+from policy import models
+from policy.config import PolicyConfig
+from policy.snapshot import unpack
+from serving.store.archiving import ArchiverStore
+from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable
+from serving.threads import run_each
+
+log = logging.getLogger(__name__)
+
+BATCH = 20_000  # entries of each stream that are written at once
+IN_FLIGHT_MS = 2_000  # an outcome may take so long from the clock's reading into the stream
+RETRY_S = 0.5
+
+Windows = Callable[[], Mapping[str, int]]  # the reward window of each policy in ms, now
+
+
+def moved(
+    at: Position, decisions: Sequence[Entry], outcomes: Sequence[Entry], closed_before_ms: int
+) -> Position:
+    """The position behind a batch."""
+    return Position(
+        decisions=decisions[-1][0] if decisions else at.decisions,
+        outcomes=outcomes[-1][0] if outcomes else at.outcomes,
+        closed_before_ms=max(at.closed_before_ms, closed_before_ms),
+    )
+
+
+def learned(archived: str, checkpoints: Sequence[bytes | None]) -> str:
+    """The last outcome that is archived and that every checkpoint has learned; '' where a version
+    that learns has none yet."""
+    if None in checkpoints:
+        return ""
+    positions = [unpack(blob)[0].position for blob in checkpoints if blob is not None]
+    return min((archived, *positions), key=order)
+
+
+class Archiver:
+    """Archives one policy, under a lease: two never both write, or drop anything."""
+
+    def __init__(
+        self,
+        store: ArchiverStore,
+        archive: Archive,
+        policy: str,
+        window_ms: Callable[[], int],
+        interval_s: float,
+    ) -> None:
+        self._store = store
+        self._archive = archive
+        self._policy = policy
+        self._window_ms = window_ms
+        self._interval_s = interval_s
+        self._token = 0
+        self._at = Position()
+
+    def burst(self) -> dict[str, int]:
+        """Archive all that is in the streams and stop; the entries archived of each.
+
+        Raises
+        ------
+        StaleLease
+            If another archiver holds the lease.
+        """
+        self._token = self._store.acquire()
+        if not self._token:
+            raise StaleLease(f"another archiver of policy {self._policy!r} holds the lease")
+        try:
+            self._resume()
+            total = dict.fromkeys(STREAMS, 0)
+            while any(new := self._turn()):
+                total = {s: total[s] + n for s, n in zip(STREAMS, new, strict=True)}
+            return total
+        finally:
+            self._store.release(self._token)
+
+    def run(self, stop: threading.Event) -> None:
+        """Archive until `stop` is set; waits out a store that can't be reached, a path that can't
+        be written and a held lease."""
+        while not stop.is_set():
+            wait_s = RETRY_S
+            try:
+                self._token = self._store.acquire()
+                if self._token:
+                    self._lead(stop)
+            except (StoreUnavailable, StaleLease) as error:
+                log.warning("policy %s: %s; trying again", self._policy, error)
+            except OSError as error:
+                wait_s = self._interval_s
+                log.error(
+                    "policy %s: the log can't be written: %s; trying again", self._policy, error
+                )
+            stop.wait(wait_s)
+
+    def _lead(self, stop: threading.Event) -> None:
+        try:
+            self._resume()
+            while not stop.is_set():
+                if max(self._turn()) < BATCH:
+                    self._wait(stop)
+            self._turn()
+        finally:
+            self._store.release(self._token)
+
+    def _wait(self, stop: threading.Event) -> None:
+        """For the next turn, keeping the lease."""
+        waited_s = 0.0
+        while waited_s < self._interval_s and not stop.is_set():
+            self._store.keep(self._token)
+            pause_s = min(1.0, self._interval_s - waited_s)
+            stop.wait(pause_s)
+            waited_s += pause_s
+
+    def _resume(self) -> None:
+        """From where the archive ends, whatever another archiver, or the server, did meanwhile."""
+        self._at = self._archive.resume(self._store.trimmed())
+        for stream in STREAMS:
+            if self._store.go_on_after(stream, getattr(self._at, stream)):
+                log.warning("policy %s: Redis has lost %s that are archived", self._policy, stream)
+
+    def _turn(self) -> tuple[int, int]:
+        """Archive the next batch of both streams, and drop what isn't needed any more; how many
+        entries there were of each."""
+        now_ms = self._store.now_ms()  # before reading: what comes later is not in this batch
+        outcomes = self._store.entries("outcomes", self._at.outcomes, BATCH)
+        decisions = self._store.entries("decisions", self._at.decisions, BATCH)
+        ended = max(len(decisions), len(outcomes)) < BATCH  # of both streams
+        closed_before_ms = now_ms - self._window_ms() - IN_FLIGHT_MS if ended else 0
+        if decisions or outcomes or order(self._at.decisions)[0] >= self._at.closed_before_ms:
+            self._write(decisions, outcomes, closed_before_ms)
+        self._drop()
+        return len(decisions), len(outcomes)
+
+    def _write(
+        self, decisions: Sequence[Entry], outcomes: Sequence[Entry], closed_before_ms: int
+    ) -> None:
+        for revision in self._archive.add(decisions, outcomes):
+            try:
+                self._archive.put_catalog(revision, self._store.catalog(revision))
+            except LookupError as error:
+                log.error("policy %s: %s; its rows are archived without", self._policy, error)
+        self._store.keep(self._token)  # or another one has taken over: then nothing here counts
+        self._at = moved(self._at, decisions, outcomes, closed_before_ms)
+        self._archive.commit(self._at)
+
+    def _drop(self) -> None:
+        roles = self._store.roles()
+        outcomes = "" if roles is None else learned(self._at.outcomes, self._checkpoints(roles))
+        self._store.keep(self._token, self._at.decisions, outcomes, roles)
+
+    def _checkpoints(self, roles: Roles) -> list[bytes | None]:
+        """Of the versions that learn: a champion without values has nothing to learn for."""
+        config, _ = self._store.version(roles.champion)
+        learns = PolicyConfig.model_validate_json(config).model not in models.NO_VALUES
+        versions = [roles.champion] if learns else []
+        versions += [roles.challenger] if roles.challenger else []
+        return [self._store.checkpoint(version) for version in versions]
+
+
+def archive(
+    url: str, path: str, windows: Windows, stop: threading.Event, interval_s: float
+) -> None:
+    """Archive each policy that `windows` names, now or later, until `stop`; the first failure
+    stops all of them and is raised."""
+    last: dict[str, int] = {}  # of a policy that the file doesn't have any more as well
+
+    def window_ms(policy: str) -> int:
+        last.update(windows())
+        return last[policy]
+
+    def work(policy: str) -> None:
+        with closing(ArchiverStore(url, policy)) as store:
+            target = Archive(path, policy)
+            Archiver(store, target, policy, lambda: window_ms(policy), interval_s).run(stop)
+
+    run_each(windows, work, stop)
+
+
+def archive_burst(url: str, path: str, windows: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Archive what is in each policy's streams; how many entries of each."""
+    return {policy: _burst(url, path, policy, window_ms) for policy, window_ms in windows.items()}
+
+
+def _burst(url: str, path: str, policy: str, window_ms: int) -> dict[str, int]:
+    with closing(ArchiverStore(url, policy)) as store:
+        return Archiver(store, Archive(path, policy), policy, lambda: window_ms, 0.0).burst()

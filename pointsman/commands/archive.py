@@ -1,0 +1,46 @@
+"""`pointsman archive`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Mapping
+
+import click
+
+from pointsman import archiver
+from pointsman.commands import settings
+from serving.config_file import ConfigFile
+from serving.embedded import running_url
+
+
+@click.command(epilog=settings.help_text())
+@click.option("--burst", is_flag=True, help="Archive what is in the streams, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
+def command(burst: bool, as_json: bool) -> None:
+    """Move decisions and outcomes from Redis to the log, for every policy of the configuration.
+
+    The log is Parquet at POINTSMAN_LOG, by default DATA/log; `pointsman up` runs this already, and
+    only one may at a time. An entry leaves Redis once it is archived and, for outcomes, learned.
+    """
+    settings.log_to_stderr()
+    chosen = settings.read()
+    url = chosen.redis_url or running_url(chosen.data)
+    file = ConfigFile(chosen.config)
+
+    def windows() -> Mapping[str, int]:
+        return {name: policy.reward_window_ms for name, policy in file.latest().policies.items()}
+
+    if burst:
+        archived = archiver.archive_burst(url, chosen.log_path(), windows())
+        lines = [
+            f"{policy}: {of['decisions']:,} decisions and {of['outcomes']:,} outcomes archived"
+            for policy, of in archived.items()
+        ]
+        click.echo(json.dumps(archived) if as_json else "\n".join(lines))
+        return
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    archiver.archive(url, chosen.log_path(), windows, stop, chosen.archive_interval_s)

@@ -1,0 +1,92 @@
+"""What one policy's archiver blocks on: both streams, its lease, and what leaves them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from redis import exceptions
+
+from serving.store.keys import Entry, PolicyStore, Roles, StaleLease, order, reachable, script
+
+CHUNK = 1_000  # entries that Redis, which does one thing at a time, is asked for at once
+
+
+class ArchiverStore(PolicyStore):
+    """Both streams of one policy, named `decisions` and `outcomes` as their keys are."""
+
+    def __init__(self, url: str, policy: str) -> None:
+        super().__init__(url, policy, lease="archive_lease", fence="archive_fence")
+        self._trim = self._redis.register_script(script("trim"))
+
+    def now_ms(self) -> int:
+        """The server's clock."""
+        with reachable():
+            seconds, microseconds = self._redis.time()
+        return int(seconds) * 1_000 + int(microseconds) // 1_000
+
+    def entries(self, stream: str, after: str, count: int) -> list[Entry]:
+        """Up to `count` entries behind the id `after`; fewer only where the stream ends."""
+        found: list[Entry] = []
+        while len(found) < count:
+            start = f"({found[-1][0] if found else after}"
+            chunk = min(CHUNK, count - len(found))
+            with reachable():
+                some = self._redis.xrange(getattr(self._keys, stream), start, "+", chunk)
+            found += [(entry.decode(), fields) for entry, fields in some]
+            if len(some) < chunk:
+                break
+        return found
+
+    def trimmed(self) -> dict[str, str]:
+        """The id up to which each stream was trimmed, by name; each was archived up to there."""
+        with reachable():
+            fields = self._redis.hgetall(self._keys.trimmed)
+        return {name.decode(): entry.decode() for name, entry in fields.items()}
+
+    def go_on_after(self, stream: str, entry: str) -> bool:
+        """Give no id again up to this one, to a stream that a server which lost its last entries
+        has set back; true if it was."""
+        name = getattr(self._keys, stream)
+        with reachable(), suppress(exceptions.ResponseError):  # there is no such stream
+            last = self._redis.xinfo_stream(name)["last-generated-id"].decode()
+            if order(last) < order(entry):
+                # Refused where an entry beyond it has come meanwhile, which is as good.
+                self._redis.execute_command("XSETID", name, entry)
+                return True
+        return False
+
+    def keep(
+        self,
+        token: int,
+        decisions: str = "",
+        outcomes: str = "",
+        roles: Roles | None = None,
+    ) -> int:
+        """Renew the lease, and drop entries before these ids; how many went.
+
+        Outcomes go only while `roles`, whose checkpoints don't need them, are in force.
+
+        Raises
+        ------
+        StaleLease
+            If a later token has been given out: nothing was dropped.
+        """
+        keys = self._keys
+        champion = roles.champion if roles else ""
+        challenger = (roles.challenger if roles else None) or ""
+        with reachable():
+            gone: Any = self._trim(
+                keys=[
+                    self._lease_key,
+                    self._fence_key,
+                    keys.decisions,
+                    keys.outcomes,
+                    keys.trimmed,
+                    keys.state,
+                ],
+                args=[token, self.lease_ms, decisions, outcomes, champion, challenger],
+            )
+        if gone < 0:
+            raise StaleLease(f"the archiver's token {token} is no longer the newest")
+        return int(gone)
