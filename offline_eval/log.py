@@ -59,7 +59,8 @@ def write(rows: Iterable[LoggedDecision], path: str, name: str | None = None) ->
     written, rest, part = 0, iter(rows), 0
     while chunk := list(islice(rest, ROWS_PER_FILE)):
         for (policy, of_day), some in _by_partition(chunk).items():
-            stem = _digest(some) if name is None else f"{name}-{part}"
+            ids = (row.decision.decision_id for row in some)
+            stem = _digest(ids) if name is None else f"{name}-{part}"
             folder = f"{root}/policy={quote(policy, safe='')}/day={of_day}"
             with files.completed(filesystem, f"{folder}/{stem}.parquet") as hidden:
                 pq.write_table(
@@ -317,6 +318,24 @@ def _eligible(actions: Index, position: Index, arms: int) -> bytes:
     return packed(mask)
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which rows of a log were used: those made in [from_ms, to_ms), and a digest of their ids."""
+
+    path: str
+    rows: int
+    from_ms: int
+    to_ms: int
+    digest: str
+
+
+def fingerprint(data: LoggedData, path: str) -> Range:
+    """Of rows that were read from `path`: reading its range again must give the same digest."""
+    made = data.made_at_ms
+    from_ms, to_ms = (int(made.min()), int(made.max()) + 1) if len(data) else (0, 0)
+    return Range(path, len(data), from_ms, to_ms, _digest(data.decision_ids))
+
+
 def check(data: LoggedData) -> None:
     """Refuse what no estimator may use.
 
@@ -386,10 +405,10 @@ def _by_partition(
     return parts
 
 
-def _digest(rows: Iterable[LoggedDecision]) -> str:
+def _digest(decision_ids: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=12)
-    for row in rows:
-        digest.update(row.decision.decision_id.encode() + b"\n")
+    for decision_id in decision_ids:
+        digest.update(decision_id.encode() + b"\n")
     return digest.hexdigest()
 
 
