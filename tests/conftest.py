@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx
 import pytest
 import redis
 
+from offline_eval.registry import Registry
 from serving.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
@@ -51,3 +53,22 @@ def http(settings: Settings) -> Iterator[httpx.Client]:
     """A client of a running service on an empty store."""
     with http_service(settings) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def new_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty MLflow store: making its tables takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{path}").versions("default")
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(new_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow store of the test's own, and MLFLOW_TRACKING_URI names it."""
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    shutil.copy(new_mlflow, folder)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
