@@ -1,0 +1,142 @@
+"""A gate's report says the verdict first and shows no text as anything but text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from offline_eval import gate, log
+from offline_eval.gate import Verdict
+from offline_eval.intervals import Interval
+from offline_eval.registry import Estimated
+from pointsman import report
+from tests.offline_eval.simulated import SCALES, START_MS, logged
+
+BETTER = (0.4, 0.8, 0.5)
+PNG = b"\x89PNG\r\n\x1a\n"
+VOID = {"meta", "img"}
+
+
+def judged(n: int, **world: object) -> Verdict:
+    data = logged(n, **world)
+    now_ms = int(data.made_at_ms.max(initial=START_MS))
+    return gate.judge(data, champion="1", challenger="2", scales=SCALES, now_ms=now_ms)
+
+
+def given(**changes: object) -> dict[str, object]:
+    """What goes with a verdict."""
+    return {
+        "policy": "default",
+        "version": "2",
+        "champion": "1",
+        "at_ms": 1_700_000_000_000,
+        "log": log.fingerprint(logged(50), "data/log"),
+        "estimates": [
+            Estimated("1", "quality", "dr", Interval(0.5, 0.4, 0.6)),
+            Estimated("2", "quality", "dr", Interval(0.7, 0.6, 0.8, "12 rows carry it")),
+            Estimated("2", "cost_usd", "dr", Interval(0.00001234, -math.inf, 0.00002)),
+        ],
+        "plots": {"value with intervals.png": PNG},
+        **changes,
+    }
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what a browser would fetch or run."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [
+        (judged(2_000, quality=BETTER), "Pass"),
+        (judged(2_000, quality=(0.8, 0.4, 0.5)), "Fail"),
+        (judged(100, quality=BETTER), "Undecided"),
+        (judged(0), "Undecided"),
+    ],
+    ids=["pass", "fail", "undecided", "empty"],
+)
+def test_both_forms_say_the_same_with_the_verdict_on_top(verdict: Verdict, word: str):
+    """All reasons, checks and figures are in both."""
+    markdown, page = report.markdown(verdict, **given()), Page(report.html(verdict, **given()))
+    assert markdown.splitlines()[2].startswith(f"**{word}: version 2 ")
+    assert page.tags[page.tags.index("h1") + 1] == "p"
+    plain = markdown.replace("\\", "")
+    for text in (*verdict.reasons, *(check.text for check in verdict.checks)):
+        assert text in plain
+        assert text in page.text
+    for text in ("data/log", log.fingerprint(logged(50), "").digest, "0.7000 (0.6000 to 0.8000)"):
+        assert text in plain
+        assert text in page.text
+    assert "quality (dr) of version 2: 12 rows carry it" in plain
+    assert "1.234e-05 (-inf to 2e-05)" in plain
+    assert ("What would decide it" in plain) == (word == "Undecided")
+
+
+def test_an_undecided_report_says_what_would_decide_it():
+    """So many rounds, or fewer with a share of the draw."""
+    undecided = replace(
+        judged(100, quality=BETTER), rounds_needed=1_200, share=0.1, rounds_with_share=300
+    )
+    told = "At the rate so far, about 1,200 more rounds; about 300 with 10% of the draw."
+    assert told in report.markdown(undecided, **given())
+    assert told in report.html(undecided, **given())
+
+
+def test_html_needs_nothing_beside_itself():
+    """Plots lie in the page; no script, no address that could be fetched."""
+    page = Page(report.html(judged(200), **given()))
+    assert [address[:22] for address in page.addresses] == ["data:image/png;base64,"]
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert {"main", "table", "thead", "tbody", "th", "figure"} <= set(page.tags)
+
+
+def test_names_are_shown_as_they_are():
+    """Names of policies, arms and tasks come from users: no markup gets through."""
+    evil = '<img src=//x onerror=alert(1)> | `a`\n# b & "c"'
+    named = given(policy=evil, version=evil, plots={evil: PNG})
+    verdict = judged(200)
+    check = replace(verdict.checks[0], name=evil, text=evil)
+    verdict = replace(verdict, reasons=(evil,), checks=(check,))
+    page = Page(report.html(verdict, **named))
+    assert page.tags.count("img") == 1  # the plot
+    assert page.text.count("<img src=//x onerror=alert(1)>") >= 4
+    markdown = report.markdown(verdict, **named)
+    assert "<img" not in markdown.replace("\\<img", "")
+    headings = [line for line in markdown.splitlines() if line.startswith("#")]
+    assert len(headings) == markdown.count("\n## ") + 1
+    widths = {
+        line.replace("\\|", "").count("|") for line in markdown.split("\n") if "onerr" in line
+    }
+    assert widths <= {0, 4, 5}  # rows of the estimates have three cells, of the checks four
+
+
+def test_a_summary_is_the_top_of_the_report():
+    """For a place that has room for the verdict and its reasons only."""
+    verdict = judged(200)
+    short = report.summary(verdict, policy="default", version="2", champion="1")
+    assert short in report.markdown(verdict, **given())
+    assert len(short.splitlines()) == 2 + len(verdict.reasons)
