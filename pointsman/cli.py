@@ -16,7 +16,10 @@ COMMANDS = {
     "demo": "Show the loop with pictures, on data made here.",
     "status": "Show a running policy, and what its challenger would have earned.",
     "train": "Fit a version on outcomes that are known, to start from there.",
-    "promote": "Make another version the champion.",
+    "challenge": "Let a registered version learn in the champion's shadow.",
+    "promote": "Make a version that has passed the gate the champion.",
+    "rollback": "Make the champion before the last promotion champion again.",
+    "versions": "Show the versions of a policy: roles, verdicts, promotions.",
     "import-log": "Make a log of what another decision service has logged.",
     "export-log": "Write a log in another service's format.",
 }

@@ -91,6 +91,31 @@ class RulesConfig(BaseModel):
         return by_task_type(values)
 
 
+Chance = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Margin = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class GateConfig(BaseModel):
+    """What the gate asks of this policy's versions; what isn't said is as the gate has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_age_s: Seconds = 604_800
+    """The most that the newest judged row's age may be, for the gate and for a promotion."""
+    alpha: Chance | None = None
+    guardrail_alpha: Chance | None = None
+    quality_margin: Margin | None = None
+    latency_margin: Margin | None = None
+    cost_margin: Margin | None = None
+    error_margin: Margin | None = None
+    task_margin: Margin | None = None
+
+    def settings(self) -> dict[str, float]:
+        """What was said, by the gate's own names."""
+        said = self.model_dump(exclude_none=True, exclude={"max_age_s"})
+        return said | {"max_age_ms": self.max_age_s * 1_000}
+
+
 PARAMETER_OF: Mapping[str, str] = {
     "thompson": "scale",
     "epsilon_greedy": "epsilon",
@@ -111,6 +136,9 @@ NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
     "vw": {"exploration": "square_cb", "gamma": 5_000.0},
 }
 """Models that can't be explored by thompson, and how they are when nothing is said."""
+
+
+MAX_SHARE = 0.5  # of the draw, that a challenger may be given
 
 
 class PolicyConfig(BaseModel):
@@ -155,6 +183,9 @@ class PolicyConfig(BaseModel):
     retention_s: Seconds = 604_800
     """Until this a late component is still accepted, and learned."""
     store_text: Annotated[bool, Field(strict=True)] = False
+    keep_share: Annotated[float, Field(strict=True, ge=0, le=MAX_SHARE)] = 0.05
+    """Of the draw, that a champion keeps when another version takes over."""
+    gate: GateConfig = GateConfig()
 
     @field_validator("arms")
     @classmethod
@@ -232,7 +263,8 @@ class PolicyConfig(BaseModel):
     def fingerprint(self, encoder: str) -> str:
         """12 hex digits over what makes a version; `encoder` is the encoder's fingerprint.
 
-        Prices, arms, the cap on new arms and the time windows are no part of it: they act at once.
+        Prices, arms, the cap on new arms, the time windows and what an operator says of promotions
+        are no part of it: they act at once.
         """
         parameter = PARAMETER_OF.get(self.exploration, "")
         content: dict[str, Any] = {
@@ -261,13 +293,14 @@ ACTS_AT_ONCE = (
     "reward_window_s",
     "retention_s",
     "store_text",
+    "keep_share",
+    "gate",
 )
 
 
 OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")
 """What a policy and its challenger have in common, or they couldn't be compared."""
 CAPS = ("new_arm_share", "new_arm_events")  # mean something only where a model learns
-MAX_SHARE = 0.5
 
 
 def current(version: PolicyConfig, file: PolicyConfig) -> PolicyConfig:
@@ -552,7 +585,11 @@ _EXPECTED = {
 }
 
 
-_NESTED: Mapping[str, type[BaseModel]] = {"objective": ObjectiveConfig, "rules": RulesConfig}
+_NESTED: Mapping[str, type[BaseModel]] = {
+    "objective": ObjectiveConfig,
+    "rules": RulesConfig,
+    "gate": GateConfig,
+}
 
 
 def _known_keys(model: type[BaseModel], inner: Path) -> Iterable[str]:

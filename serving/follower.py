@@ -126,11 +126,12 @@ class Follower:
         challenger = None
         if wanted is not None:
             challenger = await register(self._store, name, wanted, self._clock_ms())
-        roles = await self._store.challenge(name, version, challenger, share, self._clock_ms())
+        own = config.policies[name].fingerprint("")
+        roles = await self._store.challenge(name, version, challenger, share, self._clock_ms(), own)
         if version != roles.champion:
             log.warning(
                 "policy %s: the configuration file is version %s, champion is version %s and "
-                "keeps serving; see `pointsman promote --help`",
+                "keeps serving; see `pointsman gate --help`",
                 name,
                 version,
                 roles.champion,
@@ -144,8 +145,8 @@ class Follower:
             )
         if challenger is not None and challenger == roles.challenger and share != roles.share:
             log.warning(
-                "policy %s: the file's share of %g isn't in force since the last promotion set it "
-                "to %g; it acts when it changes",
+                "policy %s: the file's share of %g isn't in force since it was set to %g later on; "
+                "it acts when it changes",
                 name,
                 share,
                 roles.share,

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -197,7 +197,19 @@ def until(condition: object, what: str, timeout_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def override(redis_url: str, version: str, policy: str = "default") -> str | None:
-    """Make a version champion as `pointsman promote --override` does; the one before."""
-    with closing(OperatorStore(redis_url, policy)) as store:
-        return store.promote(version, "me", "tests say so", 0)
+def override(
+    redis_url: str, version: str, policy: str = "default", keep_share: float = 0.0
+) -> str | None:
+    """Make a version champion as `pointsman promote --override` does; the one before, or None
+    where there is no such version."""
+    with closing(OperatorStore(redis_url, policy)) as store, suppress(LookupError):
+        return store.promote(
+            version,
+            "me",
+            "tests say so",
+            0,
+            max_age_ms=0,
+            override=True,
+            keep_share=keep_share,
+        ).before
+    return None

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import getpass
-import time
-from contextlib import closing
+import json
 
 import click
 
 from pointsman.commands import settings
-from serving.embedded import running_url
-from serving.store.operations import OperatorStore
 
 
 @click.command(epilog=settings.help_text())
 @click.argument("policy")
-@click.argument("version")
-@click.option("--override", is_flag=True, required=True, help="Promote without a passed gate.")
-@click.option("--reason", required=True, help="Why; recorded with who and when.")
-def command(policy: str, version: str, override: bool, reason: str) -> None:
-    """Make a registered VERSION of POLICY the champion; serving switches within two seconds.
+@click.argument("version", required=False)
+@click.option("--override", is_flag=True, help="Promote without a passed gate.")
+@click.option("--reason", default="", help="Why; recorded with who and when. --override needs it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(policy: str, version: str | None, override: bool, reason: str, as_json: bool) -> None:
+    """Make VERSION of POLICY (its challenger, when left out) the champion; serving switches within
+    two seconds, without a restart.
 
-    The champion before goes on learning in its shadow, so the way back is the same.
+    It must have passed `pointsman gate` against the version that serves now, on a log whose newest
+    judged row is no older than the policy's gate.max_age_s. --override passes over that; it is
+    recorded with who, why and when.
 
-    No gate is built yet, so the operator's override is the only way, and it is recorded.
+    The champion before keeps `keep_share` of the draw (see pointsman.toml), learns on in the shadow
+    of the new one and is compared with it. `pointsman rollback` makes it champion again.
     """
+    if override and not reason.strip():
+        raise click.UsageError("--override needs --reason: it is recorded with who and when")
     chosen = settings.read()
-    url = chosen.redis_url or running_url(chosen.data)
-    with closing(OperatorStore(url, policy)) as store:
-        now_ms = time.time_ns() // 1_000_000
-        before = store.promote(version, getpass.getuser(), reason, now_ms)
-    if before is None:
-        raise click.ClickException(f"policy {policy!r} has no version {version!r}")
-    click.echo(f"{policy}: version {version} is champion (before: {before or 'none'})")
+    _, wanted = settings.policy_of(chosen, policy)
+    with settings.operating(chosen, policy) as store:
+        made = store.promote(
+            version or settings.challenger_of(store),
+            getpass.getuser(),
+            reason,
+            settings.now_ms(),
+            max_age_ms=wanted.gate.max_age_s * 1_000,
+            override=override,
+            keep_share=wanted.keep_share,
+        )
+    if as_json:
+        told = {"policy": policy, "champion": made.champion, "before": made.before}
+        click.echo(json.dumps(told | {"keeps": made.share, "override": override}))
+        return
+    keeps = f"{made.share:.0%} of the draw" if made.share else "no share of the draw"
+    click.echo(f"{policy}: version {made.champion} is champion (before: {made.before})")
+    click.echo(f"version {made.before} goes on as its challenger, with {keeps}")
+    click.echo(f"back again with: pointsman rollback {policy}")

@@ -1,13 +1,21 @@
-"""What the commands that run processes share: settings, their help text, logging."""
+"""What commands share: settings, their help text, the policy and the store they act on, logging."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import click
 from pydantic import ValidationError
 
+from policy.config import Config, PolicyConfig
+from serving.config_file import ConfigFile
+from serving.embedded import running_url
 from serving.settings import Settings
+from serving.store.keys import StoreUnavailable
+from serving.store.operations import OperatorStore
 
 
 def read(**given: object) -> Settings:
@@ -33,3 +41,37 @@ def help_text() -> str:
 
 def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def policy_of(chosen: Settings, name: str) -> tuple[Config, PolicyConfig]:
+    """The configuration file, and the policy of this name in it."""
+    config = ConfigFile(chosen.config).read()
+    if name not in config.policies:
+        known = ", ".join(sorted(config.policies))
+        raise click.ClickException(f"{chosen.config}: there is no policy {name!r} (known: {known})")
+    return config, config.policies[name]
+
+
+@contextmanager
+def operating(chosen: Settings, policy: str) -> Iterator[OperatorStore]:
+    """The store of a service that runs with these settings, for an operator."""
+    url = chosen.redis_url or running_url(chosen.data)
+    with closing(OperatorStore(url, policy)) as store:
+        try:
+            yield store
+        except StoreUnavailable as error:
+            raise click.ClickException(str(error)) from error
+
+
+def challenger_of(store: OperatorStore) -> str:
+    """The version that an operator means who names none."""
+    challenger = store.state().get("challenger")
+    if not challenger:
+        raise click.ClickException(
+            "the policy has no challenger: name a version (`pointsman versions` lists them)"
+        )
+    return challenger
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -75,8 +75,9 @@ def _challenger(policy: str, body: Body) -> list[str]:
         lines += [*_agreement(body), *_estimates(body["estimates"])]
     return [
         *lines,
-        "  to let it take over:",
-        f"    pointsman promote {policy} {body['version']} --override --reason '...'",
+        "  to let it take over, once it is shown to be better:",
+        f"    pointsman gate {policy} {body['version']}",
+        f"    pointsman promote {policy} {body['version']}",
     ]
 
 

@@ -23,7 +23,6 @@ from policy.config import Config, PolicyConfig
 from policy.snapshot import Header, pack
 from policy.values import ValueModel
 from policy.warm import AT_MOST, start_from_events, warm_start
-from serving.config_file import ConfigFile
 from serving.embedded import running_url
 from serving.store.learning import LearnerStore
 
@@ -48,13 +47,7 @@ def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
     doesn't have are left out. The new version serves once it is promoted.
     """
     chosen = settings.read()
-    config = ConfigFile(chosen.config).read()
-    if policy not in config.policies:
-        known = ", ".join(sorted(config.policies))
-        raise click.ClickException(
-            f"{chosen.config}: there is no policy {policy!r} (known: {known})"
-        )
-    wanted = config.policies[policy]
+    config, wanted = settings.policy_of(chosen, policy)
     if wanted.model in models.NO_VALUES:
         raise click.ClickException(f"policy {policy!r} learns nothing: model {wanted.model!r}")
     fit = _from_outcomes if (path / QUERIES).exists() else _from_log
@@ -67,7 +60,8 @@ def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
         click.echo(json.dumps(told))
         return
     click.echo(f"{policy}: version {version} is registered, fitted on {model.events:,} outcomes")
-    click.echo(f'it serves after: pointsman promote {policy} {version} --override --reason "..."')
+    click.echo(f"it learns in shadow after: pointsman challenge {policy} {version} --share 0.1")
+    click.echo(f"to judge it: pointsman gate {policy} {version}")
 
 
 def register(store: LearnerStore, config: PolicyConfig, encoder: Encoder, model: ValueModel) -> str:

@@ -64,9 +64,11 @@ _NAMES = frozenset(
     {
         "decisions",  # stream: every decision, in the order of acknowledgement
         "outcomes",  # stream: self-contained outcome events; what the learner folds
-        "audit",  # stream: versions, promotions, catalog revisions, with who and why
+        "audit",  # stream: versions, verdicts, promotions, catalog revisions, with who and why
         "versions",  # hash: fingerprint -> version
-        "state",  # hash: champion, previous, challenger, share, asked (of it, by the file), catalog
+        # hash: champion, previous, challenger, its share and who gave it that (share_by), what the
+        # file has asked of both (asked, own), catalog
+        "state",
         "lease",  # the learner's lease: its token, with a time to live
         "fence",  # counter: the last fencing token given out
         "archive_lease",  # the archiver's lease, ...

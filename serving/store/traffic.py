@@ -247,9 +247,16 @@ class Store:
         return version.decode()
 
     async def challenge(
-        self, policy: str, version: str, challenger: str | None, share: float, now_ms: int
+        self,
+        policy: str,
+        version: str,
+        challenger: str | None,
+        share: float,
+        now_ms: int,
+        own: str,
     ) -> Roles:
-        """Settle the roles, given the versions of the file's policy and of its challenger."""
+        """Settle the roles, given the versions of the file's policy and of its challenger; `own` is
+        the fingerprint of that policy's table, which tells whether it says something new."""
         keys = Keys(policy)
         with reachable():
             reply: list[bytes] = await self._scripts["challenge"](
@@ -260,6 +267,7 @@ class Store:
                     repr(share) if share else "0",
                     now_ms,
                     keys.published,
+                    own,
                 ],
             )
         return roles_of(*reply)

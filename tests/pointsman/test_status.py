@@ -32,7 +32,7 @@ def test_it_tells_what_would_have_been_earned(redis_url: str, tmp_path: Path):
     assert "challenger is version 2 (linear), in shadow, no share of the draw" in text
     assert f"reward: would have been {reward['challenger']['value']:.4f} ±" in text
     assert f"was {reward['champion']['value']:.4f}; difference" in text
-    assert "pointsman promote default 2 --override --reason" in text
+    assert "pointsman gate default 2\n    pointsman promote default 2\n" in text
     assert "latency" not in text  # nobody reported one, and the objective doesn't weigh it
 
 

@@ -23,6 +23,7 @@ from serving.follower import register
 from serving.learner import Learner
 from serving.settings import Settings
 from serving.store.learning import LearnerStore
+from serving.store.operations import OperatorStore
 from serving.store.traffic import Store
 from tests.servers import (
     CONFIG,
@@ -487,7 +488,7 @@ def restarted(settings: Settings, text: str) -> tuple[str, dict[str, float]]:
         return found["champion"], found["shares"]
 
 
-def test_a_share_acts_when_it_is_said_and_a_promotion_ends_it(redis_url: str, tmp_path: Path):
+def test_a_share_acts_when_it_is_said_and_not_again(redis_url: str, tmp_path: Path):
     """A restart never gives traffic to a version that the operator has taken it from."""
     text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
     settings = settings_for(redis_url, tmp_path, text)
@@ -498,6 +499,50 @@ def test_a_share_acts_when_it_is_said_and_a_promotion_ends_it(redis_url: str, tm
     assert restarted(settings, text) == ("1", {"1": 1.0, "2": 0.0})
     assert restarted(settings, text.replace("0.2\n", "0.3\n")) == ("1", {"1": 0.7, "2": 0.3})
     assert restarted(settings, config(UNIFORM, None)) == ("1", {"1": 1.0, "2": 0.0})
+
+
+def test_a_replaced_champion_keeps_its_share(redis_url: str, tmp_path: Path):
+    """Through restarts, and when the file comes to say what serves; until the file gives a share to
+    another."""
+    text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
+    settings = settings_for(redis_url, tmp_path, text)
+    restarted(settings, text)
+    override(redis_url, "2", keep_share=0.05)
+    kept = ("2", {"2": 0.95, "1": 0.05})
+    assert restarted(settings, text) == kept
+    assert restarted(settings, config('model = "linear"\n', None)) == kept
+    other = config('model = "linear"\n', "scale = 0.5\nshare = 0.1\n")
+    assert restarted(settings, other) == ("2", {"2": 0.9, "3": 0.1})
+
+
+def test_what_a_rollback_took_stays_taken(redis_url: str, tmp_path: Path):
+    """Through restarts and other changes of the file; a new share in it acts."""
+    text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
+    settings = settings_for(redis_url, tmp_path, text)
+    restarted(settings, text)
+    override(redis_url, "2", keep_share=0.05)
+    with closing(OperatorStore(redis_url, "default")) as operator:
+        operator.rollback("me", "it errs", 0)
+    taken = ("1", {"1": 1.0, "2": 0.0})
+    assert restarted(settings, text) == taken
+    changed = text.replace(UNIFORM, UNIFORM + "floor = 0.02\n")
+    assert restarted(settings, changed) == taken
+    more = changed.replace("0.2\n", "0.3\n")
+    champion, shares = restarted(settings, more)
+    assert (champion, shares["1"]) == ("1", 0.7)
+
+
+def test_a_challenger_that_the_operator_names_stays(redis_url: str, tmp_path: Path):
+    """Until the file says something new."""
+    text = config("", "scale = 0.5\nshare = 0.2\n")
+    settings = settings_for(redis_url, tmp_path, text)
+    restarted(settings, text)
+    restarted(settings, config("", "scale = 0.6\nshare = 0.2\n"))
+    with closing(OperatorStore(redis_url, "default")) as operator:
+        assert operator.challenge("2", 0.1, "me", 0) == "3"
+    last = config("", "scale = 0.6\nshare = 0.2\n")
+    assert restarted(settings, last) == ("1", {"1": 0.9, "2": 0.1})
+    assert restarted(settings, last.replace("0.2\n", "0.3\n")) == ("1", {"1": 0.7, "3": 0.3})
 
 
 def test_a_challenger_sees_the_context_of_its_own_encoder(

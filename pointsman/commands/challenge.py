@@ -1,0 +1,41 @@
+"""`pointsman challenge`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+
+import click
+
+from pointsman.commands import settings
+from policy.config import MAX_SHARE
+
+
+@click.command(epilog=settings.help_text())
+@click.argument("policy")
+@click.argument("version")
+@click.option(
+    "--share",
+    type=click.FloatRange(0.0, MAX_SHARE),
+    default=0.0,
+    show_default=True,
+    help="Its share of the draw: the larger, the sooner the gate can tell.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(policy: str, version: str, share: float, as_json: bool) -> None:
+    """Make a registered VERSION of POLICY the challenger: it learns in the champion's shadow, and
+    what it would have done is logged with each decision, which is what `pointsman gate` judges.
+
+    It stays the challenger until pointsman.toml says something new of the policy.
+    """
+    with settings.operating(settings.read(), policy) as store:
+        before = store.challenge(version, share, getpass.getuser(), settings.now_ms())
+    if as_json:
+        told = {"policy": policy, "challenger": version, "share": share, "before": before}
+        click.echo(json.dumps(told))
+        return
+    has = f"{share:.0%} of the draw" if share else "no share of the draw"
+    click.echo(
+        f"{policy}: version {version} is challenger, with {has} (before: {before or 'none'})"
+    )
+    click.echo(f"once it has been at work for a while: pointsman gate {policy}")
