@@ -117,6 +117,13 @@ class Encoder:
                 into += self._probabilities(told) @ self._codes
         return x
 
+    def task_types(self, x: Context) -> tuple[str, ...]:
+        """The most probable task type of each context (n, d); "unknown" where all are alike."""
+        mix = x[:, self.groups["task"]]
+        told = mix.max(axis=1) > mix.min(axis=1)
+        names = np.where(told, np.array(signals.TASK_TYPES)[mix.argmax(axis=1)], "unknown")
+        return tuple(names.tolist())
+
     def project(self, text: str) -> Context:
         """(d_text,) of a text's distinct words; zeros where it has none."""
         return self._projected(self._told(text))

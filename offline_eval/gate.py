@@ -186,7 +186,7 @@ def _recency(rounds: Rounds, now_ms: int, settings: Settings) -> Check:
         "fails" if old else "ok",
         f"the newest row is {age_days:.1f} days old"
         + (f", more than {settings.max_age_ms / DAY_MS:g}" if old else ""),
-        {"age_days": age_days},
+        {"age_days": age_days, "newest_ms": float(rounds.newest_ms)},
     )
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "Show a running policy, and what its challenger would have earned.",
     "train": "Fit a version on outcomes that are known, to start from there.",
     "challenge": "Let a registered version learn in the champion's shadow.",
+    "gate": "Ask whether a version may become champion, from the log.",
     "promote": "Make a version that has passed the gate the champion.",
     "rollback": "Make the champion before the last promotion champion again.",
     "versions": "Show the versions of a policy: roles, verdicts, promotions.",
@@ -51,11 +52,12 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command: exit code 0 done, 1 error (one line on stderr), 2 usage."""
+    """Run a command: exit code 0 done, 1 error (one line on stderr), 2 usage; others as it says."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        code = cli(
+            standalone_mode=False
+        )  # what `ctx.exit` was given, else what the command returns
+        sys.exit(code or 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

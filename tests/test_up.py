@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from pointsman.cli import cli
 from tests.servers import CONFIG, alive, offspring, ready, running_up, until
 
 QUERY = {"query": {"text": "hello"}}
@@ -75,6 +80,70 @@ def test_several_workers_share_one_port_and_one_log(tmp_path: Path):
         text = http.get("/metrics").text
         counts = [float(row.split()[-1]) for row in text.splitlines() if row.startswith(total)]
         assert sum(counts) == 20
+
+
+class Callers:
+    """Threads that route all the time, each over connections of its own; what they were told."""
+
+    def __init__(self, url: str, threads: int) -> None:
+        self.answers: list[tuple[float, float, int, str]] = []  # asked, answered, status, version
+        self._url = url
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(20.0)
+
+    def _call(self) -> None:
+        while not self._ended.is_set():
+            with httpx.Client(base_url=self._url, timeout=10.0) as http:  # met by either worker
+                for _ in range(10):
+                    asked = time.monotonic()
+                    answer = http.post("/route", json=QUERY)
+                    version = answer.json().get("version", answer.text)
+                    self.answers.append((asked, time.monotonic(), answer.status_code, version))
+
+    def settled_s(self, since: float, until: float, version: str) -> float:
+        """How long after `since` an answer of another version was still given, up to `until`."""
+        late = [at for _, at, _, told in self.answers if since < at < until and told != version]
+        return max(late, default=since) - since
+
+
+def test_promotion_and_rollback_switch_within_two_seconds_without_a_failed_request(
+    tmp_path: Path,
+):
+    """While several threads route through two processes: each answer names one version, and all
+    are of the new one at the latest two seconds after."""
+    text = CONFIG.replace("objective =", 'model = "uniform"\nobjective =')
+    text += '[policies.default.challenger]\nmodel = "linear"\n'
+    environment = {
+        "POINTSMAN_DATA": str(tmp_path / "data"),
+        "POINTSMAN_CONFIG": str(tmp_path / "pointsman.toml"),
+    }
+    promote = ("promote", "default", "2", "--override", "--reason", "tests say so")
+    switches = []
+    with (
+        running_up(tmp_path, text, POINTSMAN_WORKERS="2") as (_, http),
+        Callers(str(http.base_url), 4) as callers,
+    ):
+        for command in (promote, ("rollback", "default")):
+            time.sleep(1.0)
+            switches.append(time.monotonic())
+            done = CliRunner(env=environment).invoke(cli, command)
+            assert done.exit_code == 0, done.output
+            time.sleep(2.5)
+    assert {status for *_, status, _ in callers.answers} == {200}
+    assert {version for *_, version in callers.answers} == {"1", "2"}
+    promoted, rolled_back = switches
+    assert callers.settled_s(promoted, rolled_back, "2") < 2.0
+    assert callers.settled_s(rolled_back, math.inf, "1") < 2.0
 
 
 @pytest.mark.parametrize(

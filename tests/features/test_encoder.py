@@ -162,6 +162,14 @@ def test_the_encoding_has_not_changed() -> None:
 GOLDEN = 3.159563
 
 
+def test_a_context_tells_its_task_type() -> None:
+    """The most probable one; none where neither text nor label says anything."""
+    x = np.stack([encode("Write a Python function."), encode(task_type="math"), encode()])
+    assert ENCODER.task_types(x) == ("code", "math", "unknown")
+    assert ENCODER.task_types(np.zeros((1, 64), dtype=np.float32)) == ("unknown",)
+    assert ENCODER.task_types(x[:0]) == ()
+
+
 def test_a_blob_gives_the_encoder_back() -> None:
     """Default and fitted, with equal fingerprints and equal contexts."""
     texts, _ = corpus()

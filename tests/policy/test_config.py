@@ -16,6 +16,7 @@ from policy.config import (
     ObjectiveConfig,
     PolicyConfig,
     RulesConfig,
+    current,
     parse,
     to_toml,
 )
@@ -395,6 +396,32 @@ def test_fingerprint_is_of_what_makes_a_version():
     assert same.fingerprint("e1") == base.fingerprint("e1")
     doubled = PolicyConfig(objective=ObjectiveConfig(quality=1.4, latency=0.3, cost=0.3))
     assert doubled.fingerprint("e1") == base.fingerprint("e1")
+
+
+def test_what_operators_say_of_promotions_makes_no_version():
+    """The gate's settings and the share that a replaced champion keeps act at once."""
+    text = f"{GOOD}keep_share = 0.1\n[policies.logging.gate]\nalpha = 0.01\n"
+    config = parse(text, "test").policies["logging"]
+    assert config.fingerprint("e1") == PolicyConfig(model="uniform").fingerprint("e1")
+    assert config.gate.settings() == {"alpha": 0.01, "max_age_ms": 604_800_000}
+    assert current(PolicyConfig(scale=0.5), config).gate.alpha == 0.01
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("keep_share = 0.6", "policies.logging.keep_share: must be <= 0.5, got 0.6"),
+        ("gate = { alpha = 0.0 }", "policies.logging.gate.alpha: must be > 0, got 0.0"),
+        ("gate = { max_age_s = 0 }", "policies.logging.gate.max_age_s: must be > 0, got 0"),
+        (
+            "gate = { alhpa = 0.1 }",
+            "policies.logging.gate.alhpa: unknown key, did you mean 'alpha'?",
+        ),
+    ],
+)
+def test_wrong_settings_of_the_gate_are_told(line: str, says: str):
+    """With their place, value and what was expected."""
+    assert says in faults(f"{GOOD}{line}\n")[0]
 
 
 def test_a_model_without_posterior_has_a_default_of_its_own():

@@ -1,0 +1,241 @@
+"""Asks the gate about a version of a running policy: on which part of the log, against whom, with
+which settings. Judges nothing itself and prints nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from features.encoder import Encoder
+from offline_eval import gate, target
+from offline_eval.gate import Settings, Verdict
+from offline_eval.log import LoggedData
+from offline_eval.window import Window
+from policy import models
+from policy import policy as policies
+from policy.catalog import Catalog
+from policy.config import PolicyConfig, current
+from policy.policy import Policy
+from policy.records import Vector
+from policy.snapshot import unpack
+from serving.store.operations import GateRecord, OperatorStore, Refused, VersionFiles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A verdict, with what it was made from. `candidate` is the pmf (n, kmax) of a version that
+    never ran in shadow, None where the challenger's own was logged."""
+
+    policy: str
+    version: str
+    champion: str
+    verdict: Verdict
+    settings: Settings
+    data: LoggedData
+    candidate: Vector | None
+    window: str
+
+    @property
+    def newest_ms(self) -> int | None:
+        """When the newest row that was judged was decided."""
+        found = (check.figures.get("newest_ms") for check in self.verdict.checks)
+        return next((int(newest) for newest in found if newest is not None), None)
+
+    def record(self, run: str | None = None) -> GateRecord:
+        """What the store keeps; `run` is MLflow's."""
+        return GateRecord(
+            verdict=self.verdict.verdict,
+            champion=self.champion,
+            newest_ms=self.newest_ms,
+            reasons=self.verdict.reasons,
+            window="" if self.newest_ms is None else self.window,
+            run=run,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """The rows that say something of a version, and what must fit."""
+
+    rows: Window
+    data: LoggedData
+    candidate: Vector | None
+    encoders: tuple[str, str]
+    name: str
+
+
+def judge(
+    store: OperatorStore,
+    policy: str,
+    wanted: PolicyConfig,
+    version: str,
+    path: str,
+    now_ms: int,
+    alpha: float | None = None,
+) -> Judged:
+    """The gate's verdict on a registered version against the champion that serves now.
+
+    `wanted` is the policy in the configuration file, `path` the log; `alpha` makes the gate
+    stricter than `wanted` has it.
+
+    Raises
+    ------
+    LookupError
+        If there is no such policy or version.
+    ValueError
+        If the log has nothing to judge it on, may not be evaluated, or `version` is champion.
+    """
+    state = store.state()
+    champion = state["champion"]
+    if version == champion:
+        raise Refused(f"version {version} is the champion: name another to judge against it")
+    settings = _settings(wanted, alpha)
+    files, acting = store.files(version), store.files(champion)
+    window = Window.last(path, policy)
+    evidence = _evidence(store, wanted, window, version, files, state)
+    data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
+    before = files.windows
+    try:
+        verdict = gate.judge(
+            data,
+            champion=champion,
+            challenger=version,
+            scales=PolicyConfig.model_validate_json(acting.config).scales,
+            now_ms=now_ms,
+            tasks=encoder.task_types(data.contexts)
+            if data.encoder == encoder.fingerprint
+            else None,
+            fingerprints={
+                "encoder": evidence.encoders,
+                "catalog": (window.catalog, state.get("catalog", "")),
+            },
+            windows_before=(
+                before.index(evidence.name) if evidence.name in before else len(before)
+            ),
+            candidate=evidence.candidate,
+            settings=settings,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"the log at {path} can't be used: {error} (of the {len(data):,} rows that version "
+            f"{champion} decided and version {version} is judged on, counted from 0)"
+        ) from error
+    return Judged(
+        policy, version, champion, verdict, settings, data, evidence.candidate, evidence.name
+    )
+
+
+def _settings(wanted: PolicyConfig, alpha: float | None) -> Settings:
+    settings = Settings(**wanted.gate.settings())  # type: ignore[arg-type]
+    if alpha is None:
+        return settings
+    if alpha > settings.alpha:
+        raise ValueError(
+            f"alpha can only be made stricter here, got {alpha:g} where the policy has "
+            f"{settings.alpha:g}: set gate.alpha in the configuration file"
+        )
+    return Settings(**{**wanted.gate.settings(), "alpha": alpha})  # type: ignore[arg-type]
+
+
+def _evidence(
+    store: OperatorStore,
+    wanted: PolicyConfig,
+    window: Window,
+    version: str,
+    files: VersionFiles,
+    state: Mapping[str, str],
+) -> _Evidence:
+    """What it did in shadow; for a version that never ran there, what its snapshot would have."""
+    champion = state["champion"]
+    acted = window.of(champion)
+    name = f"{champion} on {window.catalog} from {window.from_ms}"
+    own = Encoder.from_bytes(files.encoder)
+    rows = acted.beside(version)
+    if rows is not None:
+        encoders = (rows.challenger_encoder(), own.fingerprint)
+        return _Evidence(rows, rows.data(), None, encoders, name)
+    if state.get("challenger") == version:
+        raise ValueError(
+            f"version {version} is the challenger, but ran in the shadow of none of the "
+            f"{len(acted):,} rows of version {champion} since arms or prices last changed, in the "
+            f"log at {window.path}: wait for the archiver, or for more traffic"
+        )
+    candidate, after_ms = _frozen(store, wanted, window, version, files, own)
+    rows = window.of(champion, after_ms)
+    data = rows.data()
+    try:
+        pmf = target.of_policy(data, candidate)
+    except ValueError as error:
+        raise ValueError(
+            f"version {version} never ran in the shadow of version {champion}, and the log alone "
+            f"can't tell what it would have done: {error}. Make it the challenger: "
+            f"`pointsman challenge {window.policy} {version}`"
+        ) from error
+    return _Evidence(
+        rows, data, pmf, (data.encoder, own.fingerprint), f"{name}, frozen at {after_ms}"
+    )
+
+
+def _frozen(
+    store: OperatorStore,
+    wanted: PolicyConfig,
+    window: Window,
+    version: str,
+    files: VersionFiles,
+    encoder: Encoder,
+) -> tuple[Policy, int]:
+    """A version as its newest snapshot has it, and when the last row was made that it may have
+    learned from (ms; -1 where it has learned nothing)."""
+    config = current(PolicyConfig.model_validate_json(files.config), wanted)
+    view, after_ms, number = models.prior_view(config, encoder), -1, 0
+    if files.snapshot is not None:
+        header, body = unpack(files.snapshot)
+        number = 1
+        if config.model not in models.NO_VALUES:
+            view = models.read_view(header.kind, body)
+        if header.events:  # fitted when it was registered, or fed by the stream since
+            after_ms = max(int(header.position.split("-")[0]), files.made_at_ms)
+    built = policies.build(
+        window.policy,
+        version,
+        number,
+        config=config,
+        encoder=encoder,
+        catalog=Catalog.from_json(store.catalog(window.catalog)),
+        view=view,
+    )
+    return built, after_ms
+
+
+def told(judged: Judged) -> Mapping[str, object]:
+    """A verdict as JSON; figures that are not finite are null."""
+    verdict = judged.verdict
+    return {
+        "policy": judged.policy,
+        "version": judged.version,
+        "champion": judged.champion,
+        "verdict": verdict.verdict,
+        "reasons": list(verdict.reasons),
+        "checks": [
+            {
+                "name": check.name,
+                "state": check.state,
+                "text": check.text,
+                "figures": _finite(check.figures),
+            }
+            for check in verdict.checks
+        ],
+        "figures": _finite(verdict.figures),
+        "rounds_needed": verdict.rounds_needed,
+        "share": verdict.share,
+        "rounds_with_share": verdict.rounds_with_share,
+        "in_shadow": judged.candidate is None,
+        "rows": len(judged.data),
+        "newest_ms": judged.newest_ms,
+        "window": judged.window,
+    }
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
