@@ -13,6 +13,7 @@ from policy.catalog import Arm, Catalog
 from policy.config import (
     Config,
     ConfigError,
+    GateConfig,
     ObjectiveConfig,
     PolicyConfig,
     RulesConfig,
@@ -493,7 +494,9 @@ def test_what_is_written_reads_back(
         name: PolicyConfig(objective=objective, floor=floor, arms=(arms[0].id,)),
         f"{name}-2": PolicyConfig(model="fixed", arm=arms[-1].id, store_text=True),
         f"{name}-3": PolicyConfig(exploration="square_cb", gamma=17.5),
-        f"{name}-4": PolicyConfig(model="nearest", neighbours=9),
+        f"{name}-4": PolicyConfig(
+            model="nearest", neighbours=9, keep_share=0.25, gate=GateConfig(alpha=0.5)
+        ),
         f"{name}-5": PolicyConfig(
             model="rules",
             rules=RulesConfig(
