@@ -7,6 +7,8 @@ import json
 
 import click
 
+from offline_eval.registry import default_uri
+from pointsman import tracking
 from pointsman.commands import settings
 from policy.config import MAX_SHARE
 
@@ -28,14 +30,15 @@ def command(policy: str, version: str, share: float, as_json: bool) -> None:
 
     It stays the challenger until pointsman.toml says something new of the policy.
     """
-    with settings.operating(settings.read(), policy) as store:
+    chosen = settings.read()
+    with settings.operating(chosen, policy) as store:
         before = store.challenge(version, share, getpass.getuser(), settings.now_ms())
-    if as_json:
-        told = {"policy": policy, "challenger": version, "share": share, "before": before}
-        click.echo(json.dumps(told))
-        return
+        state = store.state()
     has = f"{share:.0%} of the draw" if share else "no share of the draw"
-    click.echo(
-        f"{policy}: version {version} is challenger, with {has} (before: {before or 'none'})"
+    told = {"policy": policy, "challenger": version, "share": share, "before": before}
+    text = (
+        f"{policy}: version {version} is challenger, with {has} (before: {before or 'none'})\n"
+        f"once it has been at work for a while: pointsman gate {policy}"
     )
-    click.echo(f"once it has been at work for a while: pointsman gate {policy}")
+    click.echo(json.dumps(told) if as_json else text)
+    tracking.tell_roles(default_uri(chosen.data), policy, state)

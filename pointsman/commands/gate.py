@@ -7,7 +7,8 @@ import json
 import click
 
 from offline_eval.gate import Check
-from pointsman import gating
+from offline_eval.registry import default_uri
+from pointsman import gating, tracking
 from pointsman.commands import settings
 from pointsman.gating import Judged
 
@@ -41,23 +42,20 @@ def command(
     probability gate.alpha at most, however often it is asked. What the gate asks for is set in
     [policies.NAME.gate] of the configuration file.
 
-    The verdict is recorded, and `pointsman promote` needs it to be a pass. Exit code 0 is pass, 3
-    fail, 4 undecided, 1 that it couldn't be judged.
+    The verdict is recorded, and `pointsman promote` needs it to be a pass. Version and report go to
+    MLflow (MLFLOW_TRACKING_URI, else a SQLite store in POINTSMAN_DATA) as well.
+
+    Exit code 0 is pass, 3 fail, 4 undecided, 1 that it couldn't be judged.
     """
     chosen = settings.read()
     _, wanted = settings.policy_of(chosen, policy)
     now_ms = settings.now_ms()
     with settings.operating(chosen, policy) as store:
-        judged = gating.judge(
-            store,
-            policy,
-            wanted,
-            version or settings.challenger_of(store),
-            path or chosen.log_path(),
-            now_ms,
-            alpha,
-        )
-        store.record_gate(judged.version, judged.record(), now_ms)
+        version = version or settings.challenger_of(store)
+        path = path or chosen.log_path()
+        judged = gating.judge(store, policy, wanted, version, path, now_ms, alpha)
+        run = tracking.tell_verdict(default_uri(chosen.data), store, judged, path, now_ms)
+        store.record_gate(version, judged.record(run), now_ms)
     click.echo(json.dumps(gating.told(judged)) if as_json else text(judged))
     ctx.exit(EXIT_CODES[judged.verdict.verdict])
 

@@ -7,7 +7,10 @@ import json
 
 import click
 
+from offline_eval.registry import default_uri
+from pointsman import tracking
 from pointsman.commands import settings
+from serving.store.operations import Switch
 
 
 @click.command(epilog=settings.help_text())
@@ -41,11 +44,20 @@ def command(policy: str, version: str | None, override: bool, reason: str, as_js
             override=override,
             keep_share=wanted.keep_share,
         )
-    if as_json:
-        told = {"policy": policy, "champion": made.champion, "before": made.before}
-        click.echo(json.dumps(told | {"keeps": made.share, "override": override}))
-        return
+        state = store.state()
+    click.echo(_json(policy, made, override) if as_json else _text(policy, made))
+    tracking.tell_roles(default_uri(chosen.data), policy, state)
+
+
+def _json(policy: str, made: Switch, override: bool) -> str:
+    told = {"policy": policy, "champion": made.champion, "before": made.before}
+    return json.dumps(told | {"keeps": made.share, "override": override})
+
+
+def _text(policy: str, made: Switch) -> str:
     keeps = f"{made.share:.0%} of the draw" if made.share else "no share of the draw"
-    click.echo(f"{policy}: version {made.champion} is champion (before: {made.before})")
-    click.echo(f"version {made.before} goes on as its challenger, with {keeps}")
-    click.echo(f"back again with: pointsman rollback {policy}")
+    return (
+        f"{policy}: version {made.champion} is champion (before: {made.before})\n"
+        f"version {made.before} goes on as its challenger, with {keeps}\n"
+        f"back again with: pointsman rollback {policy}"
+    )

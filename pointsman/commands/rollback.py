@@ -7,7 +7,10 @@ import json
 
 import click
 
+from offline_eval.registry import default_uri
+from pointsman import tracking
 from pointsman.commands import settings
+from serving.store.operations import Switch
 
 
 @click.command(epilog=settings.help_text())
@@ -21,11 +24,20 @@ def command(policy: str, reason: str, as_json: bool) -> None:
     What was champion learns on as the challenger without a share of the draw, and needs a new pass
     of the gate to come back.
     """
-    with settings.operating(settings.read(), policy) as store:
+    chosen = settings.read()
+    with settings.operating(chosen, policy) as store:
         made = store.rollback(getpass.getuser(), reason, settings.now_ms())
-    if as_json:
-        told = {"policy": policy, "champion": made.champion, "before": made.before}
-        click.echo(json.dumps(told))
-        return
-    click.echo(f"{policy}: version {made.champion} is champion again (before: {made.before})")
-    click.echo(f"version {made.before} goes on as its challenger, with no share of the draw")
+        state = store.state()
+    click.echo(_json(policy, made) if as_json else _text(policy, made))
+    tracking.tell_roles(default_uri(chosen.data), policy, state)
+
+
+def _json(policy: str, made: Switch) -> str:
+    return json.dumps({"policy": policy, "champion": made.champion, "before": made.before})
+
+
+def _text(policy: str, made: Switch) -> str:
+    return (
+        f"{policy}: version {made.champion} is champion again (before: {made.before})\n"
+        f"version {made.before} goes on as its challenger, with no share of the draw"
+    )

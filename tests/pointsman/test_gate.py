@@ -21,6 +21,8 @@ from click.testing import CliRunner, Result
 
 from features.encoder import Encoder
 from offline_eval import gate, log
+from offline_eval.registry import Registry
+from pointsman.archiver import IN_FLIGHT_MS, archive_burst
 from pointsman.cli import cli
 from policy import models
 from policy.config import Config, GateConfig, PolicyConfig, parse
@@ -30,8 +32,8 @@ from policy.snapshot import Header, pack
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from tests.offline_eval.rows import row
-from tests.servers import NEW_ARM, http_service, override, settings_for
-from tests.serving.test_challenger import UNIFORM, config
+from tests.servers import NEW_ARM, http_service, learn_all, override, settings_for, until
+from tests.serving.test_challenger import UNIFORM, config, drive, shown
 
 ENCODER = Encoder.default()
 TEXT = config(UNIFORM, 'model = "linear"\n')
@@ -57,6 +59,7 @@ class Place:
             "POINTSMAN_REDIS_URL": self.redis_url,
             "POINTSMAN_CONFIG": str(self.folder / "pointsman.toml"),
             "POINTSMAN_LOG": self.log,
+            "POINTSMAN_DATA": str(self.folder),
         }
 
     def run(self, *arguments: str) -> Result:
@@ -83,7 +86,7 @@ class Place:
 
 
 @pytest.fixture
-def place(redis_url: str, tmp_path: Path) -> Place:
+def place(redis_url: str, tmp_path: Path, mlflow_uri: str) -> Place:
     with http_service(settings_for(redis_url, tmp_path, TEXT)):
         pass
     return Place(redis_url, tmp_path, parse(TEXT, "test").arms.revision)
@@ -156,6 +159,38 @@ def test_a_better_challenger_passes_and_is_promoted(place: Place):
     assert "version 1 goes on as its challenger, with 5% of the draw" in done.stdout
     with closing(OperatorStore(place.redis_url, "default")) as store:
         assert [entry["kind"] for entry in store.audit()][-2:] == ["gate", "promoted"]
+
+
+def test_mlflow_shows_the_verdict_and_the_roles(place: Place, mlflow_uri: str):
+    """The version with its report, and aliases that follow promotions and rollbacks."""
+    write(place, decided(place, 400, LARGE))
+    place.gated()
+    registry = Registry(mlflow_uri)
+    one, two = registry.versions("default")
+    assert (two.version, two.verdict, two.champion) == ("2", "pass", "1")
+    with closing(OperatorStore(place.redis_url, "default")) as store:
+        assert store.versions()[1].gate.run == two.run
+    assert (one.aliases, two.aliases) == (("champion",), ("challenger",))
+    place.run("promote", "default")
+    one, two = registry.versions("default")
+    assert (one.aliases, two.aliases) == (("challenger", "previous"), ("champion",))
+    place.run("rollback", "default")
+    one, two = registry.versions("default")
+    assert (one.aliases, two.aliases) == (("champion",), ("challenger",))
+
+
+def test_without_mlflow_the_gate_still_judges(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A warning says that MLflow doesn't know."""
+    write(place, decided(place, 400, LARGE))
+    broken = place.folder / "no-database"
+    broken.write_text("something else")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{broken}")
+    assert place.gated()["verdict"] == "pass"
+    assert place.run("promote", "default").exit_code == 0
+    assert "the verdict is recorded without it" in caplog.text
+    assert "its aliases are not those of the roles" in caplog.text
 
 
 def test_a_rollback_is_one_command_and_ends_the_pass(place: Place):
@@ -443,3 +478,33 @@ def test_versions_are_listed_for_a_person(place: Place):
     assert two.split()[:3] == ["2", "champion", "linear"]
     assert "pass against 1, " in two
     assert two.endswith(": it is better")
+
+
+def test_from_traffic_to_promotion_and_on(redis_url: str, tmp_path: Path, mlflow_uri: str):
+    """What a service has decided, learned and archived passes its challenger; then the champion
+    before, which keeps a share, is judged on what the new one decides."""
+    text = config(f"{UNIFORM}reward_window_s = 1\n", 'model = "linear"\nshare = 0.1\n')
+    place = Place(redis_url, tmp_path, "")
+    with http_service(settings_for(redis_url, tmp_path, text)) as http:
+        for start in range(0, 300, 50):
+            drive(http, range(start, start + 50))
+            learn_all(redis_url)
+            shown(http, start + 50)
+        archived(place)
+        told = place.gated()
+        assert (told["verdict"], told["rows"]) == ("pass", 300), told["reasons"]
+        assert {check["name"] for check in told["checks"]} >= {"task type code", "task type chat"}
+        assert place.run("promote", "default").exit_code == 0
+        until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves", 2.0)
+        assert http.get("/policies/default").json()["shares"] == {"2": 0.95, "1": 0.05}
+        drive(http, range(300, 350))
+        archived(place)
+        told = place.gated()
+    assert (told["version"], told["champion"], told["rows"]) == ("1", "2", 50)
+    assert told["verdict"] != "pass"
+
+
+def archived(place: Place) -> None:
+    """Archive all that was decided, once its reward window has passed."""
+    time.sleep(1.1 + IN_FLIGHT_MS / 1_000)
+    archive_burst(place.redis_url, place.log, {"default": 1_000})

@@ -1,0 +1,78 @@
+"""What MLflow is told of versions, verdicts and roles. Redis decides what serves, so where MLflow
+can't be told, that is a warning and no error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from offline_eval import log as logs
+from offline_eval.registry import ALIASES, Evaluation, Registry, VersionRecord, gate_metrics
+from pointsman import report
+from pointsman.gating import Judged
+from serving.store.operations import OperatorStore
+
+log = logging.getLogger(__name__)
+
+
+def tell_verdict(
+    uri: str, store: OperatorStore, judged: Judged, path: str, at_ms: int
+) -> str | None:
+    """Log a version, the champion, and what the gate said, with the report; the id of the version's
+    run, None where MLflow can't be told."""
+    try:
+        registry = Registry(uri)
+        for version in (judged.champion, judged.version):
+            registry.log_version(_record(store, judged.policy, version))
+        evaluation = _evaluation(judged, path, at_ms)
+        run = registry.log_evaluation(judged.policy, judged.version, evaluation)
+        _alias(registry, judged.policy, store.state())
+    except RuntimeError as error:
+        log.warning("%s; the verdict is recorded without it", error)
+        return None
+    return run
+
+
+def tell_roles(uri: str, policy: str, state: Mapping[str, str]) -> None:
+    """Give the aliases to the versions that have these roles now."""
+    try:
+        _alias(Registry(uri), policy, state)
+    except RuntimeError as error:
+        log.warning("%s; its aliases are not those of the roles", error)
+
+
+def _alias(registry: Registry, policy: str, state: Mapping[str, str]) -> None:
+    champion, challenger, previous = (state.get(role) or None for role in ALIASES)
+    registry.alias(policy, champion=champion, challenger=challenger, previous=previous)
+
+
+def _record(store: OperatorStore, policy: str, version: str) -> VersionRecord:
+    files = store.files(version)
+    return VersionRecord(
+        policy=policy,
+        version=version,
+        config=files.config,
+        encoder=files.encoder,
+        catalog=store.catalog(store.state()["catalog"]).decode(),
+        snapshot=files.snapshot,
+    )
+
+
+def _evaluation(judged: Judged, path: str, at_ms: int) -> Evaluation:
+    verdict, used = judged.verdict, logs.fingerprint(judged.data, path)
+    policy, version, champion = judged.policy, judged.version, judged.champion
+    pages = {
+        f"gate.{kind}": page(
+            verdict, policy=policy, version=version, champion=champion, at_ms=at_ms, log=used
+        ).encode()
+        for kind, page in (("md", report.markdown), ("html", report.html))
+    }
+    return Evaluation(
+        at_ms=at_ms,
+        champion=champion,
+        verdict=verdict.verdict,
+        summary=report.summary(verdict, policy=policy, version=version, champion=champion),
+        metrics=gate_metrics(verdict, version),
+        log=used,
+        files=pages,
+    )
