@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -54,10 +55,6 @@ def order(entry: str) -> Id:
     return int(milliseconds), int(number)
 
 
-def later(one: str, other: str) -> str:
-    return max(one, other, key=order)
-
-
 @dataclass(frozen=True, slots=True)
 class Position:
     """The last entry archived of each stream. No outcome that counts can come any more for
@@ -79,22 +76,41 @@ class Archive:
     def resume(self, gone: Mapping[str, str]) -> Position:
         """Remove what a crashed writer has left, and say where to go on.
 
-        `gone` says how far each stream has been trimmed: that much was archived, even where the
-        position's file was put back by a writer that had been overtaken.
+        `gone` says how far each stream has been trimmed. Where the archive holds that entry, it was
+        archived up to there, even if a writer that had been overtaken has put the position back.
+
+        Raises
+        ------
+        ValueError
+            If there are files, and nothing says which of them count.
         """
+        names = {s: _names(self._on, _folder(self._root, s, self._policy)) for s in STREAMS}
         at = _position(self._on, self._root, self._policy)
-        at = replace(
-            at,
-            decisions=later(at.decisions, gone.get("decisions", START)),
-            outcomes=later(at.outcomes, gone.get("outcomes", START)),
-        )
+        if at is None:
+            if any(map(_segment, chain(*names.values()))):
+                raise ValueError(
+                    f"{_own(self._root, self._policy)}: {POSITION} is missing, which says what is "
+                    f"archived: write one, or move the files of this policy away"
+                )
+            at = Position()
+            self.commit(at)
+        for stream, entry in gone.items():
+            if order(entry) > order(getattr(at, stream)) and self.holds(stream, entry):
+                at = Position(**(asdict(at) | {stream: entry}))
         for stream in STREAMS:
             limit = order(getattr(at, stream))
-            for name in _names(self._on, _folder(self._root, stream, self._policy)):
+            for name in names[stream]:
                 segment = _segment(name)
                 if segment is None or segment.last > limit:
                     self._on.delete_file(name)
         return at
+
+    def holds(self, stream: str, entry: str) -> bool:
+        """Whether any file has this very entry."""
+        names = _names(self._on, _folder(self._root, stream, self._policy))
+        found = [segment for name in names if (segment := _segment(name))]
+        around = [one for one in found if one.first <= order(entry) <= one.last]
+        return entry in _read(self._on, around, stream, ["entry"])["entry"].to_pylist()
 
     def add(self, decisions: Sequence[Entry], outcomes: Sequence[Entry]) -> set[str]:
         """Write entries that follow the position; they count once that has moved behind them.
@@ -153,7 +169,7 @@ def position(path: str, policy: str) -> Position:
     ValueError
         If the file that says so can't be read.
     """
-    return _position(*files.filesystem(path), policy)
+    return _position(*files.filesystem(path), policy) or Position()
 
 
 def catalog(path: str, policy: str, revision: str) -> Catalog:
@@ -217,9 +233,11 @@ def tables(
         yield pa.concat_tables(together).sort_by(_ORDER).select(wanted)
 
 
-def events(path: str, policy: str, after: str = START) -> Iterator[list[Entry]]:
-    """The outcome events behind the id `after`, in the order and to the byte of the stream: a
-    learner's fold of them is the learner's state.
+def events(
+    path: str, policy: str, after: str = START, before_ms: int | None = None
+) -> Iterator[list[Entry]]:
+    """The outcome events behind the id `after`, and by the store's clock before `before_ms`, in
+    the order and to the byte of the stream: a learner's fold of them is the learner's state.
 
     Raises
     ------
@@ -227,19 +245,19 @@ def events(path: str, policy: str, after: str = START) -> Iterator[list[Entry]]:
         If a file can't be read.
     """
     on, root = files.filesystem(path)
-    behind = order(after)
+    behind, end = order(after), (np.inf if before_ms is None else before_ms, 0)
     waiting: list[Entry] = []
-    segments = _segments(on, root, "outcomes", policy)
-    for segment in sorted(segments, key=lambda segment: segment.first):
-        if segment.last <= behind:
+    for segment in _segments(on, root, "outcomes", policy):
+        if segment.last <= behind or segment.first >= end:
             continue
         # What lies before this file's first entry has no other file still to come.
         ready = [entry for entry in waiting if order(entry[0]) < segment.first]
         if ready:
             yield ready
-        waiting = waiting[len(ready) :]
         found = raw.from_table(_read(on, [segment], "outcomes"))
-        both = {entry: event for entry, event in (*waiting, *found) if order(entry) > behind}
+        both = dict(waiting[len(ready) :]) | {
+            entry: event for entry, event in found if behind < order(entry) < end
+        }
         waiting = sorted(both.items(), key=lambda entry: order(entry[0]))
     if waiting:
         yield waiting
@@ -373,7 +391,7 @@ def _within(found: Iterable[str], from_ms: int | None, to_ms: int | None) -> lis
 
 
 def _parts(on: Any, root: str, policy: str) -> Iterator[_Part]:
-    closed_before_ms = _position(on, root, policy).closed_before_ms
+    closed_before_ms = (_position(on, root, policy) or Position()).closed_before_ms
     by_day: dict[str, Mapping[str, list[_Segment]]] = {}
     for stream in STREAMS:
         for segment in _segments(on, root, stream, policy):
@@ -386,7 +404,7 @@ def _parts(on: Any, root: str, policy: str) -> Iterator[_Part]:
 
 def _segments(on: Any, root: str, stream: str, policy: str) -> list[_Segment]:
     """The files that count, by their first entries."""
-    limit = order(getattr(_position(on, root, policy), stream))
+    limit = order(getattr(_position(on, root, policy) or Position(), stream))
     names = _names(on, _folder(root, stream, policy))
     found = [segment for name in names if (segment := _segment(name)) and segment.last <= limit]
     return sorted(found, key=lambda segment: (segment.first, segment.last))
@@ -437,12 +455,13 @@ def _read(
         raise ValueError(f"{read[0].rpartition('/')[0]}: can't be read: {why}") from error
 
 
-def _position(on: Any, root: str, policy: str) -> Position:
+def _position(on: Any, root: str, policy: str) -> Position | None:
+    """None where nothing was ever archived."""
     name = f"{_own(root, policy)}/{POSITION}"
     try:
         return Position(**json.loads(files.get(on, name)))
     except FileNotFoundError:
-        return Position()
+        return None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: doesn't say what is archived: {error}") from error
 

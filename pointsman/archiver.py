@@ -130,7 +130,14 @@ class Archiver:
         """From where the archive ends, whatever another archiver, or the server, did meanwhile."""
         self._at = self._archive.resume(self._store.trimmed())
         for stream in STREAMS:
-            if self._store.go_on_after(stream, getattr(self._at, stream)):
+            at = getattr(self._at, stream)
+            last = self._store.last_entry(stream, at)
+            if last is not None and not self._archive.holds(stream, last):
+                raise ValueError(
+                    f"policy {self._policy!r}: the log belongs to another service, or Redis went "
+                    f"back in time: entry {last} of the {stream} should be in it and isn't"
+                )
+            if self._store.go_on_after(stream, at):
                 log.warning("policy %s: Redis has lost %s that are archived", self._policy, stream)
 
     def _turn(self) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def command(burst: bool, as_json: bool) -> None:
     if burst:
         archived = archiver.archive_burst(url, chosen.log_path(), windows())
         lines = [
-            f"{policy}: {of['decisions']:,} decisions and {of['outcomes']:,} outcomes archived"
+            f"{policy}: {of['decisions']:,} decisions, {of['outcomes']:,} outcomes archived"
             for policy, of in archived.items()
         ]
         click.echo(json.dumps(archived) if as_json else "\n".join(lines))

@@ -6,13 +6,16 @@ import hashlib
 import json
 import time
 from contextlib import closing
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import click
 import numpy as np
 
 from features.encoder import Encoder
-from offline_eval import log
+from offline_eval import archive, log
+from offline_eval.archive import START
 from pointsman import outcomes as folders
 from pointsman.commands import settings
 from pointsman.outcomes import QUERIES, OutcomeSet
@@ -24,12 +27,31 @@ from policy.snapshot import Header, pack
 from policy.values import ValueModel
 from policy.warm import AT_MOST, start_from_events, warm_start
 from serving.embedded import running_url
+from serving.learner import Fold
 from serving.store.learning import LearnerStore
 
 
+def _time_ms(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """ISO 8601, in UTC where it doesn't say, or ms since 1970."""
+    if value is None or value.isdecimal():
+        return None if value is None else int(value)
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"expected 2026-01-31T12:00 or ms, got {value!r}") from None
+    return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1_000)
+
+
 @click.command(epilog=settings.help_text())
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.argument("path", required=False)
 @click.option("--policy", default="default", show_default=True, help="Whose configuration to fit.")
+@click.option(
+    "--until",
+    "until_ms",
+    callback=_time_ms,
+    metavar="TIME",
+    help="Learn from what was known before this time only: 2026-01-31T12:00 (UTC), or ms.",
+)
 @click.option(
     "--at-most",
     type=click.FloatRange(min=1),
@@ -39,22 +61,35 @@ from serving.store.learning import LearnerStore
     help="What is learned of an arm counts as at most so many live outcomes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
+def command(
+    path: str | None, policy: str, until_ms: int | None, at_most: float, as_json: bool
+) -> None:
     """Fit a version of a running policy on what is known, and register it to start from there.
 
-    PATH is a folder of full-information outcomes (see `pointsman simulate --help`; categories are
-    the task types) or a log, as `pointsman import-log` writes it. Arms that the configuration
-    doesn't have are left out. The new version serves once it is promoted.
+    PATH is the log of this service (the default, POINTSMAN_LOG), a log as `pointsman import-log`
+    writes it, or a folder of full-information outcomes (see `pointsman simulate --help`; categories
+    are the task types). Arms that the configuration doesn't have are left out.
+
+    From its own service's log a version learns each outcome as the live learner would have, all of
+    them count (whatever --at-most says), and it goes on with the first one that isn't archived yet.
+    The new version serves once it is promoted.
     """
     chosen = settings.read()
     config, wanted = settings.policy_of(chosen, policy)
     if wanted.model in models.NO_VALUES:
         raise click.ClickException(f"policy {policy!r} learns nothing: model {wanted.model!r}")
-    fit = _from_outcomes if (path / QUERIES).exists() else _from_log
-    encoder, model = fit(path, config, wanted, at_most)
+    path, position = path or chosen.log_path(), START
+    if (Path(path) / QUERIES).exists():
+        if until_ms is not None:
+            raise click.UsageError("--until is for logs: outcomes of a folder have no time")
+        encoder, model = _from_outcomes(Path(path), config, wanted, at_most)
+    elif archive.is_archive(path):
+        encoder, model, position = _from_archive(path, policy, wanted, until_ms)
+    else:
+        encoder, model = _from_log(path, config, wanted, at_most, until_ms)
     url = chosen.redis_url or running_url(chosen.data)
     with closing(LearnerStore(url, policy)) as store:
-        version = register(store, wanted, encoder, model)
+        version = register(store, wanted, encoder, model, position)
     told = {"policy": policy, "version": version, "events": model.events}
     if as_json:
         click.echo(json.dumps(told))
@@ -64,8 +99,15 @@ def command(path: Path, policy: str, at_most: float, as_json: bool) -> None:
     click.echo(f"to judge it: pointsman gate {policy} {version}")
 
 
-def register(store: LearnerStore, config: PolicyConfig, encoder: Encoder, model: ValueModel) -> str:
-    """Register a fitted version with the checkpoint and the snapshot that it starts from."""
+def register(
+    store: LearnerStore,
+    config: PolicyConfig,
+    encoder: Encoder,
+    model: ValueModel,
+    position: str = START,
+) -> str:
+    """Register a fitted version with the checkpoint and the snapshot that it starts from; it goes
+    on learning behind `position` in the stream."""
     state, view = model.to_bytes(), model.view().to_bytes()
     fitted = hashlib.blake2b(state, digest_size=8).hexdigest()
     version = store.register(
@@ -78,7 +120,7 @@ def register(store: LearnerStore, config: PolicyConfig, encoder: Encoder, model:
         kind=config.model,
         version=version,
         encoder=encoder.fingerprint,
-        position="0-0",
+        position=position,
         events=model.events,
     )
     store.start(version, pack(header, state), pack(header, view))
@@ -108,10 +150,27 @@ def _among(outcomes: OutcomeSet, catalog: Catalog) -> OutcomeSet:
     return outcomes.of_arms(columns, catalog)
 
 
+def _from_archive(
+    path: str, policy: str, wanted: PolicyConfig, until_ms: int | None
+) -> tuple[Encoder, ValueModel, str]:
+    """With the position in the stream that has been learned."""
+    encoder = models.default_encoder(wanted)
+    catalog = cache(lambda revision: archive.catalog(path, policy, revision))
+    fold = Fold("", wanted, encoder, models.new_model(wanted, encoder), catalog)
+    for entries in archive.events(path, policy, before_ms=until_ms):
+        fold.fold(entries)
+    if not fold.events or fold.model is None:
+        raise click.ClickException(
+            f"{path}: no outcome of policy {policy!r} with a context of encoder "
+            f"{encoder.fingerprint}, that of policies that aren't fitted on texts"
+        )
+    return encoder, fold.model, fold.position
+
+
 def _from_log(
-    path: Path, config: Config, wanted: PolicyConfig, at_most: float
+    path: str, config: Config, wanted: PolicyConfig, at_most: float, until_ms: int | None
 ) -> tuple[Encoder, ValueModel]:
-    data = log.read(str(path))
+    data = log.read(path, to_ms=until_ms)
     encoder = models.default_encoder(wanted)
     if data.encoder != encoder.fingerprint:
         raise click.ClickException(

@@ -38,6 +38,12 @@ class ArchiverStore(PolicyStore):
                 break
         return found
 
+    def last_entry(self, stream: str, upto: str) -> str | None:
+        """The id of the last entry that is not behind `upto`, None where there is none."""
+        with reachable():
+            found = self._redis.xrevrange(getattr(self._keys, stream), upto, "-", 1)
+        return found[0][0].decode() if found else None
+
     def trimmed(self) -> dict[str, str]:
         """The id up to which each stream was trimmed, by name; each was archived up to there."""
         with reachable():
