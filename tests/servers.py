@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from policy.snapshot import unpack
 from serving.app import create_app
 from serving.learner import Fold, Learner
 from serving.settings import Settings
+from serving.store.keys import Entry
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from serving.up import listen
@@ -147,8 +148,8 @@ def learn_all(redis_url: str, policy: str = "default") -> int:
         store.close()
 
 
-def fold_again(store: LearnerStore) -> bytes:
-    """The state of an undisturbed fold over the whole stream."""
+def fold_again(store: LearnerStore, archived: Iterable[list[Entry]] | None = None) -> bytes:
+    """The state of an undisturbed fold over the whole stream, or over what was archived of it."""
     config, encoder = store.version("1")
     fold = Fold.resume(
         "1",
@@ -157,7 +158,9 @@ def fold_again(store: LearnerStore) -> bytes:
         None,
         lambda revision: Catalog.from_json(store.catalog(revision)),
     )
-    while entries := store.outcomes(fold.position, 1000, None):
+    if archived is None:
+        archived = iter(lambda: store.outcomes(fold.position, 1000, None), [])
+    for entries in archived:
         fold.fold(entries)
     return fold.checkpoint()
 

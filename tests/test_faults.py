@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import httpx
 import pytest
 import redis
 
-from policy.records import from_json
+from offline_eval import archive, log
 from policy.snapshot import unpack
 from serving.embedded import running_url
 from serving.store.learning import LearnerStore
@@ -28,7 +29,12 @@ from tests.servers import CONFIG, assert_same_state, fold_again, offspring, read
 
 CLIENTS = 4
 PATIENCE_S = 30.0  # how long a client goes on asking, and how long anything may take to come back
-VICTIMS = {"learner": "learn", "serving process": "serve", "Redis server": "valkey-server"}
+VICTIMS = {
+    "learner": "learn",
+    "archiver": "archive",
+    "serving process": "serve",
+    "Redis server": "valkey-server",
+}
 COMPONENTS = ("quality", "latency_ms", "cost_usd")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its victims in /proc")
@@ -158,15 +164,16 @@ def _command(pid: int) -> set[str]:
     ids=["300 decisions", "5,000 decisions"],
 )
 def test_kill_9_loses_and_repeats_nothing(tmp_path: Path, rounds: int, times: int):
-    """Learner, serving process and Redis server (fsync always) die at random moments.
+    """Learner, archiver, serving process and Redis server (fsync always) die at random moments.
 
-    Every acknowledged decision and reward is there afterwards, once, and the learner's state is
-    that of an undisturbed fold of the same events.
+    Every acknowledged decision and reward is in the log afterwards, once, and the learner's state
+    is that of an undisturbed fold of the same events.
     """
     environment = {
         "POINTSMAN_FSYNC": "always",
         "POINTSMAN_PUBLISH_INTERVAL_S": "0.05",
         "POINTSMAN_CHECKPOINT_INTERVAL_S": "0.2",  # often, so that some die while writing one
+        "POINTSMAN_ARCHIVE_INTERVAL_S": "0.05",
     }
     with running_up(tmp_path, CONFIG, **environment) as (process, http):
         traffic = Traffic(str(http.base_url), seed=rounds)
@@ -183,9 +190,11 @@ def test_kill_9_loses_and_repeats_nothing(tmp_path: Path, rounds: int, times: in
         until(lambda: ready(http), "it is ready again", PATIENCE_S)
         url = running_url(tmp_path / "data")
         with redis.Redis.from_url(url) as raw, closing(LearnerStore(url, "default")) as store:
-            assert_nothing_is_lost(raw, traffic)
-            assert_each_outcome_is_there_once(raw, traffic)
-            assert_learned_once(raw, store)
+            path = str(tmp_path / "data" / "log")
+            until(lambda: _archived(raw, path), "the archiver comes to the end", PATIENCE_S)
+            assert_nothing_is_lost(raw, path, traffic)
+            assert_each_outcome_is_there_once(path, traffic)
+            assert_learned_once(path, store)
         for decision_id in list(traffic.decisions)[:: max(rounds // 100, 1)]:
             found = http.get(f"/decisions/{decision_id}").json()
             assert found["decision"]["arm"] == traffic.decisions[decision_id][0]
@@ -202,11 +211,23 @@ def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path):
         assert process.poll() is None
 
 
-def assert_nothing_is_lost(raw: redis.Redis, traffic: Traffic) -> None:
-    """Record and log hold each acknowledged decision as it was answered; the log holds it once."""
-    logged = [from_json(e[b"record"], e[b"x"]) for _, e in raw.xrange("pm:{default}:decisions")]
-    assert {d.decision_id: (d.arm, d.propensity) for d in logged} == traffic.decisions
+def _archived(raw: redis.Redis, path: str) -> bool:
+    """Whether all that is in the streams is in the log."""
+    at = archive.position(path, "default")
+    ends = [raw.xrevrange(f"pm:{{default}}:{name}", count=1)[0][0] for name in archive.STREAMS]
+    return [entry.decode() for entry in ends] == [at.decisions, at.outcomes]
+
+
+def assert_nothing_is_lost(raw: redis.Redis, path: str, traffic: Traffic) -> None:
+    """Record and log hold each acknowledged decision as it was answered; the log holds it once,
+    with its outcome."""
+    logged = list(log.rows(path))
+    made = [row.decision for row in logged]
+    assert {d.decision_id: (d.arm, d.propensity) for d in made} == traffic.decisions
     assert len(logged) == len(traffic.decisions)
+    for row in logged:
+        told = {name: getattr(row.outcome, name) for name in COMPONENTS}
+        assert told == traffic.outcomes[row.decision.decision_id]
     for decision_id, (arm, propensity) in traffic.decisions.items():
         fields = raw.hgetall(f"pm:{{default}}:decision:{decision_id}")
         assert (fields[b"arm"].decode(), float(fields[b"propensity"])) == (arm, propensity)
@@ -214,10 +235,10 @@ def assert_nothing_is_lost(raw: redis.Redis, traffic: Traffic) -> None:
         assert stored == traffic.outcomes[decision_id]
 
 
-def assert_each_outcome_is_there_once(raw: redis.Redis, traffic: Traffic) -> None:
-    """What the learner reads is what was acknowledged, no component of a decision twice."""
+def assert_each_outcome_is_there_once(path: str, traffic: Traffic) -> None:
+    """What a learner folds is what was acknowledged, no component of a decision twice."""
     found: dict[str, dict[str, float]] = {}
-    for _, event in raw.xrange("pm:{default}:outcomes"):
+    for _, event in chain(*archive.events(path, "default")):
         seen = found.setdefault(event[b"decision_id"].decode(), {})
         part = {name: float(event[name.encode()]) for name in COMPONENTS if name.encode() in event}
         assert part
@@ -226,16 +247,16 @@ def assert_each_outcome_is_there_once(raw: redis.Redis, traffic: Traffic) -> Non
     assert found == traffic.outcomes
 
 
-def assert_learned_once(raw: redis.Redis, store: LearnerStore) -> None:
+def assert_learned_once(path: str, store: LearnerStore) -> None:
     """The learner comes to the end of the stream, with the state of an undisturbed fold."""
-    expected = fold_again(store)
+    expected = fold_again(store, archive.events(path, "default"))
     until(
         lambda: _position(store.checkpoint("1")) == _position(expected),
         "the learner comes to the end of the stream",
         PATIENCE_S,
     )
     assert_same_state(store.checkpoint("1"), expected)
-    assert unpack(expected)[0].events == raw.xlen("pm:{default}:outcomes")
+    assert unpack(expected)[0].events == sum(map(len, archive.events(path, "default")))
 
 
 def _position(checkpoint: bytes | None) -> str:
