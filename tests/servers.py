@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -136,6 +137,17 @@ def settings_for(redis_url: str, folder: Path, config: str = CONFIG, **more: obj
     path = folder / "pointsman.toml"
     path.write_text(config)
     return Settings(host="127.0.0.1", port=0, redis_url=redis_url, config=path, data=folder, **more)
+
+
+def drive(http: httpx.Client, rounds: int, **parts: Any) -> list[str]:
+    """Route and report `rounds` times; the decision ids."""
+    ids = []
+    for i in range(rounds):
+        made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
+        outcome = {"quality": (i % 5) / 4, "latency_ms": 100 + i, "cost_usd": 0.001, **parts}
+        http.post("/reward", json={"decision_id": made["decision_id"], **outcome})
+        ids.append(made["decision_id"])
+    return ids
 
 
 def learn_all(redis_url: str, policy: str = "default") -> int:

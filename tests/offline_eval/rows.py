@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -42,3 +42,12 @@ def row(decision_id: str = "d1", outcome: Outcome | None = None, **changes: Any)
     """With quality 0.8, 500 ms and 0.004 USD, unless told otherwise."""
     complete = Outcome(quality=0.8, latency_ms=500.0, cost_usd=0.004, closed=True, at_ms=NOON + 9)
     return LoggedDecision(decision(decision_id, **changes), outcome or complete)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal field by field, arrays with NaN and type included."""
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
+    if hasattr(a, "__dataclass_fields__"):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return bool(a == b)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from offline_eval import log
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome
-from tests.offline_eval.rows import DAY_MS, NOON, decision, row
+from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 FULL = LoggedDecision(
@@ -29,15 +29,6 @@ FULL = LoggedDecision(
     Outcome(0.0, 120.0, None, "timeout", "c", False, True, NOON + 5),
     stands_for=4.0,
 )
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal field by field, arrays with NaN and type included."""
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
-    if hasattr(a, "__dataclass_fields__"):
-        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
-    return bool(a == b)
 
 
 def data(tmp_path: Path, *rows: LoggedDecision) -> log.LoggedData:
@@ -168,6 +159,27 @@ def test_rewards_by_hand(tmp_path: Path):
     assert own == pytest.approx(np.array([0.725, np.nan, 0.15, 0.8]), nan_ok=True)
     quality = some.rewards(PRESETS["quality"], SCALES)
     assert quality == pytest.approx(np.array([0.8, 0.8, 0.0, 0.8]))
+
+
+def test_a_frame_has_a_row_per_decision(tmp_path: Path):
+    """Readable columns, arms by their names; what is missing or wasn't offered is NaN."""
+    two = decision("d2", arms=("z", "b"), pmf=np.array([0.5, 0.5]), predicted=np.zeros((2, 3)))
+    two = replace(two, arm="z", propensity=0.5, made_at_ms=NOON + 1)
+    corrected = Outcome(quality=0.2, reported_quality=0.9)
+    some = data(tmp_path, row("d1"), LoggedDecision(two, corrected))
+    frame = some.frame().set_index("decision_id")
+    assert frame["arm"].tolist() == ["b", "z"]
+    assert str(frame["made_at"].iloc[0]) == "2024-10-04 12:00:00+00:00"
+    assert frame["quality"].tolist() == [0.8, 0.2]
+    assert frame["reported_quality"].tolist() == pytest.approx([np.nan, 0.9], nan_ok=True)
+    assert frame["latency_ms"].isna().tolist() == [False, True]
+    assert frame["p[a]"].tolist() == pytest.approx([0.6, np.nan], nan_ok=True)
+    assert frame["p[z]"].tolist() == pytest.approx([np.nan, 0.5], nan_ok=True)
+    assert frame["predicted_quality[b]"].tolist() == [0.7, 0.0]
+    assert not [name for name in frame.columns if name.startswith("challenger_p[")]
+    assert not [name for name in some.frame(per_arm=False).columns if "[" in name]
+    rewards = frame.assign(reward=some.rewards(PRESETS["quality"], SCALES))["reward"]
+    assert rewards.groupby(frame["arm"]).mean().to_dict() == {"b": 0.8, "z": 0.2}
 
 
 def test_predicted_rewards_by_hand(tmp_path: Path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,15 +15,19 @@ from click.testing import CliRunner
 
 from offline_eval import log
 from pointsman import outcomes as folders
+from pointsman.archiver import archive_burst
 from pointsman.commands import promote
 from pointsman.commands.train import command
 from pointsman.outcomes import OutcomeSet
 from policy.catalog import Catalog
 from policy.config import parse
 from policy.records import LoggedDecision, Outcome
+from policy.snapshot import unpack
+from serving.store.keys import Roles
+from serving.store.learning import LearnerStore
 from tests.features.test_encoder import ENCODER, SUBJECTS
 from tests.offline_eval.rows import row
-from tests.servers import CONFIG, until
+from tests.servers import CONFIG, drive, learn_all, until
 
 TASKS = {"cooking": ("small", "large"), "law": ("large", "small")}  # the better arm first
 
@@ -115,6 +122,49 @@ def logged(i: int, encoder: str) -> LoggedDecision:
         propensity=0.5,
         x=x,
     )
+
+
+def test_a_services_own_log_is_learned_as_live(
+    http: httpx.Client, environment: dict[str, str], redis_url: str, tmp_path: Path
+):
+    """By default: as the champion learned it, up to where it is archived; the live learner goes on
+    from there, and no outcome is lost or counted twice."""
+    environment["POINTSMAN_DATA"] = str(tmp_path)
+    windows = {"default": 3_600_000}
+    drive(http, 30)
+    archive_burst(redis_url, str(tmp_path / "log"), windows)
+    drive(http, 5)
+    told = json.loads(run(environment, "train", "--json"))
+    assert told == {"policy": "default", "version": "2", "events": 30}
+    run(environment, "promote", "default", "2", "--override", "--reason", "as good")
+    learn_all(redis_url)
+    archive_burst(redis_url, str(tmp_path / "log"), windows)
+    drive(http, 5)
+    learn_all(redis_url)
+    with closing(LearnerStore(redis_url, "default")) as store:
+        assert store.roles() == Roles("2", "1")
+        heads = [unpack(store.checkpoint(version) or b"")[0] for version in ("1", "2")]
+    assert [head.events for head in heads] == [40, 40]
+    assert heads[0].position == heads[1].position
+
+
+def test_a_prefix_of_the_log_can_be_learned(
+    http: httpx.Client, environment: dict[str, str], redis_url: str, tmp_path: Path
+):
+    """What came later is left to judge the version by."""
+    drive(http, 8)
+    middle_ms = time.time_ns() // 1_000_000 + 5
+    time.sleep(0.02)
+    drive(http, 4)
+    path = str(tmp_path / "log")
+    archive_burst(redis_url, path, {"default": 3_600_000})
+    iso = datetime.fromtimestamp(middle_ms / 1_000, UTC).isoformat()
+    for until_when in (str(middle_ms), iso):
+        told = json.loads(run(environment, "train", path, "--until", until_when, "--json"))
+        assert told == {"policy": "default", "version": "2", "events": 8}
+    for arguments, code in ((["--until", "1"], 1), (["--until", "soon"], 2)):
+        done = CliRunner(env=environment).invoke(command, [path, *arguments])
+        assert done.exit_code == code
 
 
 @pytest.mark.parametrize(

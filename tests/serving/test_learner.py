@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +15,7 @@ from policy.snapshot import unpack
 from serving.learner import Learner, batch_of
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore
-from tests.servers import assert_same_state, fold_again, learn_all, until
+from tests.servers import assert_same_state, drive, fold_again, learn_all, until
 
 CHECKPOINT = "pm:{default}:checkpoint:1"
 
@@ -30,17 +29,6 @@ def store(redis_url: str) -> Iterator[LearnerStore]:
 
 def learner(store: LearnerStore) -> Learner:
     return Learner(store, "default", publish_interval_s=0.01, checkpoint_interval_s=0.05)
-
-
-def drive(http: httpx.Client, rounds: int, **parts: Any) -> list[str]:
-    """Route and report `rounds` times; the decision ids."""
-    ids = []
-    for i in range(rounds):
-        made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
-        outcome = {"quality": (i % 5) / 4, "latency_ms": 100 + i, "cost_usd": 0.001, **parts}
-        http.post("/reward", json={"decision_id": made["decision_id"], **outcome})
-        ids.append(made["decision_id"])
-    return ids
 
 
 def test_every_event_is_folded_once(http: httpx.Client, redis_url: str, store: LearnerStore):
