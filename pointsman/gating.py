@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from features.encoder import Encoder
 from offline_eval import gate, target
+from offline_eval.archive import START
 from offline_eval.gate import Settings, Verdict
 from offline_eval.log import LoggedData
 from offline_eval.window import Window
@@ -194,8 +195,10 @@ def _frozen(
         number = 1
         if config.model not in models.NO_VALUES:
             view = models.read_view(header.kind, body)
-        if header.events:  # fitted when it was registered, or fed by the stream since
-            after_ms = max(int(header.position.split("-")[0]), files.made_at_ms)
+        if header.position != START:  # fitted on this very log, up to there, or fed by the stream
+            after_ms = int(header.position.split("-")[0])
+        elif header.events:  # fitted on what was known when it was registered
+            after_ms = files.made_at_ms
     built = policies.build(
         window.policy,
         version,

@@ -14,8 +14,9 @@ import click
 import numpy as np
 
 from features.encoder import Encoder
-from offline_eval import archive, log
+from offline_eval import archive, log, registry
 from offline_eval.archive import START
+from offline_eval.registry import Registry, VersionRecord
 from pointsman import outcomes as folders
 from pointsman.commands import settings
 from pointsman.outcomes import QUERIES, OutcomeSet
@@ -73,6 +74,8 @@ def command(
     From its own service's log a version learns each outcome as the live learner would have, all of
     them count (whatever --at-most says), and it goes on with the first one that isn't archived yet.
     The new version serves once it is promoted.
+
+    It is logged in MLflow: at MLFLOW_TRACKING_URI, by default in DATA/mlflow (`make mlflow-ui`).
     """
     chosen = settings.read()
     config, wanted = settings.policy_of(chosen, policy)
@@ -90,11 +93,15 @@ def command(
     url = chosen.redis_url or running_url(chosen.data)
     with closing(LearnerStore(url, policy)) as store:
         version = register(store, wanted, encoder, model, position)
-    told = {"policy": policy, "version": version, "events": model.events}
+        used = _used(path, policy, until_ms)
+        uri = registry.default_uri(chosen.data)
+        run = logged(store, policy, version, config.arms, path, used, uri)
+    told = {"policy": policy, "version": version, "events": model.events, "run": run}
     if as_json:
         click.echo(json.dumps(told))
         return
     click.echo(f"{policy}: version {version} is registered, fitted on {model.events:,} outcomes")
+    click.echo(f"it is run {run} in MLflow")
     click.echo(f"it learns in shadow after: pointsman challenge {policy} {version} --share 0.1")
     click.echo(f"to judge it: pointsman gate {policy} {version}")
 
@@ -125,6 +132,43 @@ def register(
     )
     store.start(version, pack(header, state), pack(header, view))
     return version
+
+
+def _used(path: str, policy: str, until_ms: int | None) -> log.Range | None:
+    """The rows that were learned from, where they are rows of a log."""
+    if (Path(path) / QUERIES).exists():
+        return None
+    return log.range_of(path, policy if archive.is_archive(path) else None, to_ms=until_ms)
+
+
+def logged(
+    store: LearnerStore,
+    policy: str,
+    version: str,
+    arms: Catalog,
+    path: str,
+    used: log.Range | None,
+    uri: str,
+) -> str:
+    """Log a version in MLflow as the store has it, fitted on what is at `path`; its run."""
+    config, encoder = store.version(version)
+    record = VersionRecord(
+        policy=policy,
+        version=version,
+        config=config,
+        encoder=encoder,
+        catalog=arms.to_json(),
+        snapshot=store.snapshot(version),
+        log=used,
+        params={"fitted_on": path},
+    )
+    try:
+        return Registry(uri).log_version(record)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"version {version} is registered, but not logged in MLflow (to try again, train"
+            f" again): {error}"
+        ) from error
 
 
 def _from_outcomes(

@@ -15,6 +15,11 @@ class LearnerStore(PolicyStore):
         self._commit = self._redis.register_script(script("commit"))
         self._register = self._redis.register_script(script("register"))
 
+    def snapshot(self, version: str) -> bytes | None:
+        with reachable():
+            blob: bytes | None = self._redis.hget(self._keys.snapshot(version), "blob")
+        return blob
+
     def outcomes(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
         """Up to `count` outcome events behind the id `after`; waits `block_ms` for the first."""
         with reachable():

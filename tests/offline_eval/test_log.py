@@ -232,3 +232,15 @@ def test_check_names_the_first_rows_only(tmp_path: Path):
     some = data(tmp_path, *(row(f"d{i}") for i in range(9)))
     with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4 and 4 more$"):
         log.check(replace(some, propensity=np.zeros(9)))
+
+
+def test_a_range_says_which_rows_were_used(tmp_path: Path):
+    """Reading it again gives the same rows, or another digest."""
+    path = str(tmp_path)
+    log.write([row(f"d{i}", made_at_ms=NOON + i) for i in range(10)], path)
+    used = log.fingerprint(log.read(path, from_ms=NOON + 2, to_ms=NOON + 7), path)
+    assert (used.rows, used.from_ms, used.to_ms) == (5, NOON + 2, NOON + 7)
+    assert log.range_of(path, from_ms=used.from_ms, to_ms=used.to_ms) == used
+    log.write([row("late", made_at_ms=NOON + 3)], path)
+    assert log.range_of(path, from_ms=used.from_ms, to_ms=used.to_ms).digest != used.digest
+    assert log.range_of(path, to_ms=NOON).rows == 0

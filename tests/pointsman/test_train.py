@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from offline_eval import log
+from offline_eval.registry import Registry
 from pointsman import outcomes as folders
 from pointsman.archiver import archive_burst
 from pointsman.commands import promote
@@ -55,12 +56,18 @@ def battery(folder: Path, n: int = 120) -> Path:
 
 
 @pytest.fixture
-def environment(http: httpx.Client, redis_url: str, tmp_path: Path) -> dict[str, str]:
-    """A service runs on this store, from the tests' configuration."""
+def environment(
+    http: httpx.Client, redis_url: str, mlflow_uri: str, tmp_path: Path
+) -> dict[str, str]:
+    """A service runs on this store, from the tests' configuration; MLflow is the test's own."""
     path = tmp_path / "pointsman.toml"
     if not path.exists():
         path.write_text(CONFIG)
-    return {"POINTSMAN_REDIS_URL": redis_url, "POINTSMAN_CONFIG": str(path)}
+    return {
+        "POINTSMAN_REDIS_URL": redis_url,
+        "POINTSMAN_CONFIG": str(path),
+        "MLFLOW_TRACKING_URI": mlflow_uri,
+    }
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
@@ -75,7 +82,7 @@ def test_a_trained_version_is_right_from_its_first_decision(
 ):
     """Registered, promoted and serving, without a restart and before any reward."""
     told = json.loads(run(environment, "train", str(battery(tmp_path / "set")), "--json"))
-    assert told == {"policy": "default", "version": "2", "events": 240}
+    assert told | {"policy": "default", "version": "2", "events": 240} == told
     run(environment, "promote", "default", "2", "--override", "--reason", "fitted on a battery")
     until(lambda: http.get("/policies/default").json()["champion"] == "2", "version 2 serves")
     for text, name in (("garlic onion butter pan oven", "cooking"), ("judge verdict jury", "law")):
@@ -94,13 +101,44 @@ def test_training_twice_is_the_same_version(environment: dict[str, str], tmp_pat
     assert first == again
 
 
+def test_a_trained_version_is_logged_in_mlflow(
+    environment: dict[str, str], mlflow_uri: str, redis_url: str, tmp_path: Path
+):
+    """With all that it consists of; what was registered is what was logged."""
+    path = str(tmp_path / "log")
+    log.write([logged(i, ENCODER.fingerprint) for i in range(60)], path)
+    told = json.loads(run(environment, "train", path, "--json"))
+    (listed,) = Registry(mlflow_uri).versions("default")
+    assert (listed.version, listed.run) == ("2", told["run"])
+    found = Registry(mlflow_uri).load("default", "2")
+    with closing(LearnerStore(redis_url, "default")) as store:
+        assert (found.config, found.encoder) == store.version("2")
+    assert found.catalog == parse(CONFIG, "test").arms.to_json()
+    assert found.log == log.fingerprint(log.read(path), path)
+    assert found.snapshot is not None
+    assert unpack(found.snapshot)[0].events == 60
+
+
+def test_a_version_that_cant_be_logged_is_registered_all_the_same(
+    environment: dict[str, str], tmp_path: Path
+):
+    """The error says so, and training again logs it."""
+    (tmp_path / "text").write_text("no database")
+    elsewhere = {**environment, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/text"}
+    folder = str(battery(tmp_path / "set"))
+    done = CliRunner(env=elsewhere).invoke(command, [folder])
+    assert done.exit_code == 1
+    assert "version 2 is registered, but not logged in MLflow" in str(done.exception)
+    assert json.loads(run(environment, "train", folder, "--json"))["version"] == "2"
+
+
 def test_an_old_log_is_a_start_too(environment: dict[str, str], tmp_path: Path):
     """Decisions with outcomes, as `import-log` writes them; another encoder's are refused."""
     for encoder, path in ((ENCODER.fingerprint, "log"), ("another", "other")):
         rows = [logged(i, encoder) for i in range(60)]
         log.write(rows, str(tmp_path / path))
     told = json.loads(run(environment, "train", str(tmp_path / "log"), "--json"))
-    assert told == {"policy": "default", "version": "2", "events": 60}
+    assert told | {"policy": "default", "version": "2", "events": 60} == told
     done = CliRunner(env=environment).invoke(command, [str(tmp_path / "other")])
     assert done.exit_code == 1
     assert "come from encoder another" in done.output
