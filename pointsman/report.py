@@ -11,14 +11,14 @@ import html as escaping
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from offline_eval.gate import Check, Verdict
 from offline_eval.intervals import Interval
 from offline_eval.log import Range
-from offline_eval.registry import Estimated
+from offline_eval.registry import Estimated, Evaluation, gate_metrics
 
 _VERDICTS = {
     "pass": "Pass: version {version} may become champion of {policy}.",
@@ -92,43 +92,58 @@ class _Picture:
 _Block = _Heading | _Text | _Items | _Table | _Picture
 
 
-def summary(verdict: Verdict, *, policy: str, version: str, champion: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a page tells: the verdict on `version` against `champion`, and what it was made from.
+
+    `plots` are PNG files by name. Names are shown as they are, whatever they hold.
+    """
+
+    verdict: Verdict
+    policy: str
+    version: str
+    champion: str
+    at_ms: int
+    log: Range | None = None
+    estimates: Sequence[Estimated] = ()
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"Gate of {self.policy}: version {self.version} against champion {self.champion}"
+
+    def evaluation(self) -> Evaluation:
+        """All that MLflow is to know of the verdict, both forms of the page among it."""
+        return Evaluation(
+            at_ms=self.at_ms,
+            champion=self.champion,
+            verdict=self.verdict.verdict,
+            summary=summary(self),
+            metrics=gate_metrics(self.verdict, self.version, self.estimates),
+            log=self.log,
+            files={
+                **self.plots,
+                "gate.md": markdown(self).encode(),
+                "gate.html": html(self).encode(),
+            },
+        )
+
+
+def summary(report: Report) -> str:
     """The verdict and its reasons, as Markdown."""
-    return "\n\n".join(map(_as_markdown, _judged(verdict, policy, version, champion)))
+    return "\n\n".join(map(_as_markdown, _judged(report)))
 
 
-def markdown(
-    verdict: Verdict,
-    *,
-    policy: str,
-    version: str,
-    champion: str,
-    at_ms: int,
-    log: Range | None = None,
-    estimates: Sequence[Estimated] = (),
-    plots: Mapping[str, bytes] | None = None,
-) -> str:
-    """The report as Markdown. Plots (name of a file -> PNG) are referred to as files beside it."""
-    blocks = _blocks(verdict, policy, version, champion, at_ms, log, estimates, plots or {})
-    title = _marked(_title(policy, version, champion))
-    return "\n\n".join([f"# {title}", *map(_as_markdown, blocks)]) + "\n"
+def markdown(report: Report) -> str:
+    """The page as Markdown. Plots are referred to as files beside it."""
+    blocks = map(_as_markdown, _blocks(report))
+    return "\n\n".join([f"# {_marked(report.title)}", *blocks]) + "\n"
 
 
-def html(
-    verdict: Verdict,
-    *,
-    policy: str,
-    version: str,
-    champion: str,
-    at_ms: int,
-    log: Range | None = None,
-    estimates: Sequence[Estimated] = (),
-    plots: Mapping[str, bytes] | None = None,
-) -> str:
-    """The report as one HTML page, with its plots inside."""
-    blocks = _blocks(verdict, policy, version, champion, at_ms, log, estimates, plots or {})
-    title = escaping.escape(_title(policy, version, champion))
-    body = "\n".join([f"<h1>{title}</h1>", *map(_as_html, blocks)])
+def html(report: Report) -> str:
+    """The page as HTML, with its plots inside."""
+    title = escaping.escape(report.title)
+    body = "\n".join([f"<h1>{title}</h1>", *map(_as_html, _blocks(report))])
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -148,36 +163,25 @@ def html(
 """
 
 
-def _title(policy: str, version: str, champion: str) -> str:
-    return f"Gate of {policy}: version {version} against champion {champion}"
-
-
-def _blocks(
-    verdict: Verdict,
-    policy: str,
-    version: str,
-    champion: str,
-    at_ms: int,
-    log: Range | None,
-    estimates: Sequence[Estimated],
-    plots: Mapping[str, bytes],
-) -> Iterator[_Block]:
-    yield from _judged(verdict, policy, version, champion)
-    yield _Text(f"Judged at {_time(at_ms)}.")
+def _blocks(report: Report) -> Iterator[_Block]:
+    verdict = report.verdict
+    yield from _judged(report)
+    yield _Text(f"Judged at {_time(report.at_ms)}.")
     yield from _still_needed(verdict)
     yield from _difference(verdict.figures)
     yield from _checks(verdict.checks)
-    yield from _estimates(estimates, version, champion)
-    yield from _log(log)
+    yield from _estimates(report)
+    yield from _log(report.log)
     yield from _diagnostics(verdict.checks)
-    if plots:
+    if report.plots:
         yield _Heading("Plots")
-        yield from (_Picture(name, png) for name, png in plots.items())
+        yield from (_Picture(name, png) for name, png in report.plots.items())
 
 
-def _judged(verdict: Verdict, policy: str, version: str, champion: str) -> Iterator[_Block]:
-    told = _VERDICTS[verdict.verdict].format(version=version, policy=policy)
-    yield _Text(f"{told} It was compared with version {champion}, because:", verdict.verdict)
+def _judged(report: Report) -> Iterator[_Block]:
+    verdict = report.verdict
+    told = _VERDICTS[verdict.verdict].format(version=report.version, policy=report.policy)
+    yield _Text(f"{told} It was compared with version {report.champion}:", verdict.verdict)
     yield _Items(verdict.reasons)
 
 
@@ -236,7 +240,8 @@ def _checks(checks: Sequence[Check]) -> Iterator[_Block]:
     yield _Table(("check", "state", "what was found", "figures"), rows)
 
 
-def _estimates(estimates: Sequence[Estimated], version: str, champion: str) -> Iterator[_Block]:
+def _estimates(report: Report) -> Iterator[_Block]:
+    estimates, version, champion = report.estimates, report.version, report.champion
     if not estimates:
         return
     found = {(e.component, e.estimator, e.version): e.interval for e in estimates}

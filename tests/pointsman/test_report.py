@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from offline_eval import gate, log
 from offline_eval.gate import Verdict
 from offline_eval.intervals import Interval
-from offline_eval.registry import Estimated
+from offline_eval.registry import Estimated, Registry, VersionRecord
 from pointsman import report
+from pointsman.report import Report
 from tests.offline_eval.simulated import SCALES, START_MS, logged
 
 BETTER = (0.4, 0.8, 0.5)
@@ -26,9 +29,9 @@ def judged(n: int, **world: object) -> Verdict:
     return gate.judge(data, champion="1", challenger="2", scales=SCALES, now_ms=now_ms)
 
 
-def given(**changes: object) -> dict[str, object]:
-    """What goes with a verdict."""
-    return {
+def reported(verdict: Verdict, **changes: object) -> Report:
+    """A verdict with all that goes with it."""
+    given = {
         "policy": "default",
         "version": "2",
         "champion": "1",
@@ -42,6 +45,7 @@ def given(**changes: object) -> dict[str, object]:
         "plots": {"value with intervals.png": PNG},
         **changes,
     }
+    return Report(verdict, **given)  # type: ignore[arg-type]
 
 
 class Page(HTMLParser):
@@ -81,7 +85,8 @@ class Page(HTMLParser):
 )
 def test_both_forms_say_the_same_with_the_verdict_on_top(verdict: Verdict, word: str):
     """All reasons, checks and figures are in both."""
-    markdown, page = report.markdown(verdict, **given()), Page(report.html(verdict, **given()))
+    whole = reported(verdict)
+    markdown, page = report.markdown(whole), Page(report.html(whole))
     assert markdown.splitlines()[2].startswith(f"**{word}: version 2 ")
     assert page.tags[page.tags.index("h1") + 1] == "p"
     plain = markdown.replace("\\", "")
@@ -102,13 +107,13 @@ def test_an_undecided_report_says_what_would_decide_it():
         judged(100, quality=BETTER), rounds_needed=1_200, share=0.1, rounds_with_share=300
     )
     told = "At the rate so far, about 1,200 more rounds; about 300 with 10% of the draw."
-    assert told in report.markdown(undecided, **given())
-    assert told in report.html(undecided, **given())
+    assert told in report.markdown(reported(undecided))
+    assert told in report.html(reported(undecided))
 
 
 def test_html_needs_nothing_beside_itself():
     """Plots lie in the page; no script, no address that could be fetched."""
-    page = Page(report.html(judged(200), **given()))
+    page = Page(report.html(reported(judged(200))))
     assert [address[:22] for address in page.addresses] == ["data:image/png;base64,"]
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert {"main", "table", "thead", "tbody", "th", "figure"} <= set(page.tags)
@@ -117,14 +122,14 @@ def test_html_needs_nothing_beside_itself():
 def test_names_are_shown_as_they_are():
     """Names of policies, arms and tasks come from users: no markup gets through."""
     evil = '<img src=//x onerror=alert(1)> | `a`\n# b & "c"'
-    named = given(policy=evil, version=evil, plots={evil: PNG})
     verdict = judged(200)
     check = replace(verdict.checks[0], name=evil, text=evil)
     verdict = replace(verdict, reasons=(evil,), checks=(check,))
-    page = Page(report.html(verdict, **named))
+    named = reported(verdict, policy=evil, version=evil, plots={evil: PNG})
+    page = Page(report.html(named))
     assert page.tags.count("img") == 1  # the plot
     assert page.text.count("<img src=//x onerror=alert(1)>") >= 4
-    markdown = report.markdown(verdict, **named)
+    markdown = report.markdown(named)
     assert "<img" not in markdown.replace("\\<img", "")
     headings = [line for line in markdown.splitlines() if line.startswith("#")]
     assert len(headings) == markdown.count("\n## ") + 1
@@ -136,7 +141,25 @@ def test_names_are_shown_as_they_are():
 
 def test_a_summary_is_the_top_of_the_report():
     """For a place that has room for the verdict and its reasons only."""
-    verdict = judged(200)
-    short = report.summary(verdict, policy="default", version="2", champion="1")
-    assert short in report.markdown(verdict, **given())
-    assert len(short.splitlines()) == 2 + len(verdict.reasons)
+    whole = reported(judged(200))
+    short = report.summary(whole)
+    assert short in report.markdown(whole)
+    assert len(short.splitlines()) == 2 + len(whole.verdict.reasons)
+
+
+def test_mlflow_is_told_all_of_it(mlflow_uri: str):
+    """Figures, both forms and the plots that they refer to, with the version's own run."""
+    store = Registry(mlflow_uri)
+    store.log_version(VersionRecord("default", "2", b"{}", b"encoder", "[]"))
+    whole = reported(judged(200))
+    run = store.log_evaluation("default", "2", whole.evaluation())
+    client = MlflowClient(mlflow_uri, mlflow_uri)
+    (folder,) = client.list_artifacts(run, "gate")
+    names = {Path(file.path).name for file in client.list_artifacts(run, folder.path)}
+    assert names == {"gate.md", "gate.html", *whole.plots}
+    there = client.get_run(run)
+    assert there.data.tags["verdict"] == whole.verdict.verdict
+    assert there.data.tags["mlflow.note.content"] == report.summary(whole)
+    figures = {name: there.data.metrics[name] for name in ("difference", "dr/quality_high")}
+    expected = {"difference": whole.verdict.figures["estimate"], "dr/quality_high": 0.8}
+    assert figures == pytest.approx(expected)
