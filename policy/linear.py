@@ -21,7 +21,7 @@ from policy.arrays import expect, pack, unpack
 from policy.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.pooling import MATRIX, TARGETS, Spread, Sums
-from policy.records import Context, OutcomeBatch, Vector
+from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 from policy.values import Forecast
 
 Array = NDArray[np.float64]
@@ -68,6 +68,7 @@ class LinearModel:
         self.scales = scales
         self.forgetting = forgetting
         self.events = 0
+        self.start_events = 0  # those of them that came with the start
         self.arms: list[str] = []
         self._position: dict[str, int] = {}
         self._xx = np.zeros((0, C, self.d, self.d))
@@ -104,7 +105,7 @@ class LinearModel:
             lost = float((1.0 / answers).mean())  # of the squares, with the means taken out
             worth = np.maximum(noise * (1.0 - lost) / self._spread.noise, 1.0)[:C]
             self._spread = replace(self._spread, noise=noise)
-        self.events = len(batch)
+        self.events = self.start_events = len(batch)
         self._scale(np.minimum(worth, at_most / np.maximum(self._weight, 1.0)))
         self._started = Sums(*(part.copy() for part in self._sums().parts))
 
@@ -138,6 +139,33 @@ class LinearModel:
             at = to
             if self.events == due:
                 self._tune()
+
+    def correct(self, batch: CorrectionBatch) -> None:
+        """Put new values in the place of old ones, as if they had come so in the first place.
+
+        The sums are then the same, to rounding. The variances, which were learned from the old
+        values at their time, follow when they are learned next.
+        """
+        rows = np.flatnonzero([arm in self._position for arm in batch.new.arms])
+        _, x, old = self._columns(batch.old.take(rows))
+        arm, _, new = self._columns(batch.new.take(rows))
+        left = self._left(batch.since[rows])[:, MATRIX]
+        known = (left > 0.0) & ~np.isnan(new)
+        change = np.where(known, left * (new - old), 0.0)
+        np.add.at(self._xy, arm, change[:, :, None] * x[:, None])
+        np.add.at(self._yy, arm, np.where(known, left * (new**2 - old**2), 0.0))
+
+    def _left(self, since: Index) -> Array:
+        """What is left of the weight of events, by how many were learned since; 0 for those that
+        were learned before the first of this model or with its start."""
+        number = self.events - 1 - since
+        # Each event ages those before it by forgetting ** (1 / arms known by then).
+        joined = np.append(self._joined, self.events)
+        turns = np.zeros(len(joined))
+        turns[1:] = np.cumsum(np.diff(joined) / np.arange(1, len(joined)))
+        passed = turns[-1] - np.interp(number + 1, joined, turns)
+        learned: Array = np.where(number >= self.start_events, self.forgetting**passed, 0.0)
+        return learned
 
     def _columns(self, batch: OutcomeBatch) -> tuple[Index, Array, Array]:
         """Of each event its arm's position, x (n, d) and targets (n, t)."""
@@ -231,6 +259,7 @@ class LinearModel:
             "scales": asdict(self.scales),
             "forgetting": self.forgetting,
             "events": self.events,
+            "start_events": self.start_events,
             "arms": self.arms,
         }
         return pack(
@@ -263,7 +292,7 @@ class LinearModel:
             stops = np.cumsum(list(sizes.values())).tolist()
             groups = {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
             model = cls(groups, Scales(**header["scales"]), header["forgetting"])
-            model.events = header["events"]
+            model.events, model.start_events = header["events"], header["start_events"]
             model._positions(header["arms"])
             model._restore(arrays)
         except (KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from policy.arrays import expect, pack, unpack
 from policy.catalog import Catalog
 from policy.objective import Scales, Weights, components
-from policy.records import Context, OutcomeBatch, Vector
+from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 from policy.values import Forecast
 
 Array = NDArray[np.float64]
@@ -53,6 +53,7 @@ class NearestModel:
         self.d, self.scales = d, scales
         self.neighbours, self.window = neighbours, window
         self.events = 0
+        self.start_events = 0  # those of them that came with the start
         self.arms: list[str] = []
         self._position: dict[str, int] = {}
         self._taught = np.zeros((0, C), dtype=np.int64)
@@ -69,6 +70,7 @@ class NearestModel:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
         most = min(int(at_most), self.window // max(len(set(batch.arms)), 1))
         self.learn(batch.thinned(most))
+        self.start_events = self.events
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Remember events; the same state results wherever the stream is cut into batches."""
@@ -88,6 +90,15 @@ class NearestModel:
             kept[at] = values[first:]
             setattr(self, name, kept)
         self.events += n
+
+    def correct(self, batch: CorrectionBatch) -> None:
+        """Put new values in the place of old ones, where they are still remembered."""
+        y, known = _targets(batch.new, self.scales)
+        number = self.events - 1 - batch.since
+        known &= number >= max(self.start_events, self.events - self.window)
+        for row, component in np.argwhere(known).tolist():
+            targets = component == _COMPONENT_OF
+            self._y[number[row, component] % self.window, targets] = y[row, targets]
 
     def _positions(self, arms: Sequence[str]) -> NDArray[np.int64]:
         """Of each event's arm; one never seen is appended."""
@@ -123,6 +134,7 @@ class NearestModel:
             "neighbours": self.neighbours,
             "window": self.window,
             "events": self.events,
+            "start_events": self.start_events,
             "arms": self.arms,
         }
         names = ("taught", "joined", "x", "arm", "y", "known")
@@ -141,7 +153,7 @@ class NearestModel:
             k = len(model.arms)
             expect(arrays, {"taught": (k, C), "joined": (k,)} | _shapes(min(events, window), d))
             _check_arms(arrays["arm"], k)
-            model.events = events
+            model.events, model.start_events = events, header["start_events"]
             for name, values in arrays.items():
                 setattr(model, f"_{name}", values)
         except (KeyError, TypeError) as error:

@@ -183,6 +183,20 @@ class OutcomeBatch:
         return self.take(np.sort(np.concatenate(kept)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrectionBatch:
+    """n corrections in stream order: outcomes that somebody overruled.
+
+    `old` and `new` are the same events with the values that were overruled and those that hold
+    instead, NaN where one stands. `since` (n, 3) counts the events that whoever learns from these
+    was given after the one that taught a component, up to the correction; corrections are none.
+    """
+
+    old: OutcomeBatch
+    new: OutcomeBatch
+    since: Index
+
+
 def packed(eligible: Mask) -> bytes:
     """An action set as one bit per arm of the catalog."""
     return np.packbits(eligible).tobytes()

@@ -82,9 +82,16 @@ class Scoreboard:
 
     def add(self, batch: ShadowBatch) -> None:
         """Add events; the same sums result wherever the stream is cut into batches."""
-        terms = _terms(batch)
-        champions = np.array(batch.champions)
-        for champion in dict.fromkeys(batch.champions):
+        self._add(batch.champions, _terms(batch))
+
+    def correct(self, old: ShadowBatch, new: ShadowBatch) -> None:
+        """Put the values of corrected events in the place of those they had, NaN where one
+        stands."""
+        self._add(new.champions, _terms(new) - _terms(old))
+
+    def _add(self, of: Sequence[str], terms: Vector) -> None:
+        champions = np.array(of)
+        for champion in dict.fromkeys(of):
             rows = terms[champions == champion]
             before = self._sums.get(champion, np.zeros(SIZE))
             # cumsum adds one row after the other, where sum would add pairwise.

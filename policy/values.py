@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policy.catalog import Catalog, Index
 from policy.objective import Weights
-from policy.records import Context, OutcomeBatch, Vector
+from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +76,12 @@ class ValueModel(Protocol):
         ...
 
     def learn(self, batch: OutcomeBatch) -> None: ...
+
+    def correct(self, batch: CorrectionBatch) -> None:
+        """Take overruled values back and learn those that hold instead, with what is left of the
+        weight of the events that taught them. Nothing changes where such an event was never
+        learned here: it was in the stream before this model, or it isn't remembered any more."""
+        ...
 
     def view(self) -> ValuesView: ...
 

@@ -23,7 +23,7 @@ from vowpal_wabbit_next import CBLabel, Example, Workspace
 
 from policy.catalog import Arm, Catalog
 from policy.objective import COMPONENTS, LOG_SLOPE, Scales, Weights, components
-from policy.records import Context, OutcomeBatch, Vector, positions
+from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector, positions
 from policy.values import Forecast
 
 Index = NDArray[np.intp]
@@ -87,6 +87,7 @@ class VwModel:
         self.scales = scales
         self.cb_type = cb_type
         self.events = 0
+        self.start_events = 0  # those of them that came with the start
         self.arms: dict[str, int] = {}
         self._taught: list[list[int]] = []  # per arm and component
         self._joined: list[int] = []  # events before an arm's first
@@ -100,41 +101,59 @@ class VwModel:
         if self.events:
             raise ValueError(f"a start comes before the first event, {self.events} were learned")
         self.learn(batch.thinned(int(at_most)))
+        self.start_events = self.events
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Fold events in, one by one: where the stream is cut into batches changes nothing."""
+        costs = self._costs(batch)
+        for i, arm in enumerate(batch.arms):
+            taught = self._taught[self._position(arm)]
+            self.events += 1
+            for c in self._teach(batch, i, costs[i]):
+                taught[c] += 1
+
+    def correct(self, batch: CorrectionBatch) -> None:
+        """Teach 2 new - old as well: nothing that VW has learned can be taken back, but with this
+        the event and its correction are on average worth the new value, twice."""
+        costs = 2.0 * self._costs(batch.new) - self._costs(batch.old)
+        costs[self.events - 1 - batch.since < self.start_events] = np.nan
+        for i in range(len(costs)):
+            self._teach(batch.new, i, costs[i])
+
+    def _costs(self, batch: OutcomeBatch) -> Vector:
+        """(n, 3) what VW is to predict, NaN of what an event doesn't teach."""
         if batch.x.shape != (len(batch), self.d) or not np.isfinite(batch.x).all():
             expected = (len(batch), self.d)
             raise ValueError(f"x must be finite and of shape {expected}, got {batch.x.shape}")
         y = components(batch.quality, batch.latency_ms, batch.cost_usd, batch.error, self.scales)
         y[batch.settled] = np.nan
         y[:, 2] -= self.scales.cost(batch.list_cost_usd)
-        costs = (y - self._start) * SIGNS
-        encoding = _encoding(tuple(self.sizes.items()))
-        for i, arm in enumerate(batch.arms):
-            taught = self._taught[self._position(arm)]
-            self.events += 1
-            known = np.flatnonzero(~np.isnan(costs[i]))
-            if not len(known):
-                continue
-            catalog, index = batch.catalogs[i], positions(batch.eligible[i])
-            chosen = catalog.index(arm)
-            if chosen not in index:  # the caller chose for itself
-                index = np.append(index, chosen)
-            propensity = batch.propensity[i]
-            if math.isnan(propensity):  # it wasn't drawn, so nothing was selected by a draw
-                propensity = 1.0
-            actions = self._actions(catalog)
-            executed = _action(catalog.arms[chosen])
-            examples = [
-                encoding.shared(batch.x[i]),
-                *(executed if j == chosen else actions[j] for j in index.tolist()),
-            ]
-            for c in known.tolist():
-                executed.set_label(CBLabel(label=(float(costs[i, c]), float(propensity))))
-                self._regressors[c].learn_one(examples)
-                self._stored[c] = None
-                taught[c] += 1
+        costs: Vector = (y - self._start) * SIGNS
+        return costs
+
+    def _teach(self, batch: OutcomeBatch, i: int, costs: Vector) -> list[int]:
+        """Teach the i-th event's costs (3,), NaN but where they are known; which ones are."""
+        known: list[int] = np.flatnonzero(~np.isnan(costs)).tolist()
+        if not known:
+            return known
+        catalog, index = batch.catalogs[i], positions(batch.eligible[i])
+        chosen = catalog.index(batch.arms[i])
+        if chosen not in index:  # the caller chose for itself
+            index = np.append(index, chosen)
+        propensity = batch.propensity[i]
+        if math.isnan(propensity):  # it wasn't drawn, so nothing was selected by a draw
+            propensity = 1.0
+        actions = self._actions(catalog)
+        executed = _action(catalog.arms[chosen])
+        examples = [
+            _encoding(tuple(self.sizes.items())).shared(batch.x[i]),
+            *(executed if j == chosen else actions[j] for j in index.tolist()),
+        ]
+        for c in known:
+            executed.set_label(CBLabel(label=(float(costs[c]), float(propensity))))
+            self._regressors[c].learn_one(examples)
+            self._stored[c] = None
+        return known
 
     def _position(self, arm: str) -> int:
         if arm not in self.arms:
@@ -184,6 +203,7 @@ class VwModel:
             "scales": asdict(self.scales),
             "cb_type": self.cb_type,
             "events": self.events,
+            "start_events": self.start_events,
             "arms": list(self.arms),
             "taught": self._taught,
             "joined": self._joined,
@@ -196,7 +216,7 @@ class VwModel:
         header, models = _unpack(body)
         try:
             model = cls(_slices(header["sizes"]), Scales(**header["scales"]), header["cb_type"])
-            model.events = header["events"]
+            model.events, model.start_events = header["events"], header["start_events"]
             model.arms = {arm: i for i, arm in enumerate(header["arms"])}
             model._taught, model._joined = header["taught"], header["joined"]
         except (KeyError, TypeError) as error:

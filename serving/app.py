@@ -20,13 +20,20 @@ from starlette.routing import Route
 
 from serving import errors, metrics, schemas
 from serving.follower import Follower
-from serving.routes import decide, reward, state
+from serving.routes import correct, decide, reward, state
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
 
 DESCRIPTION = "Ask `/route` which model arm should answer a query; tell `/reward` what happened."
-BODIES = (schemas.RouteRequest, schemas.RouteBatch, schemas.RewardRequest, schemas.RewardBatch)
+BODIES = (
+    schemas.RouteRequest,
+    schemas.RouteBatch,
+    schemas.RewardRequest,
+    schemas.RewardBatch,
+    schemas.CorrectionRequest,
+    schemas.CorrectionBatch,
+)
 
 
 def clock_ms() -> int:
@@ -66,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     for kind in (*errors.TABLE, ValidationError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    for group in (decide, reward, state):
+    for group in (decide, reward, correct, state):
         app.include_router(group.router, responses=PROBLEMS)
     # FastAPI's dispatch costs half as much as a decision: the two busy paths go round it, straight
     # to the same functions, and stay in its document.

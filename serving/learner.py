@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from policy import models
 from policy.catalog import Catalog
 from policy.config import PolicyConfig
 from policy.objective import Scales
-from policy.records import OutcomeBatch, Vector
+from policy.records import CorrectionBatch, OutcomeBatch, Vector
 from policy.scoreboard import Scoreboard, ShadowBatch, values_of
 from policy.snapshot import Header, pack, unpack
 from policy.values import ValueModel
@@ -97,22 +98,34 @@ class Fold:
         if not entries:
             return
         executed = [fields for _, fields in entries if fields[b"executed"] == b"1"]
-        if self.model is not None:
-            self._learn(self.model, executed)
-        self._score([event for event in executed if b"shadow" in event])
+        for corrected, run in groupby(executed, _is_correction):
+            events = list(run)
+            if self.model is not None:
+                self._learn(self.model, events, corrected)
+            self._score([event for event in events if b"shadow" in event], corrected)
         self.position = entries[-1][0]
 
-    def _learn(self, model: ValueModel, executed: Sequence[Event]) -> None:
-        encoder = self._encoder.fingerprint
-        seen = [own for event in executed if (own := as_seen(event, encoder)) is not None]
-        if seen:
-            model.learn(batch_of(seen, self._encoder.d, self._catalog))
+    def _learn(self, model: ValueModel, events: Sequence[Event], corrected: bool) -> None:
+        encoder, d = self._encoder.fingerprint, self._encoder.d
+        seen = [own for event in events if (own := as_seen(event, encoder)) is not None]
+        if not seen:
+            return
+        if corrected:
+            model.correct(corrections_of(seen, encoder, d, self._catalog))
+        else:
+            model.learn(batch_of(seen, d, self._catalog))
 
-    def _score(self, events: Sequence[Event]) -> None:
+    def _score(self, events: Sequence[Event], corrected: bool) -> None:
         read = [(event, orjson.loads(event[b"shadow"])) for event in events]
         own = [(event, shadow) for event, shadow in read if shadow["version"] == self.version]
-        if own:
-            self.scores.add(shadow_batch_of(own, self._config.scales))
+        if not own:
+            return
+        new = shadow_batch_of(own, self._config.scales)
+        if corrected:
+            old = [(_overruled(event), shadow) for event, shadow in own]
+            self.scores.correct(shadow_batch_of(old, self._config.scales), new)
+        else:
+            self.scores.add(new)
 
     def checkpoint(self) -> bytes:
         return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
@@ -129,6 +142,10 @@ class Fold:
             events=self.events,
             scores=self.scores.to_record(),
         )
+
+
+def _is_correction(event: Event) -> bool:
+    return b"correction" in event
 
 
 def as_seen(event: Event, encoder: str) -> Event | None:
@@ -172,10 +189,13 @@ def _failed(events: Sequence[Event]) -> NDArray[np.bool_]:
 
 
 def _settled(events: Sequence[Event]) -> NDArray[np.bool_]:
-    """(n, 3): which components an earlier event of the same decision has taught."""
+    """(n, 3): which components an earlier event of the same decision has taught; of a correction,
+    which ones no event taught that could be taken back: an error had settled them before."""
     settled = np.zeros((len(events), len(COMPONENTS)), dtype=bool)
     for row, event in enumerate(events):
-        if earlier := event[b"earlier"]:
+        if _is_correction(event):
+            settled[row] = [name not in event[b"taught"] for name in COMPONENTS]
+        elif earlier := event[b"earlier"]:
             settled[row] = [name in earlier or b"error" in earlier for name in COMPONENTS]
     return settled
 
@@ -196,6 +216,24 @@ def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog])
         catalogs=[catalog(event[b"catalog"].decode()) for event in events],
         eligible=[event[b"eligible"] for event in events],
     )
+
+
+def corrections_of(
+    events: Sequence[Event], encoder: str, d: int, catalog: Callable[[str], Catalog]
+) -> CorrectionBatch:
+    """Stream entries that are corrections, as a model with this encoder takes them."""
+    new = batch_of(events, d, catalog)
+    quality, latency_ms, cost_usd = _components([_overruled(event) for event in events])
+    old = replace(new, quality=quality, latency_ms=latency_ms, cost_usd=cost_usd)
+    since = [orjson.loads(event[b"taught"])[encoder] for event in events]
+    names = [name.decode() for name in COMPONENTS]
+    counts = [[counted.get(name, 0) for name in names] for counted in since]
+    return CorrectionBatch(old, new, np.array(counts, dtype=np.intp))
+
+
+def _overruled(event: Event) -> Event:
+    """A correction with the values that it replaced in the place of the new ones."""
+    return event | {name: event[b"old_" + name] for name in COMPONENTS if name in event}
 
 
 def _propensity(event: Event) -> float:

@@ -19,6 +19,7 @@ BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.
 
 DECISIONS = Counter("pointsman_decisions", "Decisions by chosen arm.", ["policy", "arm", "logged"])
 REWARDS = Counter("pointsman_rewards", "Accepted components of outcomes.", ["policy", "component"])
+CORRECTIONS = Counter("pointsman_corrections", "Overruled components.", ["policy", "component"])
 PROBLEMS = Counter("pointsman_problems", "Answers that were problems.", ["status"])
 SECONDS = Histogram(
     "pointsman_request_seconds", "Time to an answer.", ["endpoint"], buckets=BUCKETS_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from features.query import Hints, Query
 from policy.catalog import ArmId
@@ -178,6 +178,51 @@ class RewardResponse(Body):
     late: bool
 
 
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class CorrectionRequest(Body):
+    """Overrule what was reported of a decision: the values that hold instead, who says so and why.
+
+    Only what was reported can be overruled, and an error can't.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "decision_id": "3f6c",
+                    "quality": 0.2,
+                    "by": "ada@example.com",
+                    "reason": "the judge model missed that the query deletes rows",
+                }
+            ]
+        }
+    )
+
+    policy: PolicyName = "default"
+    decision_id: DecisionId
+    quality: Quality | None = None
+    latency_ms: Milliseconds | None = None
+    cost_usd: Usd | None = None
+    by: Words
+    reason: Words
+
+    @model_validator(mode="after")
+    def _something_to_overrule(self) -> Self:
+        if self.quality is None and self.latency_ms is None and self.cost_usd is None:
+            raise ValueError("no component: give quality, latency_ms or cost_usd")
+        return self
+
+
+class CorrectionResponse(Body):
+    """`corrected` holds now as given; what is `unchanged` held already."""
+
+    decision_id: str
+    corrected: list[str]
+    unchanged: list[str]
+
+
 class RouteBatch(Body):
     """Each request is judged by itself: one that is wrong spoils no other."""
 
@@ -188,6 +233,12 @@ class RewardBatch(Body):
     """Each reward is judged by itself: one that is wrong spoils no other."""
 
     rewards: list[Any] = Field(min_length=1)
+
+
+class CorrectionBatch(Body):
+    """Each correction is judged by itself: one that is wrong spoils no other."""
+
+    corrections: list[Any] = Field(min_length=1)
 
 
 class Problem(BaseModel):
@@ -207,6 +258,10 @@ class RouteResults(Body):
 
 class RewardResults(Body):
     results: list[RewardResponse | Problem]
+
+
+class CorrectionResults(Body):
+    results: list[CorrectionResponse | Problem]
 
 
 class ArmBody(BaseModel):
@@ -297,7 +352,12 @@ class PolicyList(Body):
 
 
 class DecisionBody(BaseModel):
-    """A stored decision and what has been accepted for it."""
+    """A stored decision and what has been accepted for it.
+
+    Where a component was corrected, the outcome holds the value that holds now, beside it what was
+    reported (`reported_quality` and its like), and of the last correction `corrected_by` and
+    `correction_reason`.
+    """
 
     decision: dict[str, Any]
     outcome: dict[str, Any]

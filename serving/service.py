@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +16,9 @@ from policy.catalog import Catalog
 from policy.constraints import NoEligibleArm
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
-from serving.schemas import RewardRequest, RouteRequest
+from serving.schemas import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import StoreUnavailable
-from serving.store.traffic import NewDecision, Receipt, Report, Store
+from serving.store.traffic import Correction, NewDecision, Overruled, Receipt, Report, Store
 
 
 class UnknownPolicy(LookupError):
@@ -148,6 +147,28 @@ class Service:
             )
         return receipt
 
+    async def correct(self, body: CorrectionRequest) -> Overruled:
+        """Overrule what was reported of a decision, whole or not at all.
+
+        Raises
+        ------
+        UnknownPolicy, UnknownDecision, StoreUnavailable
+        Conflict
+            If there is nothing that could be overruled so.
+        """
+        policy = self.policy(body.policy)
+        correction = Correction(
+            body.decision_id, body.by, body.reason, body.quality, body.latency_ms, body.cost_usd
+        )
+        overruled = await self._store.correct(
+            policy.name, correction, self._clock_ms(), policy.config.reward_window_s * 1000
+        )
+        if overruled.status == "unknown":
+            raise _unknown(body.decision_id)
+        if overruled.status != "ok":
+            raise Conflict(f"decision {body.decision_id!r} {_standing(overruled)}")
+        return overruled
+
     async def decision(self, policy_name: str, decision_id: str) -> dict[str, Any]:
         """The record of a decision and what has been accepted for it."""
         policy = self.policy(policy_name)
@@ -156,11 +177,13 @@ class Service:
             raise _unknown(decision_id)
         outcome: dict[str, Any] = {
             name: float(fields[name])
-            for name in ("quality", "latency_ms", "cost_usd")
+            for component in ("quality", "latency_ms", "cost_usd")
+            for name in (component, f"reported_{component}")
             if name in fields
         }
-        if "error" in fields:
-            outcome["error"] = fields["error"].decode()
+        for name in ("error", "corrected_by", "correction_reason"):
+            if name in fields:
+                outcome[name] = fields[name].decode()
         if "executed" in fields:
             outcome["executed"] = fields["executed"] == b"1"
             outcome["executed_arm"] = fields["executed_arm"].decode()
@@ -196,13 +219,18 @@ class Service:
         return self._catalogs[key]
 
 
-async def settle(tasks: list[Awaitable[Any]]) -> list[Any]:
-    """Results in order; an exception stands in the place of a result."""
-    return await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _unknown(decision_id: str) -> UnknownDecision:
     return UnknownDecision(f"no decision {decision_id!r}: never made, or expired")
+
+
+def _standing(overruled: Overruled) -> str:
+    """Why a correction was refused, as what its decision is or does."""
+    if overruled.status == "withdrawn":
+        return "was withdrawn: it has no outcome"
+    if overruled.status == "failed":
+        return "failed, which means quality 0: an error can't be overruled"
+    names = ", ".join(overruled.corrected)
+    return f"has nothing to overrule yet: report with /reward what it lacks: {names}"
 
 
 def _digest(body: RouteRequest) -> str:

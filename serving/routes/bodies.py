@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -9,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import TooLarge
+from serving.errors import TooLarge, problem
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -48,11 +50,15 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"a body may have {limit} bytes at most")
 
 
-def bounded_batch(request: Request, items: list[Any]) -> list[Any]:
+async def answer_each(
+    request: Request, items: Sequence[Any], one: Callable[[Any], Awaitable[dict[str, Any]]]
+) -> Response:
+    """What `one` makes of each item of a batch, in order; a problem stands in a result's place."""
     limit: int = request.app.state.settings.max_batch
     if len(items) > limit:
         raise TooLarge(f"a batch may have {limit} items at most, got {len(items)}")
-    return items
+    results = await asyncio.gather(*map(one, items), return_exceptions=True)
+    return write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
 
 
 def write(body: Any) -> Response:

@@ -7,10 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from serving import answers, metrics
-from serving.errors import problem
 from serving.routes import bodies
 from serving.schemas import DecisionBody, RouteBatch, RouteRequest, RouteResponse, RouteResults
-from serving.service import Service, settle
+from serving.service import Service
 
 router = APIRouter(tags=["route"])
 
@@ -40,10 +39,7 @@ async def route_batch(request: Request) -> Response:
     async def one(item: Any) -> dict[str, Any]:
         return await _answer(service, RouteRequest.model_validate(item))
 
-    results = await settle([one(item) for item in bodies.bounded_batch(request, batch.requests)])
-    return bodies.write(
-        {"results": [problem(r) if isinstance(r, Exception) else r for r in results]}
-    )
+    return await bodies.answer_each(request, batch.requests, one)
 
 
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serving import metrics
-from serving.errors import problem
 from serving.routes import bodies
 from serving.schemas import RewardBatch, RewardRequest, RewardResponse, RewardResults
-from serving.service import Service, settle
+from serving.service import Service
 
 router = APIRouter(tags=["reward"])
 
@@ -40,10 +39,7 @@ async def reward_batch(request: Request) -> Response:
     async def one(item: Any) -> dict[str, Any]:
         return await _accept(service, RewardRequest.model_validate(item))
 
-    results = await settle([one(item) for item in bodies.bounded_batch(request, batch.rewards)])
-    return bodies.write(
-        {"results": [problem(r) if isinstance(r, Exception) else r for r in results]}
-    )
+    return await bodies.answer_each(request, batch.rewards, one)
 
 
 async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:

@@ -1,24 +1,29 @@
--- Accept outcomes: KEYS[1] the outcomes stream, then one decision key per outcome.
--- ARGV[1] now in ms, ARGV[2] the reward window in ms, then seven values per outcome: quality,
+-- Accept outcomes; begins with event.lua. From ARGV[3] on, seven values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''); '' is absent.
--- Each component is accepted once. A request that conflicts anywhere changes nothing.
+-- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
+-- corrected is compared with what was reported, so that a repeated report stays one.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}.
-local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
+
+-- Count an event for those who learn it: how many each of them has then been given, as text.
+local function count(d)
+  local counts = {}
+  for i, encoder in ipairs(encoders(d)) do
+    counts[i] = redis.call('HINCRBY', KEYS[2], encoder, 1)
+  end
+  return table.concat(counts, ' ')
+end
 
 local function accept(key, at)
-  local d = redis.call('HMGET', key, 'arm', 'x', 'list_cost_usd', 'version', 'encoder',
-    'made_at_ms', 'propensity', 'quality', 'latency_ms', 'cost_usd', 'error',
-    'executed_arm', 'executed', 'catalog', 'eligible', 'shadow', 'challenger_x')
-  if not d[1] then return {'unknown', {}, {}, {}, 0} end
-  local stored, accepted, unchanged, conflicts = {d[8], d[9], d[10], d[11]}, {}, {}, {}
-  local given = {}
+  local d = decision(key)
+  if not d.arm then return {'unknown', {}, {}, {}, 0} end
+  local accepted, unchanged, conflicts, given = {}, {}, {}, {}
   for j, name in ipairs(names) do
     local value = ARGV[at + j]
     if value ~= '' then
-      if not stored[j] then
-        given[j] = value
+      if not d[name] then
+        given[name] = value
         accepted[#accepted + 1] = name
-      elseif stored[j] == value then
+      elseif (d['reported_' .. name] or d[name]) == value then
         unchanged[#unchanged + 1] = name
       else
         conflicts[#conflicts + 1] = name
@@ -26,62 +31,64 @@ local function accept(key, at)
     end
   end
   -- An error means quality 0: one that contradicts an accepted quality is a conflict.
-  if given[4] and stored[1] and tonumber(stored[1]) > 0 then conflicts[#conflicts + 1] = 'error' end
-  if given[1] and stored[4] and tonumber(given[1]) > 0 then conflicts[#conflicts + 1] = 'quality' end
+  local best = math.max(tonumber(d.quality or 0), tonumber(d.reported_quality or 0))
+  if given.error and best > 0 then conflicts[#conflicts + 1] = 'error' end
+  if given.quality and d.error and tonumber(given.quality) > 0 then
+    conflicts[#conflicts + 1] = 'quality'
+  end
 
   local executed_arm, executed = ARGV[at + 5], ARGV[at + 7]
   if executed == '0' then
-    if d[13] == '1' then conflicts[#conflicts + 1] = 'executed' end
-  elseif d[13] == '0' then
+    if d.executed == '1' then conflicts[#conflicts + 1] = 'executed' end
+  elseif d.executed == '0' then
     conflicts[#conflicts + 1] = 'executed'
   end
-  if executed_arm ~= '' and d[12] and d[12] ~= executed_arm then
+  if executed_arm ~= '' and d.executed_arm and d.executed_arm ~= executed_arm then
     conflicts[#conflicts + 1] = 'executed_arm'
   end
   if #conflicts > 0 then return {'conflict', conflicts, {}, {}, 0} end
 
-  local late = (tonumber(ARGV[1]) - tonumber(d[6]) > tonumber(ARGV[2])) and 1 or 0
   local missing = {}
-  local failed = given[4] or stored[4]
+  local failed = given.error or d.error
   for j = 1, 3 do
-    if not (given[j] or stored[j]) and not (j == 1 and failed) and executed ~= '0' then
-      missing[#missing + 1] = names[j]
+    local name = names[j]
+    if not (given[name] or d[name]) and not (j == 1 and failed) and executed ~= '0' then
+      missing[#missing + 1] = name
     end
   end
-  local withdrawn = executed == '0' and not d[13]
+  local withdrawn = executed == '0' and not d.executed
   if executed == '0' then
     local list = withdrawn and accepted or unchanged
     list[#list + 1] = 'executed'
   end
-  if #accepted == 0 then return {'ok', accepted, unchanged, missing, late} end
+  if #accepted == 0 then return {'ok', accepted, unchanged, missing, is_late(d)} end
 
-  local arm, list_cost_usd = d[12] or d[1], redis.call('HGET', key, 'executed_list_cost_usd') or d[3]
-  if not d[12] and executed_arm ~= '' then arm, list_cost_usd = executed_arm, ARGV[at + 6] end
-  local update = {'executed', withdrawn and '0' or '1', 'executed_arm', arm,
-    'executed_list_cost_usd', list_cost_usd}
-  local event = {'decision_id', '', 'arm', arm, 'list_cost_usd', list_cost_usd, 'x', d[2],
-    'version', d[4], 'encoder', d[5], 'made_at_ms', d[6], 'propensity', d[7],
-    'at_ms', ARGV[1], 'late', tostring(late), 'executed', withdrawn and '0' or '1',
-    'decided_arm', d[1], 'catalog', d[14], 'eligible', d[15]}
-  event[2] = string.match(key, ':decision:(.*)$')
-  local earlier = ''
-  for j, name in ipairs(names) do
-    if given[j] then
-      update[#update + 1], update[#update + 2] = name, given[j]
-      event[#event + 1], event[#event + 2] = name, given[j]
-    end
-    if stored[j] then earlier = earlier .. name .. ' ' end
+  local arm, list_cost_usd = d.executed_arm or d.arm, d.executed_list_cost_usd or d.list_cost_usd
+  if not d.executed_arm and executed_arm ~= '' then
+    arm, list_cost_usd = executed_arm, ARGV[at + 6]
   end
-  event[#event + 1], event[#event + 2] = 'earlier', earlier
-  if d[16] then event[#event + 1], event[#event + 2] = 'shadow', d[16] end
-  if d[17] then event[#event + 1], event[#event + 2] = 'challenger_x', d[17] end
+  local was_executed = withdrawn and '0' or '1'
+  local update = {'executed', was_executed, 'executed_arm', arm,
+    'executed_list_cost_usd', list_cost_usd}
+  local event = event_of(key, d, arm, list_cost_usd, was_executed)
+  local taught = not withdrawn and count(d)
+  for _, name in ipairs(names) do
+    if given[name] then
+      update[#update + 1], update[#update + 2] = name, given[name]
+      event[#event + 1], event[#event + 2] = name, given[name]
+      -- After an error nothing more is learned of a decision.
+      if name ~= 'error' and not d.error then
+        update[#update + 1], update[#update + 2] = 'taught_' .. name, taught
+      end
+    end
+  end
   redis.call('HSET', key, unpack(update))
   redis.call('XADD', KEYS[1], '*', unpack(event))
-  return {'ok', accepted, unchanged, missing, late}
+  return {'ok', accepted, unchanged, missing, is_late(d)}
 end
 
 local replies = {}
-for i = 2, #KEYS do
-  replies[i - 1] = accept(KEYS[i], (i - 2) * 7 + 2)
+for i = 3, #KEYS do
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 7 + 2)
 end
 return replies

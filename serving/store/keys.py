@@ -69,6 +69,7 @@ _NAMES = frozenset(
         # hash: champion, previous, challenger, its share and who gave it that (share_by), what the
         # file has asked of both (asked, own), catalog
         "state",
+        "learned",  # hash: encoder -> outcome events that a model with this encoder has been given
         "lease",  # the learner's lease: its token, with a time to live
         "fence",  # counter: the last fencing token given out
         "archive_lease",  # the archiver's lease, ...
@@ -86,8 +87,10 @@ def order(entry: str) -> tuple[int, int]:
 
 
 @cache
-def script(name: str) -> str:
-    return resources.files("serving").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+def script(*names: str) -> str:
+    """A script, after those that it begins with."""
+    folder = resources.files("serving").joinpath("scripts")
+    return "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,27 @@ class Report:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Values that overrule those accepted, None where one stands; by whom and why."""
+
+    decision_id: str
+    by: str
+    reason: str
+    quality: float | None = None
+    latency_ms: float | None = None
+    cost_usd: float | None = None
+
+    def arguments(self) -> tuple[str, ...]:
+        return (
+            _number(self.quality),
+            _number(self.latency_ms),
+            _number(self.cost_usd),
+            self.by,
+            self.reason,
+        )
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else repr(float(value) + 0.0)  # -0.0 is 0.0
 
@@ -115,6 +136,16 @@ class Receipt:
     unchanged: list[str]
     missing: list[str]
     late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overruled:
+    """What became of a correction: status is ok, unknown, withdrawn, failed (the decision has an
+    error, which means quality 0) or unreported (`corrected` then names what never arrived)."""
+
+    status: str
+    corrected: list[str]
+    unchanged: list[str]
 
 
 class _Group(Generic[Item, Reply]):
@@ -157,7 +188,8 @@ class _Group(Generic[Item, Reply]):
 class Store:
     """What serving awaits: decisions and outcomes in, versions and snapshots out.
 
-    Both scripts are idempotent, so a call whose answer was lost is safe to send again.
+    Decisions, reports and corrections are idempotent, so a call whose answer was lost is safe to
+    send again.
     """
 
     def __init__(self, url: str) -> None:
@@ -170,10 +202,13 @@ class Store:
         )
         self._scripts = {
             name: self._redis.register_script(script(name))
-            for name in ("decide", "reward", "register", "challenge", "catalog")
+            for name in ("decide", "register", "challenge", "catalog")
         }
+        for name in ("reward", "correct"):
+            self._scripts[name] = self._redis.register_script(script("event", name))
         self._decisions: dict[tuple[str, int], _Group[NewDecision, Stored | None]] = {}
         self._reports: dict[tuple[str, int], _Group[tuple[int, Report], Receipt]] = {}
+        self._corrections: dict[tuple[str, int], _Group[tuple[int, Correction], Overruled]] = {}
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -219,14 +254,42 @@ class Store:
     async def _report(
         self, policy: str, reports: Sequence[tuple[int, Report]], window_ms: int
     ) -> list[Receipt]:
+        return [_receipt(r) for r in await self._append("reward", policy, reports, window_ms)]
+
+    async def correct(
+        self, policy: str, correction: Correction, now_ms: int, window_ms: int
+    ) -> Overruled:
+        """Overrule what was accepted, and append the event that takes it back."""
+        group = self._corrections.get((policy, window_ms))
+        if group is None:
+            group = _Group(lambda items: self._correct(policy, items, window_ms))
+            self._corrections[policy, window_ms] = group
+        return await group.submit((now_ms, correction))
+
+    async def _correct(
+        self, policy: str, corrections: Sequence[tuple[int, Correction]], window_ms: int
+    ) -> list[Overruled]:
+        replies = await self._append("correct", policy, corrections, window_ms)
+        return [Overruled(status.decode(), _names(a), _names(b)) for status, a, b in replies]
+
+    async def _append(
+        self,
+        name: str,
+        policy: str,
+        items: Sequence[tuple[int, Report]] | Sequence[tuple[int, Correction]],
+        window_ms: int,
+    ) -> list[Any]:
+        """The replies of a script that appends to the outcomes stream."""
         keys = Keys(policy)
-        names = [keys.outcomes, *(keys.decision(r.decision_id) for _, r in reports)]
-        arguments: list[Any] = [max(now for now, _ in reports), window_ms]
-        for _, report in reports:
-            arguments.extend(report.arguments())
+        decisions = (keys.decision(item.decision_id) for _, item in items)
+        arguments: list[Any] = [max(now for now, _ in items), window_ms]
+        for _, item in items:
+            arguments.extend(item.arguments())
         with reachable():
-            replies = await self._scripts["reward"](keys=names, args=arguments)
-        return [_receipt(r) for r in replies]
+            replies: list[Any] = await self._scripts[name](
+                keys=[keys.outcomes, keys.learned, *decisions], args=arguments
+            )
+        return replies
 
     async def decision(self, policy: str, decision_id: str) -> dict[str, bytes] | None:
         """All fields stored for a decision, or None if it is unknown or expired."""
@@ -341,12 +404,12 @@ class Store:
 def _receipt(reply: list[Any]) -> Receipt:
     status, accepted, unchanged, missing, late = reply
     return Receipt(
-        status.decode(),
-        [name.decode() for name in accepted],
-        [name.decode() for name in unchanged],
-        [name.decode() for name in missing],
-        bool(late),
+        status.decode(), _names(accepted), _names(unchanged), _names(missing), bool(late)
     )
+
+
+def _names(reply: list[bytes]) -> list[str]:
+    return [name.decode() for name in reply]
 
 
 def _decoded(fields: dict[bytes, bytes]) -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""POST /correction and /correction/batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from serving import metrics
+from serving.routes import bodies
+from serving.schemas import (
+    CorrectionBatch,
+    CorrectionRequest,
+    CorrectionResponse,
+    CorrectionResults,
+)
+from serving.service import Service
+
+router = APIRouter(tags=["reward"])
+
+
+@router.post(
+    "/correction",
+    response_model=CorrectionResponse,
+    openapi_extra=bodies.takes(CorrectionRequest),
+    summary="Overrule what was reported of a decision; the log keeps both values, who and why",
+)
+async def correction(request: Request) -> Response:
+    with metrics.seconds("/correction").time():
+        body = await bodies.read(request, CorrectionRequest)
+        return bodies.write(await _overrule(request.app.state.service, body))
+
+
+@router.post(
+    "/correction/batch",
+    response_model=CorrectionResults,
+    openapi_extra=bodies.takes(CorrectionBatch),
+    summary="Overrule many outcomes; each result says what became of it, or is a problem",
+)
+async def correction_batch(request: Request) -> Response:
+    batch = await bodies.read(request, CorrectionBatch)
+    service: Service = request.app.state.service
+
+    async def one(item: Any) -> dict[str, Any]:
+        return await _overrule(service, CorrectionRequest.model_validate(item))
+
+    return await bodies.answer_each(request, batch.corrections, one)
+
+
+async def _overrule(service: Service, body: CorrectionRequest) -> dict[str, Any]:
+    overruled = await service.correct(body)
+    for component in overruled.corrected:
+        metrics.CORRECTIONS.labels(body.policy, component).inc()
+    return {
+        "decision_id": body.decision_id,
+        "corrected": overruled.corrected,
+        "unchanged": overruled.unchanged,
+    }
