@@ -150,7 +150,7 @@ class LinearModel:
         _, x, old = self._columns(batch.old.take(rows))
         arm, _, new = self._columns(batch.new.take(rows))
         left = self._left(batch.since[rows])[:, MATRIX]
-        known = (left > 0.0) & ~np.isnan(new)
+        known = ~np.isnan(new[:, MATRIX])
         change = np.where(known, left * (new - old), 0.0)
         np.add.at(self._xy, arm, change[:, :, None] * x[:, None])
         np.add.at(self._yy, arm, np.where(known, left * (new**2 - old**2), 0.0))

@@ -113,9 +113,10 @@ class VwModel:
                 taught[c] += 1
 
     def correct(self, batch: CorrectionBatch) -> None:
-        """Teach 2 new - old as well: nothing that VW has learned can be taken back, but with this
-        the event and its correction are on average worth the new value, twice."""
-        costs = 2.0 * self._costs(batch.new) - self._costs(batch.old)
+        """Teach the new values as one outcome more: VW can't take back what it has learned, it only
+        forgets it in time. (Teaching 2 new - old, so that the two would average to the new value,
+        made predictions worse: VW's steps are too large for labels that far off.)"""
+        costs = self._costs(batch.new)
         costs[self.events - 1 - batch.since < self.start_events] = np.nan
         for i in range(len(costs)):
             self._teach(batch.new, i, costs[i])

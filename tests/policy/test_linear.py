@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from policy import linear, pooling
 from policy.linear import LinearModel, LinearValues, LinearView
 from policy.objective import Scales, Weights
-from policy.records import OutcomeBatch
+from policy.records import CorrectionBatch, OutcomeBatch
 
 GROUPS = {"bias": slice(0, 1), "hints": slice(1, 5), "text": slice(5, 8)}
 D = 8
@@ -198,6 +198,76 @@ def test_batches_may_be_cut_anywhere(borders: list[int]):
         np.testing.assert_allclose(pieces.sums()[name], value, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(pieces._spread.arm, whole._spread.arm, rtol=1e-9)
     assert pieces._joined.tolist() == whole._joined.tolist()
+
+
+def overruled(
+    batch: OutcomeBatch, rows: NDArray[np.intp], learned: int, seed: int
+) -> tuple[OutcomeBatch, CorrectionBatch]:
+    """The batch with other values in these rows, and the correction from one to the other when
+    `learned` of its events have been."""
+    rng = np.random.default_rng(seed)
+    chosen = np.isin(np.arange(len(batch)), rows)
+    other = {
+        name: np.where(chosen, getattr(batch, name) * rng.random(len(batch)), getattr(batch, name))
+        for name in ("quality", "latency_ms", "cost_usd")
+    }
+    right = replace(batch, **other)
+    since = np.repeat(learned - 1 - rows[:, None], 3, axis=1)
+    return right, CorrectionBatch(batch.take(rows), right.take(rows), since)
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.998, 0.9])
+@pytest.mark.parametrize("start", [0, 50])
+def test_corrected_sums_are_those_of_the_right_values(forgetting: float, start: int):
+    """To 1e-9, with forgetting and while arms join, whenever the corrections come, twice
+    corrected ones among them: the age of an event is known exactly."""
+    known = np.full(2_000, False)
+    wrong = replace(events(2_000, k=6, seed=2, missing=0.3), error=known)
+    order = np.argsort([arm in ("arm-4", "arm-5") for arm in wrong.arms], kind="stable")
+    wrong = wrong.take(np.concatenate([order[:1_200], np.sort(order[1_200:])]))
+    rows = np.random.default_rng(4).choice(1_500, 60, replace=False)
+    once, first = overruled(wrong, rows, 1_500, seed=1)
+    right, second = overruled(once, rows[:30], 2_000, seed=2)
+
+    corrected, direct = (LinearModel(GROUPS, SCALES, forgetting) for _ in range(2))
+    for model in (corrected, direct):
+        if start:
+            model.start(events(start, k=2, seed=9), at_most=10.0)
+    corrected.learn(part(wrong, 0, 1_500))
+    corrected.correct(first)
+    corrected = LinearModel.from_bytes(corrected.to_bytes())
+    corrected.learn(part(wrong, 1_500, 2_000))
+    corrected.correct(second)
+    direct.learn(right)
+    for name, value in direct.sums().items():
+        np.testing.assert_allclose(corrected.sums()[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_a_correction_by_hand():
+    """What is left of the weight of an event that two others followed, one arm and then two:
+    0.9 * sqrt(0.9)."""
+    model = taught(
+        one("a", quality=1.0), one("a", latency_ms=1.0), one("b", quality=0.5), forgetting=0.9
+    )
+    was, now = one("a", quality=1.0), one("a", quality=0.2)
+    model.correct(CorrectionBatch(was, now, np.array([[2, 0, 0]])))
+    left = 0.9 * math.sqrt(0.9)
+    assert model.sums()["xy"][0, 0, 0] == pytest.approx(0.2 * left)
+    assert model.sums()["yy"][0, 0] == pytest.approx(0.04 * left)
+    assert model.sums()["weight"][0, 0] == pytest.approx(left)
+
+
+def test_after_a_correction_the_variances_are_learned_anew():
+    """They go on from what the old values had made of them, and soon are as they would be."""
+    wrong = events(2_000, seed=6)
+    right, correction = overruled(wrong, np.arange(1_000), 2_000, seed=3)
+    corrected, direct = taught(wrong), taught(right)
+    corrected.correct(correction)
+    assert abs(corrected._spread.noise[0] / direct._spread.noise[0] - 1.0) > 0.01
+    for _ in range(5):
+        for model in (corrected, direct):
+            model._tune()
+    np.testing.assert_allclose(corrected._spread.noise, direct._spread.noise, rtol=1e-3)
 
 
 def test_forgetting_counts_events_of_all_arms():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from policy.nearest import NearestModel, NearestView
 from policy.objective import Scales, Weights
-from policy.records import OutcomeBatch
+from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values import Forecast
 from tests.policy.test_linear import D, context, events, one
 
@@ -62,6 +62,17 @@ def test_the_mean_of_the_nearest_is_shrunk_to_the_arms_mean_by_one():
         one("a", (1.0, 3.0), quality=0.0),
     )
     assert at(model, ["a"], context(1.0, 0.0)).utility == pytest.approx([0.8])
+
+
+@pytest.mark.parametrize(("since", "expected"), [(2, [0.5, 0.0, 0.0]), (3, [1.0, 0.0, 0.0])])
+def test_a_correction_finds_its_event_while_it_is_remembered(since: int, expected: list[float]):
+    """By its number; of three events that are remembered, the one before them is gone."""
+    model = taught(
+        one("a", quality=0.9), one("a", quality=1.0), *[one("a", quality=0.0)] * 2, window=3
+    )
+    was, now = one("a", quality=1.0), one("a", quality=0.5)
+    model.correct(CorrectionBatch(was, now, np.full((1, 3), since)))
+    assert model.view().y[:, 0].tolist() == expected
 
 
 def test_neighbours_are_of_the_same_arm():

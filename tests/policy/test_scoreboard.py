@@ -77,6 +77,18 @@ def test_a_decision_in_parts_counts_once():
     assert estimates["reward"].challenger.value == pytest.approx(expected)
 
 
+def test_a_correction_replaces_a_value_and_counts_nothing():
+    """The estimates are those of the value that holds; decisions and effective sizes stay."""
+    board = Scoreboard()
+    board.add(batch(3, challenger=[0.8, 0.2, 0.5], quality=[0.9, 0.4, 0.1], latency_ms=[9.0] * 3))
+    later: dict[str, Any] = {"challenger": [0.2], "first": [False]}
+    board.correct(batch(1, quality=[0.4], **later), batch(1, quality=[1.0], **later))
+    right = tally(
+        batch(3, challenger=[0.8, 0.2, 0.5], quality=[0.9, 1.0, 0.1], latency_ms=[9.0] * 3)
+    )
+    assert board.against("1").sums == pytest.approx(right.sums)
+
+
 def test_an_error_is_quality_zero():
     """And, as in the reward, it stands for what is absent: the reference latency, no cost."""
     found = tally(batch(1, error=[True])).compare(Weights.of(quality=1, latency=1, cost=1))

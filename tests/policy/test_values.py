@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from features.query import Hints
 from policy import models
 from policy.config import ObjectiveConfig, PolicyConfig
 from policy.objective import Weights
-from policy.records import OutcomeBatch
+from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values import Forecast, ValueModel, ValuesView
 
 OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.01)
@@ -108,6 +109,21 @@ def forecast(
     k = len(arms)
     x, costs = context(kind, task), np.full(k, list_cost_usd)
     return view.bind(arms, usual=weights).forecast(x, np.arange(k), costs, weights)
+
+
+def correction(
+    batch: OutcomeBatch, rows: Sequence[int], since: Sequence[int], **values: float
+) -> CorrectionBatch:
+    """These events' components overruled, so many events after the one that taught them."""
+    some = batch.take(np.array(rows, dtype=np.intp))
+    nothing = dict.fromkeys(("quality", "latency_ms", "cost_usd"), np.full(len(rows), np.nan))
+    old = {name: getattr(some, name) for name in values}
+    new = {name: np.full(len(rows), value) for name, value in values.items()}
+    return CorrectionBatch(
+        replace(some, **{**nothing, **old}),
+        replace(some, **{**nothing, **new}),
+        np.repeat(np.array(since, dtype=np.intp)[:, None], 3, axis=1),
+    )
 
 
 def assert_same(one: Forecast, other: Forecast, rel: float = 1e-6) -> None:
@@ -264,6 +280,59 @@ def test_a_price_acts_at_once(kind: str):
     for price in (0.001, 0.003):
         made = forecast(kind, model, ("a",), list_cost_usd=price)
         assert made.outcome[0, 2] == pytest.approx(2 * price, rel=0.15)
+
+
+KNOWN = [{"arm": arm, "quality": 0.9, "latency_ms": 300.0, "cost_usd": 0.002} for arm in "ab"] * 3
+BETTER = {"quality": 0.2, "latency_ms": 700.0}
+
+
+def test_a_correction_puts_new_values_in_the_place_of_old_ones(kind: str):
+    """What is learned is what would have been learned had they come so in the first place; other
+    components of the event stay, and so do the counts."""
+    model = taught(kind, events(kind, KNOWN))
+    model.correct(correction(events(kind, KNOWN), [0, 3], [5, 2], **BETTER))
+    right = [row | BETTER if i in (0, 3) else row for i, row in enumerate(KNOWN)]
+    as_right = taught(kind, events(kind, right))  # too few for a model to have tuned anything
+    assert_same(forecast(kind, model), forecast(kind, as_right), rel=1e-5)
+    assert model.events == 6
+    assert model.view().bind(("a", "b")).events.tolist() == [3, 3]
+
+
+def test_a_correction_may_be_corrected(kind: str):
+    """The value that holds now is the one that is taken back."""
+    model = taught(kind, events(kind, KNOWN))
+    before = forecast(kind, model)
+    wrong = [row | {"quality": 0.1} for row in KNOWN]
+    model.correct(correction(events(kind, KNOWN), [1], [4], quality=0.1))
+    model.correct(correction(events(kind, wrong), [1], [4], quality=0.9))
+    assert_same(forecast(kind, model), before)
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3)], ids=str)
+def test_corrections_may_be_cut_anywhere_and_survive_a_restart(kind: str, cuts: tuple[int, ...]):
+    """Between batches, and between a model and the same one read back from its bytes."""
+    batch = mixed(kind, 200)
+    rows = np.flatnonzero(~np.isnan(batch.quality) & ~batch.error)[[3, 40, 90, 120]].tolist()
+    whole, pieces = taught(kind, batch), taught(kind, batch)
+    since = [199 - row for row in rows]
+    whole.correct(correction(batch, rows, since, quality=0.5))
+    for a, b in pairwise((0, *cuts, 4)):
+        pieces = models.read_model(kind, pieces.to_bytes())
+        pieces.correct(correction(batch, rows[a:b], since[a:b], quality=0.5))
+    assert pieces.to_bytes() == whole.to_bytes()
+
+
+@pytest.mark.parametrize("since", [2, 7, 1_000])
+def test_what_was_never_learned_here_is_not_taken_back(kind: str, since: int):
+    """An event before the first of this model, whether its start holds it or not."""
+    model = fresh(kind)
+    model.start(events(kind, KNOWN), at_most=20.0)
+    model.learn(events(kind, KNOWN[:2]))
+    before = model.to_bytes()
+    model.correct(correction(events(kind, KNOWN), [0], [since], **BETTER))
+    unseen = events(kind, [KNOWN[0] | {"arm": "never seen"}])
+    model.correct(correction(unseen, [0], [1_000], **BETTER))
+    assert model.to_bytes() == before
 
 
 def test_a_context_that_is_not_finite_stops_learning(kind: str):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from policy.catalog import Arm, Catalog
 from policy.config import Config, ConfigError, PolicyConfig, parse, to_toml
 from policy.objective import Scales, Weights
-from policy.records import OutcomeBatch, packed
+from policy.records import CorrectionBatch, OutcomeBatch, packed
 from policy.snapshot import Header, pack, unpack
 from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
 from serving.store.learning import LearnerStore
@@ -141,6 +141,43 @@ def test_constant_outcomes_are_predicted_as_they_are(cb_type: str):
     expected = outcome(taught(batch, cb_type=cb_type), context(1.0))
     assert expected[:, 0] == pytest.approx([0.3, 0.95, 0.95], abs=0.06)
     assert expected[:, 1] == pytest.approx([500.0] * 3, abs=80.0)
+
+
+@pytest.mark.parametrize("cb_type", CB_TYPES)
+def test_corrections_draw_towards_the_right_values(cb_type: str):
+    """A fifth of the qualities was reported the wrong way round: each that is overruled teaches
+    what is right beside what was wrong, and predictions come nearer to what the right ones teach.
+    No correction counts as an outcome."""
+    n = 1_000
+    right = events(n)
+    wrong = np.flatnonzero(np.arange(n) % 5 == 0)
+    reported = right.quality.copy()
+    reported[wrong] = 1.0 - reported[wrong]
+    batch = replace(right, quality=reported)
+    uncorrected, corrected = (taught(batch, cb_type=cb_type) for _ in range(2))
+    alone = {name: np.full(len(wrong), np.nan) for name in ("latency_ms", "cost_usd")}
+    since = np.repeat(n - 1 - wrong[:, None], 3, axis=1)
+    old, new = (replace(some.take(wrong), **alone) for some in (batch, right))
+    corrected.correct(CorrectionBatch(old, new, since))
+    xs = [context(1.0, a, b) for a in (-0.3, 0.3) for b in (-0.3, 0.3)]
+    aim = taught(right, cb_type=cb_type)
+
+    def off(model: VwModel) -> float:
+        gaps = [outcome(model, x)[:, 0] - outcome(aim, x)[:, 0] for x in xs]
+        return float(np.sqrt(np.mean(np.square(gaps))))
+
+    assert off(corrected) < off(uncorrected)
+    assert corrected.events == n
+    assert corrected.view().events.tolist() == aim.view().events.tolist()
+
+
+def test_a_correction_of_what_was_never_learned_teaches_nothing():
+    """Its event came before this model's first."""
+    model = taught(events(20))
+    before = model.to_bytes()
+    one = part(events(1, seed=5), 0, 1)
+    model.correct(CorrectionBatch(one, one, np.full((1, 3), 20)))
+    assert model.to_bytes() == before
 
 
 def test_an_arm_is_known_by_its_id_wherever_it_stands():
