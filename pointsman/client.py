@@ -21,8 +21,8 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 FIRST_PAUSE_S = 0.05
 
 # No answer came, so the request may or may not have been carried out. Sending it again is safe:
-# decisions carry an id made here, and a reward's component counts once. A read timeout is not
-# among them: the caller chose how long to wait.
+# decisions carry an id made here, a reward's component counts once, and a correction to the value
+# that holds changes nothing. A read timeout is not among them: the caller chose how long to wait.
 RETRIED = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 
 QUERY = ("text", "messages")
@@ -96,6 +96,15 @@ class Receipt(_Answer):
     late: bool = False
 
 
+class Correction(_Answer):
+    """What a correction has replaced, in the names quality, latency_ms and cost_usd; `unchanged`
+    held already."""
+
+    decision_id: str
+    corrected: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
 class RouteOptions(TypedDict, total=False):
     """What else `route` takes: hints, constraints, an objective, the policy's name ..."""
 
@@ -136,6 +145,23 @@ class RewardOptions(TypedDict, total=False):
 
 class RewardRequest(RewardOptions, total=False):
     """One of `reward_batch`."""
+
+    decision_id: Required[str]
+
+
+class CorrectionOptions(TypedDict, total=False):
+    """The values that hold instead of those reported; who says so and why."""
+
+    by: Required[str]
+    reason: Required[str]
+    quality: float | None
+    latency_ms: float | None
+    cost_usd: float | None
+    policy: str
+
+
+class CorrectionRequest(CorrectionOptions, total=False):
+    """One of `correct_batch`."""
 
     decision_id: Required[str]
 
@@ -283,6 +309,17 @@ def _reward_batch(rewards: Iterable[RewardRequest]) -> _Request[list[Receipt | P
     return _Request("POST", "/reward/batch", _results_of(Receipt), body)
 
 
+def _correct(request: CorrectionRequest) -> _Request[Correction]:
+    return _Request("POST", "/correction", Correction.model_validate, _given(request))
+
+
+def _correct_batch(
+    corrections: Iterable[CorrectionRequest],
+) -> _Request[list[Correction | PointsmanError]]:
+    body = {"corrections": [_given(correction) for correction in corrections]}
+    return _Request("POST", "/correction/batch", _results_of(Correction), body)
+
+
 def _decision(decision_id: str, policy: str) -> _Request[dict[str, Any]]:
     path = f"/decisions/{quote(decision_id, safe='')}"
     return _Request("GET", path, dict, params={"policy": policy})
@@ -370,6 +407,19 @@ class Client:
         """Several at once, each a dict of what `reward` takes; a problem stands in its place."""
         return self._send(_reward_batch(rewards))
 
+    def correct(self, decision_id: str, **correction: Unpack[CorrectionOptions]) -> Correction:
+        """Overrule what was reported: the values that hold instead, `by` whom and the `reason`.
+
+        The learner takes the old values back, and the log keeps both.
+        """
+        return self._send(_correct({**correction, "decision_id": decision_id}))
+
+    def correct_batch(
+        self, corrections: Iterable[CorrectionRequest]
+    ) -> list[Correction | PointsmanError]:
+        """Several at once, each a dict of what `correct` takes; a problem stands in its place."""
+        return self._send(_correct_batch(corrections))
+
     def decision(self, decision_id: str, policy: str = "default") -> dict[str, Any]:
         """The stored decision, and what has been accepted for it."""
         return self._send(_decision(decision_id, policy))
@@ -456,6 +506,18 @@ class AsyncClient:
     ) -> list[Receipt | PointsmanError]:
         """See `Client.reward_batch`."""
         return await self._send(_reward_batch(rewards))
+
+    async def correct(
+        self, decision_id: str, **correction: Unpack[CorrectionOptions]
+    ) -> Correction:
+        """See `Client.correct`."""
+        return await self._send(_correct({**correction, "decision_id": decision_id}))
+
+    async def correct_batch(
+        self, corrections: Iterable[CorrectionRequest]
+    ) -> list[Correction | PointsmanError]:
+        """See `Client.correct_batch`."""
+        return await self._send(_correct_batch(corrections))
 
     async def decision(self, decision_id: str, policy: str = "default") -> dict[str, Any]:
         """See `Client.decision`."""

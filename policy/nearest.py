@@ -92,13 +92,16 @@ class NearestModel:
         self.events += n
 
     def correct(self, batch: CorrectionBatch) -> None:
-        """Put new values in the place of old ones, where they are still remembered."""
+        """Put new values in the place of old ones, where their events are still remembered."""
         y, known = _targets(batch.new, self.scales)
         number = self.events - 1 - batch.since
         known &= number >= max(self.start_events, self.events - self.window)
+        arms = [self._position.get(arm, -1) for arm in batch.new.arms]
         for row, component in np.argwhere(known).tolist():
-            targets = component == _COMPONENT_OF
-            self._y[number[row, component] % self.window, targets] = y[row, targets]
+            at, targets = number[row, component] % self.window, component == _COMPONENT_OF
+            # Where a store lost events that had been learned, its count of them is off.
+            if self._arm[at] == arms[row] and np.array_equal(self._x[at], batch.new.x[row]):
+                self._y[at, targets] = y[row, targets]
 
     def _positions(self, arms: Sequence[str]) -> NDArray[np.int64]:
         """Of each event's arm; one never seen is appended."""

@@ -79,8 +79,9 @@ class ValueModel(Protocol):
 
     def correct(self, batch: CorrectionBatch) -> None:
         """Take overruled values back and learn those that hold instead, with what is left of the
-        weight of the events that taught them. Nothing changes where such an event was never
-        learned here: it was in the stream before this model, or it isn't remembered any more."""
+        weight of the events that taught them; a model that can't says what it does. Nothing
+        changes where such an event was never learned here: it came before this model's first, or
+        isn't remembered any more."""
         ...
 
     def view(self) -> ValuesView: ...

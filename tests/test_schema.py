@@ -55,7 +55,7 @@ def test_answers_conform_to_the_document(case: schemathesis.Case, service: httpx
 
 @(
     operations(schemathesis.GenerationMode.POSITIVE)
-    .include(path=["/reward", "/decisions/{decision_id}", "/policies/{name}"])
+    .include(path=["/reward", "/correction", "/decisions/{decision_id}", "/policies/{name}"])
     .parametrize()
 )
 @bounded

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from pointsman import AsyncClient, Call, Client, Decision, PointsmanError, Receipt
+from pointsman import AsyncClient, Call, Client, Correction, Decision, PointsmanError, Receipt
 
 DROP = "close the connection without an answer"
 DECISION: dict[str, Any] = {
@@ -35,6 +35,7 @@ DECISION: dict[str, Any] = {
     "a_field_of_the_future": [1],
 }
 RECEIPT = {"accepted": ["quality"], "unchanged": [], "missing": ["cost_usd"], "late": False}
+OVERRULED = {"corrected": ["quality"], "unchanged": ["cost_usd"]}
 NOT_FOUND = {
     "type": "/problems/unknown-decision",
     "title": "Unknown decision",
@@ -56,6 +57,7 @@ class Service:
             answers: ClassVar[dict[str, Any]] = {
                 "/route": lambda body: {**DECISION, "decision_id": body["decision_id"]},
                 "/reward": lambda body: {**RECEIPT, "decision_id": body["decision_id"]},
+                "/correction": lambda body: {**OVERRULED, "decision_id": body["decision_id"]},
                 "/arms": lambda _: {"arms": [{"arm": "small", "enabled": True}]},
                 "/policies": lambda _: {"policies": [{"policy": "default"}]},
             }
@@ -184,6 +186,23 @@ def test_reward_sends_the_parts_it_is_given(service: Service, client: Client):
         {"decision_id": "d1", "quality": 0.0, "input_tokens": 10, "output_tokens": 0}
     ]
     assert (receipt.accepted, receipt.missing, receipt.late) == (("quality",), ("cost_usd",), False)
+
+
+def test_a_correction_says_who_and_why(service: Service, client: Client):
+    """With the values that hold; the answer tells what was replaced. A lost one is asked again."""
+    service.replies = [DROP]
+    found = client.correct("d1", quality=0.0, cost_usd=None, by="ada", reason="wrong")
+    sent = {"decision_id": "d1", "quality": 0.0, "by": "ada", "reason": "wrong"}
+    assert service.bodies("/correction") == [sent, sent]
+    assert (found.corrected, found.unchanged) == (("quality",), ("cost_usd",))
+
+    service.replies = [(200, {"results": [NOT_FOUND, {**OVERRULED, "decision_id": "d1"}]})]
+    first, second = client.correct_batch(
+        [{"decision_id": "x", "quality": 1.0, "by": "ada", "reason": "wrong"}, {**sent}]
+    )
+    assert isinstance(first, PointsmanError)
+    assert isinstance(second, Correction)
+    assert service.bodies("/correction/batch")[0]["corrections"][1] == sent
 
 
 def test_batches_keep_order_and_return_problems(service: Service, client: Client):
@@ -392,9 +411,12 @@ def test_the_async_client_does_the_same(service: Service):
             assert decision.arm == "small"
             receipt = await client.reward(decision.decision_id, quality=1.0)
             assert receipt.accepted == ("quality",)
+            overruled = await client.correct("d1", quality=0.2, by="ada", reason="wrong")
+            assert overruled.corrected == ("quality",)
             assert await client.arms() == [{"arm": "small", "enabled": True}]
             assert await client.policies() == [{"policy": "default"}]
             service.replies = [
+                (200, {"results": [NOT_FOUND]}),
                 (200, {"results": [NOT_FOUND]}),
                 (200, {"results": [NOT_FOUND]}),
                 (200, {"decision": {}, "outcome": {}}),
@@ -402,6 +424,10 @@ def test_the_async_client_does_the_same(service: Service):
             [problem] = await client.route_batch([{"text": "x"}])
             assert isinstance(problem, PointsmanError)
             [problem] = await client.reward_batch([{"decision_id": "x", "quality": 1.0}])
+            assert isinstance(problem, PointsmanError)
+            [problem] = await client.correct_batch(
+                [{"decision_id": "x", "quality": 1.0, "by": "ada", "reason": "wrong"}]
+            )
             assert isinstance(problem, PointsmanError)
             assert await client.decision("x") == {"decision": {}, "outcome": {}}
 
