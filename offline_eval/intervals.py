@@ -70,9 +70,14 @@ def student_t(terms: Vector, alpha: float = 0.05) -> Interval:
     n = len(terms)
     if n < 2 or terms.std() == 0:
         return _unspread(terms)
-    mean = float(terms.mean())
-    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * float(terms.std(ddof=1)) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, _warning(terms))
+    se = float(terms.std(ddof=1)) / math.sqrt(n)
+    return t_interval(n, float(terms.mean()), se, effective_rows(terms), alpha)
+
+
+def t_interval(n: int, mean: float, se: float, effective: float, alpha: float = 0.05) -> Interval:
+    """`student_t` of n >= 2 terms from their mean, its standard error > 0 and effective rows."""
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * se
+    return Interval(mean, mean - half, mean + half, _warning(n, effective))
 
 
 def bootstrap(
@@ -87,7 +92,8 @@ def bootstrap(
     n = len(terms)
     means = np.array([terms[rng.integers(0, n, n)].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
-    return Interval(float(terms.mean()), float(low), float(high), _warning(terms))
+    warning = _warning(n, effective_rows(terms))
+    return Interval(float(terms.mean()), float(low), float(high), warning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,18 +251,34 @@ class ConfidenceSequence:
         return self._below.bound, -self._above.bound
 
 
-def value_sequence(weights: Vector, rewards: Vector, alpha: float = 0.05) -> tuple[float, float]:
-    """The confidence sequence of a policy's value from importance weights >= 0 (n,), whose mean is
-    1, and rewards in [0, 1] (n,); no bound of the weights is needed.
+class ValueSequence:
+    """The confidence sequence of a policy's value from importance weights >= 0, whose mean is 1,
+    and rewards in [0, 1]; no bound of the weights is needed.
 
     Above it bets on w (1 - r), whose mean is 1 - value: it can't fall below 0 either
     (Waudby-Smith et al. 2022, section 2.2).
     """
-    bets = Bets.within(bound=0.0, high=1.0)
-    below, above = (LowerSequence(alpha / 2, 0.0, 1.0, bets) for _ in range(2))
-    below.fold(weights * rewards)
-    above.fold(weights * (1.0 - rewards))
-    return below.bound, 1.0 - above.bound
+
+    def __init__(self, alpha: float = 0.05) -> None:
+        bets = Bets.within(bound=0.0, high=1.0)
+        self._below, self._above = (LowerSequence(alpha / 2, 0.0, 1.0, bets) for _ in range(2))
+
+    def fold(self, weights: Vector, rewards: Vector) -> None:
+        """Take in rows, each (n,), in the order they were decided."""
+        self._below.fold(weights * rewards)
+        self._above.fold(weights * (1.0 - rewards))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(-inf, inf) before the first row."""
+        return self._below.bound, 1.0 - self._above.bound
+
+
+def value_sequence(weights: Vector, rewards: Vector, alpha: float = 0.05) -> tuple[float, float]:
+    """`ValueSequence` of weights (n,) and rewards (n,) that are all there."""
+    sequence = ValueSequence(alpha)
+    sequence.fold(weights, rewards)
+    return sequence.interval
 
 
 def bounded_sequence(
@@ -293,17 +315,18 @@ def _finite(terms: Vector) -> Vector:
 
 
 def _unspread(terms: Vector) -> Interval:
-    if not len(terms):
-        return NOTHING
-    mean = float(terms.mean())
+    return unspread(float(terms.mean())) if len(terms) else NOTHING
+
+
+def unspread(mean: float) -> Interval:
+    """Of a single term, or of terms that are all the same."""
     return Interval(mean, -math.inf, math.inf, "the terms don't differ, so their spread is unknown")
 
 
-def _warning(terms: Vector) -> str | None:
-    rows = effective_rows(terms)
-    if rows >= LEAST_EFFECTIVE:
+def _warning(n: int, effective: float) -> str | None:
+    if effective >= LEAST_EFFECTIVE:
         return None
     return (
-        f"few rows carry the estimate ({rows:.0f} effective of {len(terms):,}): the interval is"
+        f"few rows carry the estimate ({effective:.0f} effective of {n:,}): the interval is"
         " likely too narrow"
     )

@@ -43,6 +43,7 @@ TOLERANCE = 1e-6
 _PARTITIONS = pds.partitioning(
     pa.schema([("policy", pa.string()), ("day", pa.string())]), flavor="hive"
 )
+_UNREAD = ("query", "challenger_encoder", "challenger_x")  # what no array of `LoggedData` holds
 _OUTCOMES = ("quality", "latency_ms", "cost_usd")
 
 
@@ -118,7 +119,19 @@ def read(
     ValueError
         If there is no log at `path`, or its rows come from several encoders.
     """
-    return LoggedData.of(table(path, policy, from_ms, to_ms))
+    names = [name for name in (*SCHEMA.names, "policy") if name not in _UNREAD]
+    return LoggedData.of(table(path, policy, from_ms, to_ms, names))
+
+
+def times(
+    path: str, policy: str | None = None, from_ms: int | None = None, to_ms: int | None = None
+) -> Iterator[Index]:
+    """When each row was made, ascending: a day at a time, and nothing else is read."""
+    dataset, within = _dataset(path), _filter(policy, from_ms, to_ms)
+    for day in sorted({_day_of(fragment) for fragment in dataset.get_fragments(within)}):
+        of_day = pc.field("day") == day
+        wanted = of_day if within is None else of_day & within
+        yield np.sort(dataset.to_table(columns=["made_at_ms"], filter=wanted)[0].to_numpy())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,15 +176,11 @@ class LoggedData:
         """From a table of the log's schema."""
         log = log.combine_chunks()
         encoders = pc.unique(log["encoder"]).to_pylist()
-        if len(encoders) > 1:
-            raise ValueError(
-                f"the rows have contexts of {len(encoders)} encoders ({', '.join(encoders)}), which"
-                " don't compare: narrow them down by policy or time"
-            )
+        expect_one_encoder(encoders)
         n = len(log)
         counts = _numbers(pc.list_value_length(log["arms"])).astype(np.int64)
         ids = tuple(sorted(set(_flat(log["arms"]).unique().to_pylist()) | _distinct(log["arm"])))
-        held = np.arange(counts.max(initial=0)) < counts[:, None]
+        held = np.arange(counts.max(initial=1)) < counts[:, None]
         actions = np.full(held.shape, -1)
         actions[held] = _positions(_flat(log["arms"]), ids)
         executed_arm = log["executed_arm"].fill_null(log["arm"])
@@ -282,6 +291,15 @@ class LoggedData:
         return total
 
 
+def expect_one_encoder(encoders: Sequence[str]) -> None:
+    """Refuse contexts that don't compare."""
+    if len(encoders) > 1:
+        raise ValueError(
+            f"the rows have contexts of {len(encoders)} encoders ({', '.join(encoders)}), which"
+            " don't compare: narrow them down by policy or time"
+        )
+
+
 def events(data: LoggedData, catalog: Catalog) -> OutcomeBatch:
     """The log's outcomes as a value model learns them, in the order of the decisions.
 
@@ -360,9 +378,8 @@ def check(data: LoggedData) -> None:
     chosen = (data.actions == data.arm[:, None]) & (data.actions >= 0)
     at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
     possible = (data.propensity > 0) & (data.propensity <= 1)
-    _, first = np.unique(np.array(data.decision_ids, dtype=object), return_index=True)
     checks = {
-        "decision ids must not repeat": ~np.isin(np.arange(len(data)), first),
+        "decision ids must not repeat": _repeated(data.decision_ids),
         "propensities must be given": np.isnan(data.propensity),
         "propensities must be in (0, 1]": ~possible & ~np.isnan(data.propensity),
         "action sets must hold the chosen arm, once": chosen.sum(axis=1) != 1,
@@ -375,6 +392,15 @@ def check(data: LoggedData) -> None:
     found = [f"{what}: {faults.rows(wrong)}" for what, wrong in checks.items() if wrong.any()]
     if found:
         raise ValueError("; ".join(found))
+
+
+def _repeated(decision_ids: Sequence[str]) -> Mask:
+    """(n,) true where an id was there before."""
+    n = len(decision_ids)
+    if len(set(decision_ids)) == n:
+        return np.zeros(n, dtype=bool)
+    _, first = np.unique(np.array(decision_ids, dtype=object), return_index=True)
+    return ~np.isin(np.arange(n), first)
 
 
 def _dataset(path: str) -> Any:
@@ -392,6 +418,11 @@ def _dataset(path: str) -> Any:
     if found != str(FORMAT):
         raise ValueError(f"{path}: expected a log of format {FORMAT}, got {found or 'other files'}")
     return dataset
+
+
+def _day_of(fragment: Any) -> str:
+    day: str = pds.get_partition_keys(fragment.partition_expression)["day"]
+    return day
 
 
 def _filter(policy: str | None, from_ms: int | None, to_ms: int | None) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,22 +48,77 @@ def ridge(
     Evgeniou and Pontil 2004, "Regularized multi-task learning", KDD, section 2.1). Learned from
     rows of the other folds that have a reward and executed the arm that was drawn.
     """
-    if count < 2:
-        raise ValueError(f"cross-fitting needs at least 2 folds, got {count}")
-    fold = folds(data.decision_ids, count)
-    usable = data.executed & ~np.isnan(reward)
-    xx, xy = _sums(data, reward, fold, usable, count)
-    q = np.full(data.actions.shape, np.nan)
-    held = data.actions >= 0
-    for f in range(count):
-        others = np.arange(count) != f
-        theta = _solve(xx[others].sum(axis=0), xy[others].sum(axis=0), shared, own)
-        at = np.flatnonzero(fold == f)
-        for some in np.split(at, range(ROWS_AT_ONCE, len(at), ROWS_AT_ONCE)):
-            all_arms = np.clip(data.contexts[some].astype(np.float64) @ theta.T, 0.0, 1.0)
-            q[some] = np.take_along_axis(all_arms, np.maximum(data.actions[some], 0), axis=1)
-    q[~held] = np.nan
-    return q
+    return Sums.of(data, reward, count).coefficients(shared, own).predict(data)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """What a joint ridge regression needs to know of rows: those of two parts of a log add up, by
+    the names of their arms."""
+
+    ids: tuple[str, ...]  # the arms, sorted; none where there were no rows
+    xx: Vector  # (folds, arms, d, d) Σ x xᵀ
+    xy: Vector  # (folds, arms, d) Σ x r
+
+    @classmethod
+    def nothing(cls, count: int = FOLDS) -> Sums:
+        return cls((), np.zeros((count, 0, 0, 0)), np.zeros((count, 0, 0)))
+
+    @classmethod
+    def of(cls, data: LoggedData, reward: Vector, count: int = FOLDS) -> Sums:
+        """Of the rows that have a reward (n,) and executed the arm that was drawn."""
+        if count < 2:
+            raise ValueError(f"cross-fitting needs at least 2 folds, got {count}")
+        usable = data.executed & ~np.isnan(reward)
+        xx, xy = _sums(data, reward, folds(data.decision_ids, count), usable, count)
+        return cls(data.ids, xx, xy)
+
+    def __add__(self, other: Sums) -> Sums:
+        if not (self.ids and other.ids):
+            return self if self.ids else other
+        ids = tuple(sorted({*self.ids, *other.ids}))
+        (xx, xy), (more_xx, more_xy) = self._spread(ids), other._spread(ids)
+        return Sums(ids, xx + more_xx, xy + more_xy)
+
+    def _spread(self, ids: tuple[str, ...]) -> tuple[Vector, Vector]:
+        """`xx` and `xy` over more arms: 0 for those that are new."""
+        if ids == self.ids:
+            return self.xx, self.xy
+        at = [ids.index(arm) for arm in self.ids]
+        count, _, d = self.xy.shape
+        xx, xy = np.zeros((count, len(ids), d, d)), np.zeros((count, len(ids), d))
+        xx[:, at], xy[:, at] = self.xx, self.xy
+        return xx, xy
+
+    def coefficients(self, shared: float = SHARED, own: float = OWN) -> Coefficients:
+        """For each fold, what the others teach."""
+        count = len(self.xx)
+        theta = np.empty(self.xy.shape)
+        for f in range(count):
+            others = np.arange(count) != f
+            xx, xy = self.xx[others].sum(axis=0), self.xy[others].sum(axis=0)
+            theta[f] = _solve(xx, xy, shared, own)
+        return Coefficients(self.ids, theta)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coefficients:
+    """A fitted regression; row f of `theta` (folds, arms, d) is for the rows of fold f."""
+
+    ids: tuple[str, ...]
+    theta: Vector
+
+    def predict(self, data: LoggedData) -> Vector:
+        """(n, kmax) of rows whose arms are `ids`, as `ridge` says."""
+        q = np.full(data.actions.shape, np.nan)
+        fold = folds(data.decision_ids, len(self.theta))
+        for f, theta in enumerate(self.theta):
+            at = np.flatnonzero(fold == f)
+            for some in np.split(at, range(ROWS_AT_ONCE, len(at), ROWS_AT_ONCE)):
+                all_arms = np.clip(data.contexts[some].astype(np.float64) @ theta.T, 0.0, 1.0)
+                q[some] = np.take_along_axis(all_arms, np.maximum(data.actions[some], 0), axis=1)
+        q[data.actions < 0] = np.nan
+        return q
 
 
 def _sums(
@@ -80,7 +137,7 @@ def _sums(
         some, cell = some[order], cell[order]
         x, r = data.contexts[some].astype(np.float64), reward[some]
         cuts = np.flatnonzero(np.diff(cell, prepend=-1)).tolist()
-        for at, to in zip(cuts, [*cuts[1:], len(cell)], strict=True):
+        for at, to in pairwise([*cuts, len(cell)]):
             f, a = divmod(int(cell[at]), k)
             xx[f, a] += x[at:to].T @ x[at:to]
             xy[f, a] += r[at:to] @ x[at:to]

@@ -44,15 +44,22 @@ class Rounds:
 
     def why_not(self, tolerance: float = UNSUPPORTED) -> str | None:
         """Why no estimator may say anything of this target; None where they may."""
-        if not len(self):
-            left_out = ", ".join(f"{count:,} {why}" for why, count in self.dropped.items())
-            return f"no row counts: {left_out}" if left_out else "there are no rows"
-        if self.unsupported > tolerance:
-            return (
-                f"{self.unsupported:.2%} of the target's choices are arms that the logging policy "
-                f"never tried, more than {tolerance:.2%}: nobody knows what they would have earned"
-            )
-        return None
+        return why_not(len(self), self.unsupported, self.dropped, tolerance)
+
+
+def why_not(
+    counted: int, unsupported: float, dropped: Mapping[str, int], tolerance: float = UNSUPPORTED
+) -> str | None:
+    """As `Rounds.why_not`, of how many rows count."""
+    if not counted:
+        left_out = ", ".join(f"{count:,} {why}" for why, count in dropped.items())
+        return f"no row counts: {left_out}" if left_out else "there are no rows"
+    if unsupported > tolerance:
+        return (
+            f"{unsupported:.2%} of the target's choices are arms that the logging policy "
+            f"never tried, more than {tolerance:.2%}: nobody knows what they would have earned"
+        )
+    return None
 
 
 def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -> Rounds:

@@ -5,6 +5,8 @@ They run parallel to the rows' action sets, 0 where those are padded. Knows no r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,13 +43,18 @@ def challenger(data: LoggedData) -> Vector:
     without: Mask = np.any(np.isnan(data.challenger_pmf) & (data.actions >= 0), axis=1)
     if without.any():
         raise ValueError(f"no challenger's pmf was logged: {faults.rows(without)}")
-    versions = sorted({str(version) for version in data.challengers})
+    expect_one(data.challengers)
+    return np.where(data.actions >= 0, data.challenger_pmf, 0.0)
+
+
+def expect_one(challengers: Iterable[str | None]) -> None:
+    """Refuse challengers of several versions."""
+    versions = sorted({str(version) for version in challengers})
     if len(versions) > 1:
         raise ValueError(
             f"the rows have challengers of {len(versions)} versions ({', '.join(versions)}):"
             " narrow them down by time"
         )
-    return np.where(data.actions >= 0, data.challenger_pmf, 0.0)
 
 
 def uniform(data: LoggedData) -> Vector:
