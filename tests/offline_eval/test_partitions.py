@@ -1,0 +1,316 @@
+"""A log in parts says what it says whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from offline_eval import diagnostics, intervals, log, partitions, reward_models, rounds, target
+from offline_eval.log import LoggedData
+from offline_eval.partitions import Part, Summary
+from policy.objective import PRESETS, Scales, Weights
+from policy.records import LoggedDecision, Outcome
+from tests.offline_eval.rows import DAY_MS, NOON, row
+from tests.offline_eval.test_target import LINEAR, TAUGHT, THREE, decided, make
+
+Vector = NDArray[np.float64]
+
+SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
+WEIGHTS = PRESETS["quality"]
+
+
+def logged(i: int, rng: np.random.Generator, arms: tuple[str, ...]) -> LoggedDecision:
+    """One row that any estimator may use, somewhere in a day's half hour."""
+    pmf = rng.dirichlet(np.full(len(arms), 2.0)) * 0.9 + 0.1 / len(arms)
+    drawn = int(rng.choice(len(arms), p=pmf))
+    x = np.append(1.0, rng.standard_normal(3)).astype(np.float32)
+    quality = float(np.clip(0.4 + 0.1 * drawn + 0.2 * x[1] + 0.1 * rng.standard_normal(), 0, 1))
+    outcome = Outcome(
+        quality=None if rng.random() < 0.05 else quality,
+        latency_ms=float(rng.uniform(100, 900)),
+        cost_usd=float(rng.uniform(0, 0.01)),
+        executed=bool(rng.random() > 0.03),
+    )
+    made = row(
+        f"d{i}",
+        outcome,
+        arm=arms[drawn],
+        arms=arms,
+        pmf=pmf,
+        propensity=float(pmf[drawn]),
+        predicted=np.full((len(arms), 3), np.nan),
+        made_at_ms=NOON + int(rng.integers(0, 1_800_000)),
+        x=x,
+        challenger="4",
+        challenger_pmf=np.full(len(arms), 1.0 / len(arms)),
+    )
+    return made
+
+
+def rows(days: int = 3, of_day: int = 150, seed: int = 0) -> Iterator[LoggedDecision]:
+    """Days of three arms each, the middle one of a later fourth arm among them."""
+    rng = np.random.default_rng(seed)
+    for i in range(days * of_day):
+        day = i // of_day
+        made = logged(i, rng, ("b", "c", "d") if day == 1 else ("a", "b", "c"))
+        at = made.decision.made_at_ms + day * DAY_MS
+        yield replace(made, decision=replace(made.decision, made_at_ms=at))
+
+
+def in_files(path: Path, made: Iterator[LoggedDecision] | list[LoggedDecision], size: int) -> str:
+    """A log of files of `size` rows, which overlap in time."""
+    made = list(made)
+    for at in range(0, len(made), size):
+        log.write(made[at : at + size], str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return in_files(tmp_path_factory.mktemp("log"), rows(), 40)
+
+
+def agree(found: Summary, data: LoggedData, pmf: Vector, weights: Weights | None) -> None:
+    """What was added up is what all rows in memory say."""
+    reward = data.rewards(weights, SCALES)
+    whole = rounds.of(data, pmf, reward, reward_models.ridge(data, reward))
+    expected = rounds.estimates(whole)
+    assert found.rows == len(data)
+    assert found.counted == len(whole)
+    assert found.dropped == whole.dropped
+    assert found.unsupported == pytest.approx(whole.unsupported, abs=1e-12)
+    ess = diagnostics.effective_sample_size(whole.weights)
+    assert found.effective_rows == pytest.approx(ess, rel=1e-9)
+    assert found.max_weight == whole.weights.max()
+    assert found.values.keys() == expected.keys()
+    for name, one in expected.items():
+        of_parts, t = found.values[name], intervals.student_t(one.terms)
+        assert of_parts.value == pytest.approx(one.value, rel=0, abs=1e-9), name
+        assert of_parts.se == pytest.approx(one.se, rel=0, abs=1e-9), name
+        assert of_parts.interval.low == pytest.approx(t.low, rel=0, abs=1e-9)
+        assert of_parts.interval.high == pytest.approx(t.high, rel=0, abs=1e-9)
+        assert of_parts.interval.warning == t.warning
+
+
+def alike(one: Summary, other: Summary) -> None:
+    """To 1e-9, in what is estimated."""
+    for name, value in one.values.items():
+        assert value.value == pytest.approx(other.values[name].value, rel=0, abs=1e-9), name
+        assert value.se == pytest.approx(other.values[name].se, rel=0, abs=1e-9), name
+    assert (one.rows, one.counted) == (other.rows, other.counted)
+
+
+@pytest.mark.parametrize("size", [11, 64, 149, 1_000])
+def test_it_agrees_with_the_log_in_memory(path: str, size: int):
+    """To 1e-9, however it is cut; parts needn't have the same arms."""
+    found = partitions.evaluate(partitions.parts(path, rows=size), target.uniform, SCALES, WEIGHTS)
+    data = log.read(path)
+    agree(found, data, target.uniform(data), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "made", [target.logged, target.challenger, target.uniform, partial(target.one_arm, arm="b")]
+)
+@pytest.mark.parametrize("weights", [None, PRESETS["balanced"]])
+def test_any_target_under_any_objective(path: str, made: Any, weights: Weights | None):
+    """Each row's own objective, too."""
+    data = log.read(path)
+    found = partitions.evaluate(partitions.parts(path, rows=70), made, SCALES, weights)
+    agree(found, data, made(data), weights)
+
+
+def test_a_target_may_name_an_arm_that_a_part_has_not(path: str):
+    """Uniform there, as in memory; one that no part has is refused."""
+    data, parts = log.read(path), partitions.parts(path, rows=150)
+    of_d = partial(target.one_arm, arm="d")
+    agree(partitions.evaluate(parts, of_d, SCALES, WEIGHTS), data, of_d(data), WEIGHTS)
+    with pytest.raises(ValueError, match="'z' is in no action set"):
+        partitions.evaluate(parts, partial(target.one_arm, arm="z"), SCALES, WEIGHTS)
+
+
+def test_rows_that_stand_for_others(tmp_path: Path):
+    """Weigh as much in parts; but a confidence sequence has none of them."""
+    made = [replace(one, stands_for=1.0 + i % 3) for i, one in enumerate(rows())]
+    path = in_files(tmp_path, made, 100)
+    data, parts = log.read(path), partitions.parts(path, rows=60)
+    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    agree(found, data, target.uniform(data), WEIGHTS)
+    with pytest.raises(ValueError, match="stand for several"):
+        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS, sequence=True)
+
+
+def test_the_confidence_sequence_is_that_of_all_rows(path: str):
+    """Rows come in the order they were decided, though files overlap."""
+    found = partitions.evaluate(
+        partitions.parts(path, rows=50), target.uniform, SCALES, WEIGHTS, sequence=True
+    )
+    data = log.read(path)
+    whole = rounds.of(data, target.uniform(data), data.rewards(WEIGHTS, SCALES))
+    expected = intervals.value_sequence(whole.weights, whole.reward)
+    assert found.sequence == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_parts_follow_each_other(path: str):
+    """Together all rows in order, each part within its size and of one day."""
+    parts = partitions.parts(path, rows=64)
+    assert [part.rows for part in parts] == [64, 64, 22] * 3
+    ids = [i for part in parts for i in partitions.read(part).decision_ids]
+    assert ids == list(log.read(path).decision_ids)
+
+
+def test_parts_of_a_stretch_of_a_policy(path: str):
+    """As `log.read` takes them."""
+    from_ms, to_ms = NOON + DAY_MS, NOON + DAY_MS + 900_000
+    parts = partitions.parts(path, "default", from_ms, to_ms, rows=10)
+    data = log.read(path, "default", from_ms, to_ms)
+    assert sum(part.rows for part in parts) == len(data) > 0
+    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    agree(found, data, target.uniform(data), WEIGHTS)
+    assert partitions.parts(path, "another") == []
+
+
+def test_rows_of_a_millisecond_stay_together(tmp_path: Path):
+    """A part may be larger for it."""
+    made = [row(f"d{i}", made_at_ms=NOON + at) for i, at in enumerate([0, 1, 1, 1, 1, 2, 3])]
+    parts = partitions.parts(in_files(tmp_path, made, 3), rows=2)
+    assert [part.rows for part in parts] == [1, 4, 2]
+
+
+def test_a_part_of_no_rows_is_refused(path: str):
+    """And so is one of less."""
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        partitions.parts(path, rows=0)
+
+
+def test_parts_may_be_empty(path: str):
+    """A stretch of time without decisions changes nothing, and neither does one that counts for
+    nothing."""
+    parts = partitions.parts(path, rows=64)
+    nothing = Part(path, None, 0, 1, 0)
+    among = [nothing, *parts[:2], nothing, *parts[2:]]
+    found = partitions.evaluate(among, target.uniform, SCALES, WEIGHTS)
+    assert found == partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+
+
+@pytest.mark.parametrize("parts", [[], [Part("", None, 0, 1, 0)]])
+def test_no_rows_are_no_zero(path: str, parts: list[Part]):
+    """Nothing is said of them, with the reason."""
+    parts = [replace(part, path=path) for part in parts]
+    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    assert {(one.value, one.why) for one in found.values.values()} == {(None, "there are no rows")}
+
+
+def test_without_support_nothing_is_evaluable(tmp_path: Path):
+    """As in memory."""
+    greedy: dict[str, Any] = {"pmf": np.array([0.0, 1.0, 0.0]), "propensity": 1.0}
+    path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i, **greedy) for i in range(9)], 3)
+    found = partitions.evaluate(partitions.parts(path, rows=4), target.uniform, SCALES, WEIGHTS)
+    assert found.unsupported == pytest.approx(2 / 3)
+    for one in found.values.values():
+        assert one.value is None
+        assert "66.67% of the target's choices" in str(one.why)
+
+
+def test_a_bad_row_is_refused_with_its_part(tmp_path: Path):
+    """The row's number counts within it."""
+    made = [row(f"d{i}", made_at_ms=NOON + i) for i in range(9)]
+    made[7] = row("d7", made_at_ms=NOON + 7, propensity=None)
+    parts = partitions.parts(in_files(tmp_path, made, 3), rows=5)
+    says = "4 rows made from 2024-10-04T12:00:00.005.* must be given: row 2"
+    with pytest.raises(ValueError, match=says):
+        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"encoder": "e2"}, r"of 2 encoders \(e1, e2\)"), ({"challenger": "5"}, r"versions \(4, 5\)")],
+)
+def test_parts_must_go_together(tmp_path: Path, change: dict[str, Any], says: str):
+    """What one part can't see: contexts of several encoders, several challengers."""
+    own = {"challenger": "4", "challenger_pmf": np.array([0.2, 0.3, 0.5])}
+    made = [row("d1", **own), row("d2", **(own | change), made_at_ms=NOON + 5)]
+    parts = partitions.parts(in_files(tmp_path, made, 3), rows=1)
+    with pytest.raises(ValueError, match=says):
+        partitions.evaluate(parts, target.challenger, SCALES, WEIGHTS)
+
+
+def test_a_log_that_changes_is_refused(tmp_path: Path):
+    """Its sums would be of different rows."""
+    path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i) for i in range(4)], 4)
+    parts = partitions.parts(path)
+    log.write([row("late", made_at_ms=NOON + 1)], path)
+    with pytest.raises(ValueError, match="the log has changed: 5 rows are there now"):
+        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+
+
+def test_progress_is_told(path: str):
+    """Each part is read three times."""
+    told: list[tuple[int, int]] = []
+    parts = partitions.parts(path, rows=150)
+    partitions.evaluate(
+        parts, target.uniform, SCALES, WEIGHTS, progress=lambda *done: told.append(done)
+    )
+    assert told == [(i, 9) for i in range(1, 10)]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two processes on this machine, reachable from it alone."""
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2,
+        processes=True,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        worker_dashboard_address=None,
+    )
+    with cluster, distributed.Client(cluster, timeout=60) as client:
+        yield client
+
+
+def test_a_cluster_gives_the_same(path: str, client: Any):
+    """Whichever worker reads a part; and it tells its progress."""
+    parts = partitions.parts(path, rows=60)
+    given = (parts, target.uniform, SCALES, WEIGHTS)
+    told: list[int] = []
+    here = partitions.evaluate(*given, sequence=True)
+    there = partitions.evaluate(
+        *given, sequence=True, client=client, progress=lambda done, _: told.append(done)
+    )
+    alike(there, here)
+    assert there.sequence == pytest.approx(here.sequence, rel=0, abs=1e-9)
+    assert told == list(range(1, 3 * len(parts) + 1))
+
+
+def test_a_cluster_is_sent_a_policy(tmp_path: Path, client: Any):
+    """One state of it, posterior included."""
+    data = decided(tmp_path, LINEAR)
+    parts = partitions.parts(str(tmp_path), rows=20)
+    taught = partial(target.of_policy, policy=make(THREE, "scale = 2.0", *TAUGHT))
+    there = partitions.evaluate(parts, taught, SCALES, WEIGHTS, client=client)
+    alike(there, partitions.evaluate(parts, taught, SCALES, WEIGHTS))
+    agree(there, data, taught(data), WEIGHTS)
+
+
+def test_a_fault_comes_back_from_a_cluster(tmp_path: Path, client: Any):
+    """As it is told here."""
+    path = in_files(tmp_path, [row("d1"), row("d2", propensity=None)], 1)
+    with pytest.raises(ValueError, match=r"2 rows made from .* must be given: row 1"):
+        partitions.evaluate(partitions.parts(path), target.uniform, SCALES, WEIGHTS, client=client)
+
+
+def test_dask_is_not_needed():
+    """Whoever has no cluster doesn't load it."""
+    code = "import sys, offline_eval.partitions; print('distributed' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
