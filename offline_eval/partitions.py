@@ -33,6 +33,7 @@ from policy.objective import Scales, Weights
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
 Found = TypeVar("Found")
+Adds = TypeVar("Adds", "_Known", "_Tally")
 Target = Callable[[LoggedData], Vector]
 """Rows -> pmfs (n, kmax), as the functions of `target` give; a cluster needs one that pickles."""
 
@@ -175,32 +176,20 @@ def evaluate(
     """
     parts = [part for part in parts if part.rows]
     run = _Run(parts, client, progress)
-    known = _Known()
-    for teaching in run.each(partial(_know, scales=scales, weights=weights)):
-        known += teaching
+    known = run.total(_Known(), partial(_know, scales=scales, weights=weights))
     known.check(target, sequence)
     view = _View(target, scales, weights, known.sums.coefficients())
-    tally = _Tally()
-    for counted in run.each(partial(_tally, view=view)):
-        tally += counted
+    tally = run.total(_Tally(), partial(_tally, view=view))
     rows = sum(part.rows for part in parts)
     if why := rounds.why_not(tally.counted, tally.unsupported, tally.dropped, tolerance):
-        return _summary(rows, tally, dict.fromkeys(NAMES, _unknown(why)), {}, None)
+        return _summary(rows, tally, dict.fromkeys(NAMES, _unknown(why)))
     found = _Estimates.of(tally)
-    spread, bets = _Spread(), ValueSequence(alpha)
-    for around, row_by_row in run.each(partial(_spread, view=view, found=found, rowwise=sequence)):
-        spread += around
-        if row_by_row is not None:
-            bets.fold(*row_by_row)
+    bets = ValueSequence(alpha) if sequence else None
+    spread = _spread_around(found, run, view, bets)
     if spread.counted != tally.counted:
         raise ValueError("the log has changed: other rows count now than a moment ago")
-    values = {
-        name: spread.value(name, found.values[name], alpha)
-        if name in found.values
-        else _unknown(estimators.NO_SUPPORT.why)
-        for name in NAMES
-    }
-    return _summary(rows, tally, values, found.tuned, bets.interval if sequence else None)
+    values = {name: _value(name, found, spread, alpha) for name in NAMES}
+    return _summary(rows, tally, values, found.tuned, bets.interval if bets is not None else None)
 
 
 def _unknown(why: str | None) -> Value:
@@ -211,9 +200,10 @@ def _summary(
     rows: int,
     tally: _Tally,
     values: Mapping[str, Value],
-    tuned: Mapping[str, float],
-    sequence: tuple[float, float] | None,
+    tuned: Mapping[str, float] | None = None,
+    sequence: tuple[float, float] | None = None,
 ) -> Summary:
+    tuned = tuned or {}
     return Summary(
         rows=rows,
         counted=tally.counted,
@@ -250,6 +240,12 @@ class _Run:
             if self.progress is not None:
                 self.progress(self.done, READINGS * len(self.parts))
             yield found
+
+    def total(self, start: Adds, task: Callable[[LoggedData], Adds]) -> Adds:
+        """The sum of what `task` makes of each part."""
+        for found in self.each(task):
+            start = start + found
+        return start
 
     def _here(self, task: Callable[[LoggedData], Found]) -> Iterator[Found]:
         for part in self.parts:
@@ -484,13 +480,18 @@ class _Spread:
     def __add__(self, other: _Spread) -> _Spread:
         return _Spread(self.counted + other.counted, _added(self.powers, other.powers))
 
-    def value(self, name: str, value: float, alpha: float) -> Value:
-        squares, fourths = self.powers[name].tolist()
-        n = self.counted
-        se = math.sqrt(squares / (n - 1) / n) if n > 1 else None
-        if not se:
-            return Value(value, se, unspread(value))
-        return Value(value, se, t_interval(n, value, se, squares**2 / fourths, alpha))
+
+def _spread_around(
+    found: _Estimates, run: _Run, view: _View, bets: ValueSequence | None
+) -> _Spread:
+    """The third reading; `bets` take up the rows on the way, in their order."""
+    total = _Spread()
+    rowwise = bets is not None
+    for spread, row_by_row in run.each(partial(_spread, view=view, found=found, rowwise=rowwise)):
+        total += spread
+        if bets is not None and row_by_row is not None:
+            bets.fold(*row_by_row)
+    return total
 
 
 def _spread(
@@ -506,6 +507,17 @@ def _spread(
         powers[name] = np.array([squares.sum(), squares @ squares])
     spread = _Spread(len(some), powers)
     return spread, (some.weights, some.reward) if rowwise else None
+
+
+def _value(name: str, found: _Estimates, spread: _Spread, alpha: float) -> Value:
+    if name not in found.values:
+        return _unknown(estimators.NO_SUPPORT.why)
+    value, n = found.values[name], spread.counted
+    squares, fourths = spread.powers[name].tolist()
+    se = math.sqrt(squares / (n - 1) / n) if n > 1 else None
+    if not se:
+        return Value(value, se, unspread(value))
+    return Value(value, se, t_interval(n, value, se, squares**2 / fourths, alpha))
 
 
 def _written(ms: int) -> str:

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, intervals, log, partitions, reward_models, rounds, target
+from offline_eval import (
+    diagnostics,
+    estimators,
+    intervals,
+    log,
+    partitions,
+    reward_models,
+    rounds,
+    target,
+)
 from offline_eval.log import LoggedData
 from offline_eval.partitions import Part, Summary
 from policy.objective import PRESETS, Scales, Weights
@@ -94,6 +103,10 @@ def agree(found: Summary, data: LoggedData, pmf: Vector, weights: Weights | None
     assert found.values.keys() == expected.keys()
     for name, one in expected.items():
         of_parts, t = found.values[name], intervals.student_t(one.terms)
+        assert of_parts.why == one.why
+        if one.value is None:
+            assert (of_parts.value, of_parts.se) == (None, None)
+            continue
         assert of_parts.value == pytest.approx(one.value, rel=0, abs=1e-9), name
         assert of_parts.se == pytest.approx(one.se, rel=0, abs=1e-9), name
         assert of_parts.interval.low == pytest.approx(t.low, rel=0, abs=1e-9)
@@ -218,6 +231,32 @@ def test_without_support_nothing_is_evaluable(tmp_path: Path):
     for one in found.values.values():
         assert one.value is None
         assert "66.67% of the target's choices" in str(one.why)
+
+
+def test_where_the_target_was_never_drawn_only_a_model_speaks(tmp_path: Path):
+    """As in memory: each estimator that weighs says why it can't."""
+    path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i) for i in range(9)], 3)
+    made = partial(target.one_arm, arm="c")
+    found = partitions.evaluate(partitions.parts(path, rows=4), made, SCALES, WEIGHTS)
+    data = log.read(path)
+    agree(found, data, made(data), WEIGHTS)
+    assert [name for name, one in found.values.items() if one.value is not None] == ["dm"]
+    assert found.clip is None
+
+
+def test_what_was_tuned_is_told(path: str):
+    """Clip, threshold and shrinkage, as tuned on all rows in memory."""
+    found = partitions.evaluate(partitions.parts(path, rows=64), target.uniform, SCALES, WEIGHTS)
+    data = log.read(path)
+    reward = data.rewards(WEIGHTS, SCALES)
+    whole = rounds.of(data, target.uniform(data), reward, reward_models.ridge(data, reward))
+    w, r, q, v = whole.weights, whole.reward, whole.q_logged, whole.v_target
+    assert q is not None
+    assert v is not None
+    each, tuned = estimators, estimators.tuned
+    assert found.clip == tuned(each.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
+    assert found.threshold == tuned(each.THRESHOLDS, w, r, q, v, each.switched)
+    assert found.shrinkage == tuned(each.SHRINKAGES, w, r, q, v, each.shrunk)
 
 
 def test_a_bad_row_is_refused_with_its_part(tmp_path: Path):

@@ -80,6 +80,13 @@ def test_it_does_not_matter_how_many_rows_are_read_at_once(monkeypatch: pytest.M
     assert reward_models.ridge(log, reward) == pytest.approx(at_once, nan_ok=True)
 
 
+def test_rows_that_all_teach_nothing_are_no_fault():
+    """Without any reward the prediction is 0."""
+    log = uniform_log(20)
+    q = reward_models.ridge(log, np.full(20, np.nan))
+    assert (q[log.actions >= 0] == 0.0).all()
+
+
 def test_it_finds_what_is_linear():
     """With many rows the truth, within the noise's four standard errors."""
     log = uniform_log(20_000)
