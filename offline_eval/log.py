@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -211,6 +211,17 @@ class LoggedData:
             executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
             closed=log["closed"].to_numpy(),
         )
+
+    def take(self, rows: Index) -> LoggedData:
+        """Some of the rows (m,), in this order; `ids` stay those of the whole log."""
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if isinstance(column, np.ndarray):
+                columns[field.name] = column[rows]
+            elif isinstance(column, tuple) and field.name != "ids":
+                columns[field.name] = tuple(column[i] for i in rows)
+        return replace(self, **columns)
 
     def rewards(self, weights: Weights | None, scales: Scales) -> Vector:
         """(n,) in [0, 1], NaN while a component that has weight is missing; None takes each row's

@@ -82,12 +82,8 @@ def of_policy(data: LoggedData, policy: Policy) -> Vector:
         If the policy decides from what the log doesn't hold: contexts of another encoder, a
         query's text, the caller's choice; or has none of a row's arms.
     """
-    _can_replay(data, policy)
-    at = np.array([policy.catalog.index(i) if i in policy.catalog else -1 for i in data.ids] + [-1])
-    positions = at[data.actions]  # (n, kmax) in the policy's catalog; padding is -1, the last
-    strangers: Mask = np.all(positions < 0, axis=1)
-    if strangers.any():
-        raise ValueError(f"the policy has none of the eligible arms: {faults.rows(strangers)}")
+    check(data, policy)
+    positions = _positions(data, policy)
     pmf = np.zeros(data.actions.shape)
     for same in _alike(positions, data.weights):
         row = positions[same[0]]
@@ -123,7 +119,15 @@ def _ruled(
     return np.tile(one.pmf, (len(x), 1))
 
 
-def _can_replay(data: LoggedData, policy: Policy) -> None:
+def _positions(data: LoggedData, policy: Policy) -> Positions:
+    """(n, kmax) in the policy's catalog, -1 for an arm that it doesn't have and for padding."""
+    at = [policy.catalog.index(i) if i in policy.catalog else -1 for i in data.ids]
+    positions: Positions = np.array([*at, -1])[data.actions]  # padding is -1, the last
+    return positions
+
+
+def check(data: LoggedData, policy: Policy) -> None:
+    """Refuse a policy that decides from what the log doesn't hold, as `of_policy` does."""
     model = policy.config.model
     if model not in _FROM_CONTEXT:
         raise ValueError(
@@ -136,3 +140,6 @@ def _can_replay(data: LoggedData, policy: Policy) -> None:
             f"the policy's encoder is {policy.encoder.fingerprint}, the log's contexts are of"
             f" {data.encoder or 'none'}, and its pmfs were not logged: all {len(data):,} rows"
         )
+    strangers: Mask = np.all(_positions(data, policy) < 0, axis=1)
+    if strangers.any():
+        raise ValueError(f"the policy has none of the eligible arms: {faults.rows(strangers)}")

@@ -1,0 +1,112 @@
+"""Many candidates on one log, and what of the winner's lead is selection."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from offline_eval import sweep
+from offline_eval.intervals import student_t
+from offline_eval.reward_models import folds
+from offline_eval.sweep import Vector
+
+N, M, RUNS = 1_000, 12, 200
+NAMES = tuple(f"c{i}" for i in range(M))
+IDS = tuple(f"d{i}" for i in range(N))
+
+
+def simulated(seed: int, better: float = 0.0) -> tuple[Vector, Vector]:
+    """Terms of candidates that have much in common with the champion; the first is better."""
+    rng = np.random.default_rng(seed)
+    common = rng.random(N)
+    terms = common[:, None] + 0.5 * rng.standard_normal((N, M))
+    terms[:, 0] += better
+    return terms, common
+
+
+def leads(better: float) -> Vector:
+    """Naive and honest lead of the winner, (RUNS, 2)."""
+    found = []
+    for seed in range(RUNS):
+        terms, champion = simulated(seed, better)
+        lead = sweep.lead_of_winner(NAMES, terms - champion[:, None], IDS)
+        found.append((lead.naive.estimate, lead.honest.estimate))
+    return np.array(found)
+
+
+def test_of_equals_one_always_leads_and_honestly_none_does():
+    """The naive lead is what the best of twelve draws exceeds 0 by; the honest one is 0."""
+    naive, honest = leads(0.0).T
+    se = 0.5 / math.sqrt(N)
+    assert 1.3 * se < naive.mean() < 2.0 * se  # the largest of 12 normal draws: 1.63
+    assert abs(honest.mean()) < 4 * honest.std(ddof=1) / math.sqrt(RUNS)
+
+
+def test_one_that_is_really_better_keeps_its_lead():
+    """Where it stands out, choosing costs nothing and the honest lead is the true one."""
+    naive, honest = leads(0.1).T
+    assert abs(honest.mean() - 0.1) < 4 * honest.std(ddof=1) / math.sqrt(RUNS)
+    assert naive.mean() >= honest.mean()
+
+
+def test_simultaneous_intervals_hold_together():
+    """All twelve hold their means in 95% of logs, which Student-t's don't."""
+    together = singly = 0
+    for seed in range(RUNS):
+        terms, _ = simulated(seed)
+        terms -= 0.5
+        together += all(0.0 in one for one in sweep.simultaneous(terms, seed=seed))
+        singly += all(0.0 in student_t(column) for column in terms.T)
+    se = math.sqrt(0.05 * 0.95 / RUNS)
+    assert together / RUNS > 0.95 - 4 * se
+    assert singly < together
+
+
+def test_the_honest_lead_by_hand():
+    """Each fold counts what the winner of the others earned in it."""
+    fold = folds(IDS, 2)
+    terms = np.zeros((N, 2))
+    terms[fold == 0, 0] = 1.0  # wins fold 0, and so is chosen for fold 1, where it earns nothing
+    terms[fold == 1, 1] = 0.5
+    found = sweep.compare(("x", "y"), terms, np.zeros(N), IDS, count=2).lead
+    assert found.winner == "x"
+    assert found.naive.estimate == pytest.approx((fold == 0).mean())
+    assert found.honest.estimate == 0.0
+    assert found.selection == found.naive.estimate
+    assert found.agreement == pytest.approx((fold == 1).mean())
+
+
+def test_one_candidate_is_no_selection():
+    """Then naive and honest are the same."""
+    terms, champion = simulated(0)
+    found = sweep.compare(NAMES[:1], terms[:, :1], champion, IDS)
+    assert found.lead.selection == 0.0
+    assert found.lead.agreement == 1.0
+    own = student_t(terms[:, 0])
+    assert found.values[0].low == pytest.approx(own.low, abs=0.005)
+
+
+def test_the_champion_itself_has_no_lead():
+    """Its lead has no spread, which spoils nobody else's interval."""
+    terms, champion = simulated(1)
+    terms[:, 3] = champion
+    found = sweep.compare(NAMES, terms, champion, IDS)
+    assert found.leads[3].estimate == 0.0
+    assert found.leads[3].warning is not None
+    assert all(math.isfinite(one.low) for i, one in enumerate(found.leads) if i != 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "says"),
+    [
+        ((5, 0), (), "0 candidates"),
+        ((5, 2), ("x",), "1 candidates"),
+        ((1, 2), ("x", "y"), "too few"),
+    ],
+)
+def test_nothing_to_compare_is_refused(shape: tuple[int, int], names: tuple[str, ...], says: str):
+    """With what there is."""
+    with pytest.raises(ValueError, match=says):
+        sweep.compare(names, np.ones(shape), np.zeros(shape[0]), IDS[: shape[0]])
