@@ -123,14 +123,13 @@ class Replay:
         return [(self.at[a:b], self._estimate(slice(a, b))) for a, b in pairwise(edges)]
 
     def shares(self, data: LoggedData, parts: int) -> Vector:
-        """The probability of each arm of the log over time, (parts, arms)."""
-        edges = np.linspace(0, len(self.rows), min(parts, len(self.rows)) + 1).astype(int)
-        found = np.zeros((len(edges) - 1, len(data.ids)))
-        for part, (a, b) in enumerate(pairwise(edges.tolist())):
-            actions = data.actions[self.rows[a:b]]
+        """The mean probability of each arm of the log in each of `curve`'s parts, (parts, arms)."""
+        found = np.zeros((min(parts, len(self.at)), len(data.ids)))
+        for part, (rows, _) in enumerate(self.curve(parts)):
+            actions, pmf = data.actions[rows], self.pmf[np.searchsorted(self.rows, rows)]
             held = actions >= 0
-            np.add.at(found[part], actions[held], self.pmf[a:b][held])
-            found[part] /= b - a
+            np.add.at(found[part], actions[held], pmf[held])
+            found[part] /= len(rows)
         return found
 
     def _estimate(self, part: slice) -> Estimate:
@@ -233,9 +232,10 @@ def doubly_robust(
 
     A row is accepted with probability min(1, c π(a|x) / p), and its doubly robust term, with a
     reward model's `q` (n, kmax), counts as c: a state of the policy meets about 1 / c rows until it
-    moves on. c is the `quantile` of p / π so far, at most `multiplier`, and renewed with each view
-    (the paper renews it with each accepted row, and starts at the largest; here the first one comes
-    from the first rows). `model` has learned before, from other rows; it goes on learning.
+    moves on. c is the `quantile` of p / π, at most `multiplier`: of those so far, as in the paper,
+    or of the next rows' where that is less, for a new view may be bolder than the ones before. It
+    is renewed with each view, not with each accepted row. `model` has learned before, from other
+    rows; it goes on learning.
 
     Not where a bias must be excluded: rows that would have to be accepted with more than
     probability 1 (about `quantile` of them, see `cut`) are too rare in what the policy learns.
@@ -293,7 +293,7 @@ def _way(
 ) -> _Way:
     """Meet the rows one after the other; learn from those accepted, `every` so many a view.
 
-    `multiplier` makes c of all ratios p / π so far. Between two views the policy stands still, so
+    `multiplier` makes c of ratios p / π. Between two views the policy stands still, so
     that rows are met in blocks, which are cut where a view is due.
     """
     if every < 1:
@@ -316,7 +316,7 @@ def _way(
         found = rounds.weights_of(pmf[block], chosen[block], data.propensity[block])
         weights[block] = found * data.stands_for[block]
         if c is None:
-            c = multiplier(_ratios(weights[block]))
+            c = min(multiplier(_ratios(weights[rows])) for rows in (slice(0, at), block))
         hits = draws[block] < c * weights[block]
         room = every - pending if length is None else min(every - pending, length - taken)
         stop = np.flatnonzero(np.cumsum(hits) == room)[:1]
@@ -330,15 +330,15 @@ def _way(
                 model.learn(log.events(data.take(last), candidate.catalog))
                 policy = candidate.policy(model)
                 learned += every
-            c, pending = multiplier(_ratios(weights[:at])), 0
+            c, pending = None, 0
     cut = float((c_of[:at] * weights[:at] > 1.0 + 1e-9).mean()) if at else 0.0
     return _Way(at, pmf[:at], accepted[:at], c_of[:at], learned, cut)
 
 
 def _ratios(weights: Vector) -> Vector:
-    """p / π where the policy might have drawn so; 1 where it never would."""
+    """p / π where the policy might have drawn so; infinite where it never would."""
     some = weights[weights > 0]
-    return 1.0 / some if len(some) else np.ones(1)
+    return 1.0 / some if len(some) else np.full(1, np.inf)
 
 
 def _counting(

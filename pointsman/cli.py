@@ -16,6 +16,8 @@ COMMANDS = {
     "demo": "Show the loop with pictures, on data made here.",
     "status": "Show a running policy, and what its challenger would have earned.",
     "train": "Fit a version on outcomes that are known, to start from there.",
+    "evaluate": "Say what another policy would have earned on the log.",
+    "replay": "Run a policy over the log as it learns.",
     "challenge": "Let a registered version learn in the champion's shadow.",
     "gate": "Ask whether a version may become champion, from the log.",
     "promote": "Make a version that has passed the gate the champion.",

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offline_eval.intervals import Interval
 from pointsman.simulate import Result
 from policy.catalog import Index, Vector
 
@@ -158,3 +159,48 @@ def _running_mean(rewards: Vector) -> Vector:
 def _colours(k: int) -> Sequence[tuple[float, float, float, float]]:
     palette = mpl.colormaps["tab10" if k <= 10 else "tab20"]
     return [palette(i % palette.N) for i in range(k)]
+
+
+def values(shown: Mapping[str, Interval], level: float | None, title: str, path: Path) -> None:
+    """Estimates with their intervals, one line each, beside the log's own mean."""
+    figure = Figure(figsize=(8, 1.5 + 0.3 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    for at, one in enumerate(shown.values()):
+        if np.isfinite(one.low):
+            axes.plot([one.low, one.high], [at, at], color=POLICY)
+        axes.plot(one.estimate, at, "o", color=GREY if one.warning else POLICY)
+    if level is not None:
+        axes.axvline(level, color=GREY, linestyle=":", label="the log itself")
+        axes.legend(fontsize="small")
+    axes.set(title=title, xlabel="mean reward")
+    axes.set_yticks(range(len(shown)), list(shown))
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def learning_curve(
+    curve: Sequence[Interval | None],
+    logged: Sequence[float | None],
+    shares: Vector,
+    arms: Sequence[str],
+    path: Path,
+) -> None:
+    """A replayed policy's reward over equal stretches of its way, beside the log's own on the same
+    rows, and below it the probability (stretches, arms) that it gave each arm."""
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    rewards, below = figure.subplots(2, 1, height_ratios=(3, 2))
+    at = np.arange(1, len(curve) + 1)
+    known = [(x, one) for x, one in zip(at, curve, strict=True) if one is not None]
+    rewards.plot([x for x, _ in known], [one.estimate for _, one in known], "o-", color=POLICY)
+    for x, one in known:
+        if np.isfinite(one.low):
+            rewards.plot([x, x], [one.low, one.high], color=POLICY, alpha=0.6)
+    rewards.plot(at, [np.nan if v is None else v for v in logged], ":", color=GREY)
+    rewards.set(ylabel="mean reward, 95%", title="the replayed policy; dotted: the log itself")
+    rewards.grid(alpha=0.3)
+    stretches = np.arange(1, len(shares) + 1)
+    below.stackplot(stretches, shares.T, labels=arms, colors=_colours(len(arms)))
+    below.set(xlabel="stretch of the way", ylabel="probability", ylim=(0, 1))
+    below.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
+    figure.savefig(path, dpi=120)

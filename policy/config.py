@@ -6,18 +6,20 @@ import datetime
 import difflib
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from policy.catalog import Arm, ArmId, Catalog, Share, by_task_type, distinct
-from policy.objective import PRESETS, Scales, Weights
+from policy.objective import COMPONENTS, PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -301,6 +303,7 @@ ACTS_AT_ONCE = (
 OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")
 """What a policy and its challenger have in common, or they couldn't be compared."""
 CAPS = ("new_arm_share", "new_arm_events")  # mean something only where a model learns
+MAX_VARIANTS = 200
 
 
 def current(version: PolicyConfig, file: PolicyConfig) -> PolicyConfig:
@@ -322,13 +325,7 @@ class Config:
 
 def parse(text: str, source: str) -> Config:
     """Read a configuration; ConfigError names every fault. `source` is what to call the text."""
-    try:
-        data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        found = re.search(r"(.*) \(at line (\d+), column (\d+)\)", str(error))
-        what, line = (found[1], int(found[2])) if found else (str(error), text.count("\n") + 1)
-        raise ConfigError([f"{source}:{line}: not valid TOML: {what}"]) from None
-
+    data = _loaded(text, source)
     faults = _Faults(source, _lines(text), data)
     for key in data.keys() - {"arms", "policies"}:
         faults.add((key,), "unknown key" + _did_you_mean(key, ("arms", "policies")))
@@ -339,6 +336,35 @@ def parse(text: str, source: str) -> Config:
     if faults.found:
         raise ConfigError([line for _, line in sorted(faults.found)])
     return Config(Catalog(tuple(arms.values())), policies, challengers, shares)
+
+
+def variants(
+    text: str, source: str, policy: PolicyConfig, arms: Catalog
+) -> dict[str, PolicyConfig]:
+    """Many configurations of one policy, by name, to be compared on a log.
+
+    `[candidates.NAME]` tables hold the keys of `[policies.NAME]`, and `[grid]` a list of values for
+    each of some keys, of which every combination is a candidate (a key that another one makes
+    meaningless is left out of it). What isn't said is as `policy` has it. ConfigError names every
+    fault.
+    """
+    data = _loaded(text, source)
+    faults = _Faults(source, _lines(text), data)
+    for key in data.keys() - {"candidates", "grid"}:
+        faults.add((key,), "unknown key" + _did_you_mean(key, ("candidates", "grid")))
+    found: dict[str, PolicyConfig] = {}
+    for path, name, table in _tables_of_variants(data, policy, faults):
+        try:
+            found[name] = PolicyConfig.model_validate(_merged(policy, table))
+        except ValidationError as error:
+            faults.add_all(path, PolicyConfig, error)
+            continue
+        _arms_exist(path, found[name], found[name].arms or (), arms.ids, faults)
+    if not (found or faults.found):
+        faults.add((), "there must be at least one [candidates.NAME] table, or a [grid]")
+    if faults.found:
+        raise ConfigError(list(dict.fromkeys(line for _, line in sorted(faults.found))))
+    return found
 
 
 def to_toml(config: Config) -> str:
@@ -402,6 +428,15 @@ class _Faults:
         arm_id = arm.get("id") if isinstance(arm, dict) else None
         is_id = isinstance(arm_id, str) and re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", arm_id)
         return f" ({arm_id})" if is_id else ""
+
+
+def _loaded(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = re.search(r"(.*) \(at line (\d+), column (\d+)\)", str(error))
+        what, line = (found[1], int(found[2])) if found else (str(error), text.count("\n") + 1)
+        raise ConfigError([f"{source}:{line}: not valid TOML: {what}"]) from None
 
 
 def _arms(tables: Any, faults: _Faults) -> dict[str, Arm]:
@@ -507,6 +542,69 @@ def _inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, 
     return {name: getattr(policy, name) for name in names}
 
 
+def _tables_of_variants(
+    data: Mapping[str, Any], policy: PolicyConfig, faults: _Faults
+) -> list[tuple[Path, str, dict[str, Any]]]:
+    """Where each candidate stands, its name and its settings."""
+    found: list[tuple[Path, str, dict[str, Any]]] = []
+    candidates, grid = data.get("candidates", {}), data.get("grid", {})
+    if not isinstance(candidates, dict):
+        faults.add(("candidates",), "must be tables: write [candidates.NAME]")
+        candidates = {}
+    for name, table in candidates.items():
+        if isinstance(table, dict):
+            found.append((("candidates", name), name, table))
+        else:
+            faults.add(("candidates", name), f"must be a table: write [candidates.{name}]")
+    if not isinstance(grid, dict):
+        faults.add(("grid",), "must be a table: write [grid]")
+        grid = {}
+    sound = True
+    for key, values in grid.items():
+        if not (isinstance(values, list) and values):
+            faults.add(("grid", key), "must be a list of values")
+            sound = False
+    if sound and math.prod(map(len, grid.values())) > MAX_VARIANTS:
+        faults.add(("grid",), f"must not make more than {MAX_VARIANTS} candidates")
+    elif sound and grid:
+        for values in product(*grid.values()):
+            settings = _meaningful(dict(zip(grid, values, strict=True)), policy)
+            found.append((("grid",), _named(settings), settings))
+    return found
+
+
+def _meaningful(settings: dict[str, Any], policy: PolicyConfig) -> dict[str, Any]:
+    """Without the keys that these settings' model or exploration rule doesn't read."""
+    model = settings.get("model", policy.model)
+    usual = policy.exploration
+    if model != policy.model:
+        usual = NO_POSTERIOR.get(model, {}).get("exploration", "thompson")
+    exploration = settings.get("exploration", usual)
+    of_models = {name for names in KEYS_OF.values() for name in names}
+    unread = of_models - set(KEYS_OF.get(model, ()))
+    unread |= {name for rule, name in PARAMETER_OF.items() if rule != exploration}
+    return {key: value for key, value in settings.items() if key not in unread}
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    """`scale=0.2 model=linear`"""
+    shown = {k: v if isinstance(v, str) else _value(v) for k, v in settings.items()}
+    return " ".join(f"{key}={value}" for key, value in shown.items()) or "as it is"
+
+
+def _merged(policy: PolicyConfig, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's settings over its policy's; of the objective, too, it may say only a part.
+    One weight given makes the others 0, as in a policy's own table."""
+    overrides = dict(table)
+    said = table.get("objective")
+    if isinstance(said, dict):
+        kept = policy.objective.model_dump()
+        if said.keys() & set(COMPONENTS):
+            kept = {key: value for key, value in kept.items() if key not in COMPONENTS}
+        overrides["objective"] = kept | said
+    return {**_inherited(policy, overrides), **overrides}
+
+
 def _overrides(policy: PolicyConfig, challenger: PolicyConfig) -> dict[str, Any]:
     """The settings that make this challenger of its policy."""
     said: dict[str, Any] = {"model": challenger.model}
@@ -534,11 +632,21 @@ def _cross_check(
     for path, policy in paths:
         inherited = policies[str(path[1])].arms if len(path) > 2 else None
         arms_of = () if policy.arms == inherited else policy.arms or ()
-        for key, named in (("arm", (policy.arm,)), ("arms", arms_of)):
-            for arm in named:
-                if arm is not None and arm not in given:
-                    suggestion = _did_you_mean(arm, given, otherwise="")
-                    faults.add((*path, key), f"there is no arm {arm!r}{suggestion}")
+        _arms_exist(path, policy, arms_of, given, faults)
+
+
+def _arms_exist(
+    path: Path,
+    policy: PolicyConfig,
+    arms_of: Iterable[str],
+    given: Iterable[str],
+    faults: _Faults,
+) -> None:
+    for key, named in (("arm", (policy.arm,)), ("arms", arms_of)):
+        for arm in named:
+            if arm is not None and arm not in given:
+                suggestion = _did_you_mean(arm, given, otherwise="")
+                faults.add((*path, key), f"there is no arm {arm!r}{suggestion}")
 
 
 def _what(error: ErrorDetails, known: Iterable[str]) -> str:

@@ -1,0 +1,232 @@
+"""What the commands that read a log share: options, the rows that are read, how they are scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_eval import intervals, log
+from offline_eval.estimators import Estimate
+from offline_eval.intervals import Interval
+from offline_eval.log import LoggedData
+from pointsman.commands import settings
+from policy.config import Config, PolicyConfig
+from policy.objective import PRESETS, Weights
+from serving.config_file import ConfigFile
+
+Vector = NDArray[np.float64]
+
+SEED = 0
+
+
+class _Time(click.ParamType[int]):
+    """A date or time as ISO 8601 has it, UTC unless it says otherwise -> ms."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"expected a time such as 2026-11-21 or 2026-11-21T08:30, got {value!r}")
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return round(at.timestamp() * 1_000)
+
+
+class _Three(click.ParamType[Weights]):
+    """Weights of quality, latency and cost."""
+
+    name = "Q,L,C"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Weights:
+        try:
+            quality, latency, cost = map(float, value.split(","))
+            return Weights.of(quality, latency, cost)
+        except ValueError:
+            self.fail(f"expected three weights >= 0, not all 0, such as 0.7,0.15,0.15: {value!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A log's rows with their rewards, and the policy of the configuration file that scores them
+    and whose variants may be valued on them."""
+
+    path: str
+    data: LoggedData
+    file: Path
+    config: Config
+    name: str  # of the policy in the file
+    weights: Weights | None  # None: each row's own
+    reward: Vector  # (n,)
+
+    @property
+    def policy(self) -> PolicyConfig:
+        return self.config.policies[self.name]
+
+    def head(self) -> list[str]:
+        """What was read, for a person."""
+        data = self.data
+        first, last = (when(int(ms)) for ms in data.made_at_ms[[0, -1]])
+        if self.weights is None:
+            scored = "each row's own objective"
+        else:
+            quality, latency, cost = self.weights.as_tuple()
+            scored = f"{quality:.3g} quality, {latency:.3g} latency, {cost:.3g} cost"
+        return [
+            f"{self.path}: {len(data):,} rows of policy {data.policies[0]}, {len(data.ids)} arms,"
+            f" {first} to {last} UTC",
+            f"reward: {scored}; references of [policies.{self.name}] in {self.file}",
+        ]
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "policy": self.data.policies[0],
+            "rows": len(self.data),
+            "arms": list(self.data.ids),
+            "from_ms": int(self.data.made_at_ms[0]),
+            "to_ms": int(self.data.made_at_ms[-1]),
+            "weights": None if self.weights is None else self.weights.as_tuple(),
+        }
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """PATH and the options that `opened` takes, and --json and --plot."""
+    made: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        click.argument("path", required=False),
+        click.option("--policy", help="Only this policy's rows; needed where there are several."),
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help="Arms, references of latency and cost, and the policy to try. [POINTSMAN_CONFIG]",
+        ),
+        click.option(
+            "--weights", type=_Three(), help="What is counted. [each row's own objective]"
+        ),
+        click.option("--objective", type=click.Choice(list(PRESETS)), help="Likewise, by name."),
+        click.option("--from", "from_ms", type=_Time(), help="Decisions from this time on, UTC."),
+        click.option("--to", "to_ms", type=_Time(), help="Decisions before this time, UTC."),
+        click.option(
+            "--interval",
+            type=click.Choice(["student-t", "bootstrap"]),
+            default="student-t",
+            show_default=True,
+            help="How the 95% intervals are made.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a PNG."),
+    ]
+    for one in reversed(made):
+        command = one(command)
+    return command
+
+
+def opened(
+    path: str | None,
+    policy: str | None,
+    config_file: Path | None,
+    weights: Weights | None,
+    objective: str | None,
+    from_ms: int | None,
+    to_ms: int | None,
+    plot: Path | None,
+) -> Opened:
+    """Read the log, and refuse what can't be used: what is wrong, at which rows."""
+    if weights is not None and objective is not None:
+        raise click.UsageError("--weights and --objective say the same: give one")
+    if plot is not None and not plot.parent.is_dir():
+        raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
+    chosen = settings.read()
+    file = config_file or chosen.config
+    config = ConfigFile(file).read()
+    path = path or chosen.log_path()
+    data = log.read(path, policy, from_ms, to_ms)
+    if not len(data):
+        raise click.ClickException(f"{path}: no row{_asked(policy, from_ms, to_ms)}")
+    there = sorted(set(data.policies))
+    if len(there) > 1:
+        raise click.ClickException(
+            f"{path}: rows of {len(there)} policies ({', '.join(there)}): choose with --policy"
+        )
+    log.check(data)
+    name = there[0] if there[0] in config.policies else "default"
+    if name not in config.policies:
+        known = ", ".join(config.policies)
+        raise click.ClickException(
+            f"{file}: there is no policy {there[0]!r} or 'default' (known: {known})"
+        )
+    weights = PRESETS[objective] if objective else weights
+    reward = data.rewards(weights, config.policies[name].scales)
+    return Opened(path, data, file, config, name, weights, reward)
+
+
+def interval_of(estimate: Estimate, how: str) -> Interval | None:
+    """At 95%; None where there is no estimate."""
+    if estimate.value is None:
+        return None
+    if how == "bootstrap":
+        return intervals.bootstrap(estimate.terms, SEED)
+    return intervals.student_t(estimate.terms)
+
+
+def as_figures(estimate: Estimate, interval: Interval | None) -> dict[str, Any]:
+    """An estimate for JSON; what can't be known is null."""
+    if interval is None:
+        return {"value": None, "low": None, "high": None, "warning": None, "why": estimate.why}
+    return interval_figures(interval) | {"why": None}
+
+
+def interval_figures(interval: Interval) -> dict[str, Any]:
+    """For JSON, which has no infinity."""
+    bounds = [b if math.isfinite(b) else None for b in (interval.low, interval.high)]
+    return {
+        "value": interval.estimate,
+        "low": bounds[0],
+        "high": bounds[1],
+        "warning": interval.warning,
+    }
+
+
+def figure(value: float | None, spec: str = ".4f") -> str:
+    return "-" if value is None else f"{value:{spec}}"
+
+
+def between(interval: Interval | None) -> str:
+    if interval is None or not math.isfinite(interval.low):
+        return "-"
+    return f"{interval.low:.4f} to {interval.high:.4f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _asked(policy: str | None, from_ms: int | None, to_ms: int | None) -> str:
+    return (
+        (f" of policy {policy!r}" if policy else "")
+        + (f" from {when(from_ms)}" if from_ms is not None else "")
+        + (f" before {when(to_ms)}" if to_ms is not None else "")
+    )
