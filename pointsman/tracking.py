@@ -7,9 +7,9 @@ import logging
 from collections.abc import Mapping
 
 from offline_eval import log as logs
-from offline_eval.registry import ALIASES, Evaluation, Registry, VersionRecord, gate_metrics
-from pointsman import report
+from offline_eval.registry import ALIASES, Evaluation, Registry, VersionRecord
 from pointsman.gating import Judged
+from pointsman.report import Report
 from serving.store.operations import OperatorStore
 
 log = logging.getLogger(__name__)
@@ -59,20 +59,11 @@ def _record(store: OperatorStore, policy: str, version: str) -> VersionRecord:
 
 
 def _evaluation(judged: Judged, path: str, at_ms: int) -> Evaluation:
-    verdict, used = judged.verdict, logs.fingerprint(judged.data, path)
-    policy, version, champion = judged.policy, judged.version, judged.champion
-    pages = {
-        f"gate.{kind}": page(
-            verdict, policy=policy, version=version, champion=champion, at_ms=at_ms, log=used
-        ).encode()
-        for kind, page in (("md", report.markdown), ("html", report.html))
-    }
-    return Evaluation(
+    return Report(
+        verdict=judged.verdict,
+        policy=judged.policy,
+        version=judged.version,
+        champion=judged.champion,
         at_ms=at_ms,
-        champion=champion,
-        verdict=verdict.verdict,
-        summary=report.summary(verdict, policy=policy, version=version, champion=champion),
-        metrics=gate_metrics(verdict, version),
-        log=used,
-        files=pages,
-    )
+        log=logs.fingerprint(judged.data, path),
+    ).evaluation()
