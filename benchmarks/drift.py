@@ -492,7 +492,7 @@ def main() -> None:
     if options.plot:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
-        plots.regrets(drawn, options.folder.resolve().name, options.plot)
+        plots.save(plots.regrets(drawn, options.folder.resolve().name), options.plot)
 
 
 if __name__ == "__main__":

@@ -351,7 +351,8 @@ def _draw(cell: Cell, played: Mapping[str, Played], path: Path) -> None:
         "best arm per category,\nin hindsight": float(first.rule.mean()),
         "best single arm,\nin hindsight": float(first.single.mean()),
     }
-    plots.compared({name: one.rewards for name, one in played.items()}, lines, str(cell), path)
+    rewards = {name: one.rewards for name, one in played.items()}
+    plots.save(plots.compared(rewards, lines, str(cell)), path)
 
 
 def _named_after(plot: Path, cell: Cell) -> Path:

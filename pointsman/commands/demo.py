@@ -46,8 +46,8 @@ def command(out: Path, rounds: int) -> None:
         out / "tasks.png": f"which model answers which task: first and last {COMPARED} rounds",
     }
     reward, tasks = pictures
-    plots.running(result, reward)
-    plots.before_and_after(result, COMPARED, tasks)
+    plots.save(plots.running(result), reward)
+    plots.save(plots.before_and_after(result, COMPARED), tasks)
     click.echo(table(result))
     click.echo("\n" + "\n".join(f"{path}: {what}" for path, what in pictures.items()))
     click.echo(

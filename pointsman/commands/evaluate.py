@@ -384,5 +384,7 @@ def _draw(told: _Told, compared: Comparison | None, file: Path) -> None:
     if compared is not None:
         shown |= dict(zip(compared.names, compared.values, strict=True))
     reward = valuation.logged(told.split.valued, told.split.reward, told.log.policy.scales)
-    plots.values(shown, reward["reward"], f"reward by {told.main}, 95%", file)
+    level = reward["reward"]
+    lines = None if level is None else {"the log itself": level}
+    plots.save(plots.values(shown, lines=lines, quantity=f"mean reward by {told.main}"), file)
     click.echo(f"wrote {file}", err=True)

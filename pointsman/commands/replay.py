@@ -109,7 +109,7 @@ def command(
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
         curve, logged = [one.interval for one in way], [one.logged for one in way]
-        plots.learning_curve(curve, logged, shares, log.data.ids, plot)
+        plots.save(plots.learning_curve(curve, logged, shares, log.data.ids), plot)
         click.echo(f"wrote {plot}", err=True)
 
 

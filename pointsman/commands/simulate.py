@@ -147,7 +147,7 @@ def command(
     if plot is not None:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
-        plots.running(result, plot)
+        plots.save(plots.running(result), plot)
         click.echo(f"wrote {plot}", err=True)
 
 

@@ -1,17 +1,15 @@
-"""Pictures of simulated traffic, as PNG files. Needs no display; knows no policy and no service."""
+"""Pictures of simulated traffic. Knows no policy and no service."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offline_eval.intervals import Interval
+from pointsman.plots.canvas import BLUE, GREY, blank, colours
 from pointsman.simulate import Result
 from policy.catalog import Index, Vector
 
@@ -19,28 +17,24 @@ BINS = 40
 POINTS = 400
 TRAILING = 200
 SKIPPED = 0.01  # of the rounds, at the start: their running mean is noise
-GREY = "#555555"
-POLICY = "#0b5fa5"
 
 
-def running(result: Result, path: Path) -> None:
+def running(result: Result) -> Figure:
     """The running mean reward beside the baselines, and below it which arms got the rounds."""
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    figure = blank(9, 7.5)
     rewards, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _rewards(rewards, result)
     _shares(shares, result)
     figure.suptitle(_title(result))
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def compared(
-    rewards: Mapping[str, Vector], lines: Mapping[str, float], title: str, path: Path
-) -> None:
+def compared(rewards: Mapping[str, Vector], lines: Mapping[str, float], title: str) -> Figure:
     """The running mean reward of several policies, each (m, n): mean of the m shuffles within a
     band of a standard error; `lines` are levels to see them by."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = blank(10, 6)
     axes = figure.subplots()
-    for (name, earned), colour in zip(rewards.items(), _colours(len(rewards)), strict=True):
+    for (name, earned), colour in zip(rewards.items(), colours(len(rewards)), strict=True):
         m, n = earned.shape
         shown = np.unique(np.linspace(int(n * SKIPPED), n - 1, POINTS).astype(int))
         running = (earned.cumsum(axis=1)[:, shown]) / (shown + 1)
@@ -54,17 +48,17 @@ def compared(
     axes.set(xlabel="round", ylabel="running mean reward", title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def regrets(scenes: Mapping[str, tuple[int, Mapping[str, Vector]]], title: str, path: Path) -> None:
+def regrets(scenes: Mapping[str, tuple[int, Mapping[str, Vector]]], title: str) -> Figure:
     """One panel per scene: the round of its change, and the regrets (m, n) of several policies,
     mean of the m shuffles over the last TRAILING rounds."""
-    figure = Figure(figsize=(9, 2.2 * len(scenes) + 0.6), layout="constrained")
+    figure = blank(9, 2.2 * len(scenes) + 0.6)
     panels = figure.subplots(len(scenes), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, (change, by_policy)) in zip(panels, scenes.items(), strict=True):
         for (policy, regret), colour in zip(
-            by_policy.items(), _colours(len(by_policy)), strict=True
+            by_policy.items(), colours(len(by_policy)), strict=True
         ):
             sums = np.cumsum(np.pad(regret.mean(axis=0), (TRAILING, 0)))
             trailing = (sums[TRAILING:] - sums[:-TRAILING]) / TRAILING
@@ -76,12 +70,12 @@ def regrets(scenes: Mapping[str, tuple[int, Mapping[str, Vector]]], title: str, 
     panels[0].legend(fontsize="small")
     panels[-1].set_xlabel("round")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def before_and_after(result: Result, rounds: int, path: Path) -> None:
+def before_and_after(result: Result, rounds: int) -> Figure:
     """Which arms each category got in the first and in the last rounds, one bar per category."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = blank(10, 4.5)
     first, last = figure.subplots(1, 2, sharey=True)
     n = result.order.shape[1]
     rounds = min(rounds, n // 2)
@@ -90,7 +84,7 @@ def before_and_after(result: Result, rounds: int, path: Path) -> None:
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
     figure.suptitle("Which arm answers which task")
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def _title(result: Result) -> str:
@@ -110,7 +104,7 @@ def _rewards(axes: Axes, result: Result) -> None:
         ("uniform choice", ":", uniform),
     )
     ours = _running_mean(result.rewards)
-    axes.plot(rounds[start:], ours[start:], color=POLICY, linewidth=2.2, label="Pointsman")
+    axes.plot(rounds[start:], ours[start:], color=BLUE, linewidth=2.2, label="Pointsman")
     for label, style, rewards in lines:
         theirs = _running_mean(rewards)
         axes.plot(rounds[start:], theirs[start:], color=GREY, linestyle=style, label=label)
@@ -127,7 +121,7 @@ def _shares(axes: Axes, result: Result) -> None:
     arms = result.outcomes.catalog.ids
     middles = np.concatenate([[0], (edges[:-1] + edges[1:]) / 2, [n]])
     shares = np.concatenate([shares[:1], shares, shares[-1:]])
-    axes.stackplot(middles, shares.T, labels=arms, colors=_colours(len(arms)))
+    axes.stackplot(middles, shares.T, labels=arms, colors=colours(len(arms)))
     axes.set(xlabel="round", ylabel="share of rounds", ylim=(0, 1), xlim=(0, n))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
 
@@ -141,7 +135,7 @@ def _bars(axes: Axes, result: Result, rounds: slice, title: str) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     left = np.zeros(len(names))
     for column, (arm, colour) in enumerate(
-        zip(outcomes.catalog.ids, _colours(len(outcomes.catalog)), strict=True)
+        zip(outcomes.catalog.ids, colours(len(outcomes.catalog)), strict=True)
     ):
         axes.barh(names, shares[:, column], left=left, color=colour, label=arm)
         left += shares[:, column]
@@ -154,53 +148,3 @@ def _running_mean(rewards: Vector) -> Vector:
     rounds: Index = np.arange(1, rewards.shape[1] + 1)
     mean: Vector = (rewards.cumsum(axis=1) / rounds).mean(axis=0)
     return mean
-
-
-def _colours(k: int) -> Sequence[tuple[float, float, float, float]]:
-    palette = mpl.colormaps["tab10" if k <= 10 else "tab20"]
-    return [palette(i % palette.N) for i in range(k)]
-
-
-def values(shown: Mapping[str, Interval], level: float | None, title: str, path: Path) -> None:
-    """Estimates with their intervals, one line each, beside the log's own mean."""
-    figure = Figure(figsize=(8, 1.5 + 0.3 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    for at, one in enumerate(shown.values()):
-        if np.isfinite(one.low):
-            axes.plot([one.low, one.high], [at, at], color=POLICY)
-        axes.plot(one.estimate, at, "o", color=GREY if one.warning else POLICY)
-    if level is not None:
-        axes.axvline(level, color=GREY, linestyle=":", label="the log itself")
-        axes.legend(fontsize="small")
-    axes.set(title=title, xlabel="mean reward")
-    axes.set_yticks(range(len(shown)), list(shown))
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
-
-
-def learning_curve(
-    curve: Sequence[Interval | None],
-    logged: Sequence[float | None],
-    shares: Vector,
-    arms: Sequence[str],
-    path: Path,
-) -> None:
-    """A replayed policy's reward over equal stretches of its way, beside the log's own on the same
-    rows, and below it the probability (stretches, arms) that it gave each arm."""
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    rewards, below = figure.subplots(2, 1, height_ratios=(3, 2))
-    at = np.arange(1, len(curve) + 1)
-    known = [(x, one) for x, one in zip(at, curve, strict=True) if one is not None]
-    rewards.plot([x for x, _ in known], [one.estimate for _, one in known], "o-", color=POLICY)
-    for x, one in known:
-        if np.isfinite(one.low):
-            rewards.plot([x, x], [one.low, one.high], color=POLICY, alpha=0.6)
-    rewards.plot(at, [np.nan if v is None else v for v in logged], ":", color=GREY)
-    rewards.set(ylabel="mean reward, 95%", title="the replayed policy; dotted: the log itself")
-    rewards.grid(alpha=0.3)
-    stretches = np.arange(1, len(shares) + 1)
-    below.stackplot(stretches, shares.T, labels=arms, colors=_colours(len(arms)))
-    below.set(xlabel="stretch of the way", ylabel="probability", ylim=(0, 1))
-    below.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
-    figure.savefig(path, dpi=120)
