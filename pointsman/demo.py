@@ -7,31 +7,23 @@ and stops it. Nothing here is measured on real models; `pointsman simulate` is f
 from __future__ import annotations
 
 import datetime
-import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-import httpx
 import numpy as np
 
-from pointsman.client import Client
 from pointsman.outcomes import OutcomeSet, save
 from pointsman.simulate import Result, Tick, Traffic, over_http
+from pointsman.trial import Service
 from policy.catalog import Arm, Catalog
 from policy.config import Config, ObjectiveConfig, PolicyConfig, to_toml
-from serving.processes import die_with_parent
 
-READY_S = 30.0
-STOP_S = 20.0
 GRADES = 4  # quality comes in quarters
 SLOW_SHARE, SLOW_TIMES = 0.03, 6.0  # of the calls, this many times slower: the heavy tail
 
@@ -193,78 +185,11 @@ def run(outcomes: OutcomeSet, folder: Path, tick: Tick) -> Result:
     config_file = folder / "pointsman.toml"
     config_file.write_text(to_toml(Config(outcomes.catalog, {"default": POLICY})), "utf-8")
     with (
+        _sigterm_is_an_exit(),
         TemporaryDirectory(prefix="pointsman-demo-") as data,
-        service(config_file, Path(data)) as url,
-        closing(Client(url)) as client,
+        Service(config_file, Path(data)) as service,
     ):
-        return over_http(outcomes, POLICY, Traffic(), client, tick=tick)
-
-
-@contextmanager
-def service(config_file: Path, data: Path) -> Iterator[str]:
-    """`pointsman up` on a free port, once it is ready; its URL. Stopped at the end, on Ctrl-C and
-    on SIGTERM.
-
-    Raises
-    ------
-    RuntimeError
-        If it ends or isn't ready in time, with its last words.
-    """
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    log = data / "up.log"
-    own = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
-    with log.open("wb") as output, _sigterm_is_an_exit():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pointsman", "up"],
-            env={
-                **own,  # not the user's Redis, nor the user's port
-                "POINTSMAN_CONFIG": str(config_file.resolve()),
-                "POINTSMAN_DATA": str(data),
-                "POINTSMAN_PORT": str(port),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C is for us: we end it in order
-            preexec_fn=die_with_parent,
-        )
-        try:
-            _await_ready(process, url, log)
-            yield url
-        finally:
-            _end(process)
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    with httpx.Client(base_url=url, timeout=2.0) as http:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if http.get("/readyz").is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-    what = "ended" if process.poll() is not None else f"was not ready within {READY_S:.0f} s"
-    last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-    raise RuntimeError(f"the service {what}: {''.join(last) or 'it said nothing'}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return over_http(outcomes, POLICY, Traffic(), service.client, tick=tick)
 
 
 @contextmanager

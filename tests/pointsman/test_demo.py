@@ -47,15 +47,6 @@ def test_the_demo_shows_the_loop(tmp_path: Path):
         assert str(tmp_path / "demo" / name) in done.stdout
 
 
-def test_a_service_that_does_not_start_says_why(tmp_path: Path):
-    """Its last words, in one line."""
-    with (
-        pytest.raises(RuntimeError, match=r"the service ended: .*can't be read"),
-        demo.service(tmp_path / "nowhere.toml", tmp_path),
-    ):
-        pass
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_service_is_gone_after_an_interruption(tmp_path: Path, signum: signal.Signals):
     """Ctrl-C in the middle leaves no process and no temporary folder."""

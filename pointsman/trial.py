@@ -1,0 +1,167 @@
+"""A service to try things on: `pointsman up` on a free port, with all its files in one folder.
+
+The demo, notebooks and experiments drive it like any other service. Knows no traffic.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from pointsman.client import Client
+from policy.config import Config, to_toml
+from serving.processes import die_with_parent
+
+READY_S = 30.0
+STOP_S = 20.0
+TIMEOUT_S = 30.0
+JUDGED = (0, 3, 4)  # exit codes of a command that did its work: a gate may fail or be undecided
+COMMAND = (sys.executable, "-m", "pointsman")
+
+
+class Service:
+    """A service on a configuration, from `start` to `stop` or within a `with` block.
+
+    `client` is one for its `url`; what it and its children say goes to up.log in `folder`. It ends
+    with this process, however that ends. The user's own POINTSMAN_ variables don't reach it.
+    """
+
+    client: Client
+
+    def __init__(self, config_file: Path, folder: Path) -> None:
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.folder = folder
+        self.log = str(folder / "log")
+        self._output = folder / "up.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")
+        }
+        self._environment = {
+            **own,
+            "POINTSMAN_CONFIG": str(config_file.resolve()),
+            "POINTSMAN_DATA": str(folder),
+            "POINTSMAN_LOG": self.log,
+            "POINTSMAN_PORT": str(port),
+        }
+
+    def start(self) -> Self:
+        """Start it and wait until it is ready.
+
+        Raises
+        ------
+        RuntimeError
+            If it ends or isn't ready in time, with its last words.
+        """
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*COMMAND, "up"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for us: we end it in order
+                preexec_fn=die_with_parent,
+            )
+        self.client = Client(self.url, timeout_s=TIMEOUT_S)
+        try:
+            self._await_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End it in order; it may be started again on what it has stored."""
+        if self._process is None:
+            return
+        self.client.close()
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def command(self, *arguments: str) -> str:
+        """What `pointsman ARGUMENTS` prints when it is run beside this service.
+
+        Raises
+        ------
+        RuntimeError
+            If the command fails, with what it says.
+        """
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode not in JUDGED:
+            raise RuntimeError(f"pointsman {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + READY_S
+        with httpx.Client(base_url=self.url, timeout=2.0) as http:
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    if http.get("/readyz").is_success:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
+        what = "ended" if process.poll() is not None else f"was not ready within {READY_S:.0f} s"
+        last = self._output.read_text("utf-8", "replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"the service {what}: {''.join(last) or 'it said nothing'}")
+
+
+class TemporaryService(Service):
+    """A service whose folder is made for it, and removed when it is stopped."""
+
+    def __init__(self, config: Config) -> None:
+        self._temporary = TemporaryDirectory(prefix="pointsman-trial-")
+        folder = Path(self._temporary.name)
+        config_file = folder / "pointsman.toml"
+        config_file.write_text(to_toml(config), "utf-8")
+        super().__init__(config_file, folder)
+
+    def stop(self) -> None:
+        super().stop()
+        self._temporary.cleanup()
+
+
+def start(config: Config) -> Service:
+    """A running service with these arms and policies; its `stop` removes all that it has stored."""
+    return TemporaryService(config).start()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
