@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, log
+from offline_eval import diagnostics, log, target
 from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
 from offline_eval.intervals import ConfidenceSequence, EProcess
 from offline_eval.log import LoggedData
@@ -74,12 +74,11 @@ def judged_rounds(
     y = objective.components(quality, latency_ms, cost_usd, data.error, scales)
     complete = np.isfinite(y.sum(axis=1)) | ~data.executed
     padding = data.actions < 0
-    mixed_in = np.where(padding | (data.share == 0)[:, None], 0.0, data.challenger_pmf)
+    acting = target.champion(data)
     mine = (
         (np.array(data.versions, dtype=object) == champion)
         & (np.isfinite(candidate) | padding).all(axis=1)
-        & np.isfinite(mixed_in).all(axis=1)
-        & (data.share < 1)
+        & np.isfinite(acting).all(axis=1)
     )
     mine[frontier(data, complete) :] = False
     quality, latency_ms, cost_usd = data.predicted.reshape(-1, 3).T
@@ -88,12 +87,11 @@ def judged_rounds(
     predicted = predicted.reshape(*data.actions.shape, 3)
     rewards = data.predicted_rewards(weights, scales)
     other = np.where(padding, 0.0, candidate)[mine]
-    drawn, share = data.pmf[mine], data.share[mine, None]
-    acting = (drawn - share * mixed_in[mine]) / (1.0 - share)
+    acting = acting[mine]
     _check_pmfs(acting, other)
     chosen = (data.actions == data.arm[:, None])[mine].argmax(axis=1)
     return Rounds(
-        pair=Pair(other, np.maximum(acting, 0.0), drawn, chosen),
+        pair=Pair(other, np.maximum(acting, 0.0), data.pmf[mine], chosen),
         arm=data.arm[mine],
         reward=data.rewards(weights, scales)[mine],
         predicted_reward=np.clip(np.nan_to_num(rewards[mine], nan=UNKNOWN), 0.0, 1.0),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.profile import profile
 from features.query import Hints
 from offline_eval import faults
-from offline_eval.log import LoggedData
+from offline_eval.log import TOLERANCE, LoggedData
 from policy import explore
 from policy.objective import Weights
 from policy.policy import Bandit, Policy
@@ -30,6 +30,19 @@ _FROM_CONTEXT = ("linear", "nearest", "vw", "uniform", "fixed")
 def logged(data: LoggedData) -> Vector:
     """The policy that made the log."""
     return data.pmf
+
+
+def champion(data: LoggedData) -> Vector:
+    """The champion's own pmf: what was drawn from, less the share that its challenger was given.
+
+    NaN in rows where that isn't known, for no pmf of the challenger was logged or it had the whole
+    draw. It is negative where the log contradicts itself.
+    """
+    share = data.share[:, None]
+    mixed_in = np.where((data.actions < 0) | (share == 0.0), 0.0, data.challenger_pmf)
+    own = np.full_like(data.pmf, np.nan)
+    np.divide(data.pmf - share * mixed_in, 1.0 - share, out=own, where=share < 1.0)
+    return np.where(np.abs(own) <= TOLERANCE, np.maximum(own, 0.0), own)  # rounding is no fault
 
 
 def challenger(data: LoggedData) -> Vector:

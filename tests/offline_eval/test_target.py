@@ -15,6 +15,7 @@ from policy.constraints import Constraints
 from policy.objective import PRESETS
 from policy.policy import Policy, Request
 from policy.records import LoggedDecision, Outcome
+from tests.offline_eval import simulated
 from tests.offline_eval.rows import row
 from tests.policy.test_policy import arm, make, taught
 
@@ -112,6 +113,15 @@ def test_uniform_and_one_arm_by_hand(tmp_path: Path):
     assert (target.logged(data) == data.pmf).all()
     with pytest.raises(ValueError, match="'z' is in no action set"):
         target.one_arm(data, "z")
+
+
+def test_the_champion_without_the_challengers_share():
+    """By hand: 0.9 of what was drawn from is the champion's, 0.1 the challenger's."""
+    data = simulated.logged(2, share=0.1)
+    assert target.champion(data)[0] == pytest.approx(simulated.CHAMPION)
+    alone = replace(data, share=np.array([0.0, 1.0]))
+    assert target.champion(alone)[0].tolist() == data.pmf[0].tolist()
+    assert np.isnan(target.champion(alone)[1]).all()
 
 
 def test_a_logged_challenger(tmp_path: Path):
