@@ -10,16 +10,18 @@ It holds both streams as they were, and joins them when it is read:
 The day is that of the decision (UTC), for outcomes as well: so a day is joined without looking
 at another. A file is named by the stream ids of its first and last entry, and counts only if the
 last is not beyond the position, which is written after the files and at once. What a writer that
-crashed has left beyond it is nothing, until it is archived again. Knows no Redis.
+crashed has left beyond it is nothing, until it is archived again. Small files of a day are merged
+into one that spans them; until they are gone, it counts and they don't. Knows no Redis.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
-from typing import Any
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -38,10 +40,14 @@ from policy.catalog import Catalog
 from policy.records import from_json
 
 Id = tuple[int, int]
+Read = TypeVar("Read")
 
 START = "0-0"
 STREAMS = ("decisions", "outcomes")
 POSITION = "_position.json"
+MERGED = 32  # small files of a day that are made one
+SMALL_BYTES = 1_000_000
+RETRIES = 3
 _COMPONENTS = ("quality", "latency_ms", "cost_usd")
 _ENTRY = pa.field("entry", pa.string(), nullable=False)
 _ARCHIVED = pa.schema([*DECISION, _ENTRY], DECISION.metadata)
@@ -72,6 +78,7 @@ class Archive:
         self._on, self._root = files.filesystem(path)
         self._policy = policy
         self._catalogs: set[str] = set()
+        self._small: dict[tuple[str, str], list[_Segment]] = {}
 
     def resume(self, gone: Mapping[str, str]) -> Position:
         """Remove what a crashed writer has left, and say where to go on.
@@ -97,12 +104,14 @@ class Archive:
         for stream, entry in gone.items():
             if order(entry) > order(getattr(at, stream)) and self.holds(stream, entry):
                 at = Position(**(asdict(at) | {stream: entry}))
+        self._small.clear()
         for stream in STREAMS:
             limit = order(getattr(at, stream))
-            for name in names[stream]:
-                segment = _segment(name)
-                if segment is None or segment.last > limit:
-                    self._on.delete_file(name)
+            counting = _counting(names[stream], limit)
+            for name in {*names[stream]} - {segment.name for segment in counting}:
+                self._on.delete_file(name)
+            for segment in counting:
+                self._note(stream, segment)
         return at
 
     def holds(self, stream: str, entry: str) -> bool:
@@ -131,11 +140,31 @@ class Archive:
     def _write(self, stream: str, rows: pa.Table) -> None:
         days = np.array([day(ms) for ms in rows["made_at_ms"].to_pylist()], dtype=object)
         for of_day in np.unique(days):
-            some = rows.filter(pa.array(days == of_day))
-            first, last = some["entry"][0].as_py(), some["entry"][-1].as_py()
-            folder = _folder(self._root, stream, self._policy)
-            with files.completed(self._on, f"{folder}/day={of_day}/{first}_{last}.parquet") as name:
-                pq.write_table(some, name, filesystem=self._on, compression="zstd")
+            self._save(stream, of_day, rows.filter(pa.array(days == of_day)))
+
+    def _save(self, stream: str, of_day: str, rows: pa.Table) -> str:
+        first, last = rows["entry"][0].as_py(), rows["entry"][-1].as_py()
+        folder = f"{_folder(self._root, stream, self._policy)}/day={of_day}"
+        name = f"{folder}/{first}_{last}.parquet"
+        with files.completed(self._on, name) as hidden:
+            pq.write_table(rows, hidden, filesystem=self._on, compression="zstd")
+        self._note(stream, _Segment(name, of_day, order(first), order(last)))
+        return name
+
+    def merge(self) -> None:
+        """Make one file of a day's small ones where they are many. Not while any is beyond the
+        position."""
+        for (stream, of_day), parts in list(self._small.items()):
+            if len(parts) >= MERGED:
+                self._small[stream, of_day] = []
+                name = self._save(stream, of_day, _read(self._on, parts, stream))
+                for part in parts:
+                    if part.name != name:
+                        self._on.delete_file(part.name)
+
+    def _note(self, stream: str, segment: _Segment) -> None:
+        if self._on.get_file_info(segment.name).size < SMALL_BYTES:
+            self._small.setdefault((stream, segment.day), []).append(segment)
 
     def commit(self, position: Position) -> None:
         """Let everything up to this position count."""
@@ -224,12 +253,12 @@ def tables(
     """
     on, root = files.filesystem(path)
     wanted = list(columns or (*SCHEMA.names, "policy"))
-    parts: dict[str, list[_Part]] = {}
-    for name in [policy] if policy is not None else policies(path):
-        for part in _parts(on, root, name):
-            parts.setdefault(part.day, []).append(part)
-    for of_day in sorted(_within(parts.keys(), from_ms, to_ms)):
-        together = [part.joined(on, wanted, from_ms, to_ms) for part in parts[of_day]]
+    names = [policy] if policy is not None else policies(path)
+    for of_day in days(path, policy, from_ms, to_ms):
+        together = [
+            _settled(partial(_joined, on, root, name, of_day, wanted, _made(from_ms, to_ms)))
+            for name in names
+        ]
         yield pa.concat_tables(together).sort_by(_ORDER).select(wanted)
 
 
@@ -245,16 +274,23 @@ def events(
         If a file can't be read.
     """
     on, root = files.filesystem(path)
+    segments = _segments(on, root, "outcomes", policy)
     behind, end = order(after), (np.inf if before_ms is None else before_ms, 0)
     waiting: list[Entry] = []
-    for segment in _segments(on, root, "outcomes", policy):
+    while segments:
+        segment = segments.pop(0)
         if segment.last <= behind or segment.first >= end:
+            continue
+        try:
+            found = raw.from_table(_read(on, [segment], "outcomes"))
+        except FileNotFoundError:  # merged meanwhile: what is not yet passed on is elsewhere now
+            segments, waiting = _settled(partial(_segments, on, root, "outcomes", policy)), []
             continue
         # What lies before this file's first entry has no other file still to come.
         ready = [entry for entry in waiting if order(entry[0]) < segment.first]
         if ready:
+            behind = order(ready[-1][0])
             yield ready
-        found = raw.from_table(_read(on, [segment], "outcomes"))
         both = dict(waiting[len(ready) :]) | {
             entry: event for entry, event in found if behind < order(entry) < end
         }
@@ -334,33 +370,34 @@ class _Segment:
     last: Id
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A policy's decisions of a day, with what came of them."""
-
-    policy: str
-    day: str
-    closed_before_ms: int
-    decisions: Sequence[_Segment]
-    outcomes: Sequence[_Segment]
-
-    def joined(
-        self, on: Any, columns: Sequence[str], from_ms: int | None, to_ms: int | None
-    ) -> pa.Table:
-        """Those made in [from_ms, to_ms), as rows of the log's schema: these columns, and what
-        they are ordered by."""
-        own = [name for name in DECISION.names if name in {*columns, "made_at_ms", "decision_id"}]
-        made = _last_answers(_read(on, self.decisions, "decisions", own, _made(from_ms, to_ms)))
-        made = made.append_column("policy", pa.array([self.policy] * len(made), pa.string()))
-        wanted = [name for name in columns if name not in made.column_names]
-        if not wanted:
-            return made
-        came = _read(on, self.outcomes, "outcomes", _EVENT_COLUMNS)
-        joined = join(made, came, self.closed_before_ms)
-        for name in wanted:
-            field = SCHEMA.field(name)
-            made = made.append_column(field, joined[name].cast(field.type))
+def _joined(
+    on: Any, root: str, policy: str, of_day: str, columns: Sequence[str], wanted: Any
+) -> pa.Table:
+    """A policy's rows of a day, as the log's schema has them: these columns, and those that they
+    are ordered by."""
+    own = [name for name in DECISION.names if name in {*columns, "made_at_ms", "decision_id"}]
+    decisions, outcomes = (_segments(on, root, stream, policy, of_day) for stream in STREAMS)
+    made = _last_answers(_read(on, decisions, "decisions", own, wanted))
+    made = made.append_column("policy", pa.array([policy] * len(made), pa.string()))
+    others = [name for name in columns if name not in made.column_names]
+    if not others:
         return made
+    closed_before_ms = (_position(on, root, policy) or Position()).closed_before_ms
+    joined = join(made, _read(on, outcomes, "outcomes", _EVENT_COLUMNS), closed_before_ms)
+    for name in others:
+        field = SCHEMA.field(name)
+        made = made.append_column(field, joined[name].cast(field.type))
+    return made
+
+
+def _settled(read: Callable[[], Read]) -> Read:
+    """Read again where a file that was listed has been merged into another meanwhile."""
+    for _ in range(RETRIES):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
 
 
 def _last_answers(made: pa.Table) -> pa.Table:
@@ -390,24 +427,25 @@ def _within(found: Iterable[str], from_ms: int | None, to_ms: int | None) -> lis
     ]
 
 
-def _parts(on: Any, root: str, policy: str) -> Iterator[_Part]:
-    closed_before_ms = (_position(on, root, policy) or Position()).closed_before_ms
-    by_day: dict[str, Mapping[str, list[_Segment]]] = {}
-    for stream in STREAMS:
-        for segment in _segments(on, root, stream, policy):
-            of_day = by_day.setdefault(segment.day, {name: [] for name in STREAMS})
-            of_day[stream].append(segment)
-    for name, of_day in by_day.items():
-        if of_day["decisions"]:
-            yield _Part(policy, name, closed_before_ms, of_day["decisions"], of_day["outcomes"])
-
-
-def _segments(on: Any, root: str, stream: str, policy: str) -> list[_Segment]:
-    """The files that count, by their first entries."""
+def _segments(
+    on: Any, root: str, stream: str, policy: str, of_day: str | None = None
+) -> list[_Segment]:
+    """The files that count, of all days or of one, by their first entries."""
     limit = order(getattr(_position(on, root, policy) or Position(), stream))
-    names = _names(on, _folder(root, stream, policy))
+    folder = _folder(root, stream, policy)
+    return _counting(_names(on, folder if of_day is None else f"{folder}/day={of_day}"), limit)
+
+
+def _counting(names: Iterable[str], limit: Id) -> list[_Segment]:
+    """The files not beyond the position, without those that another one of their day spans."""
     found = [segment for name in names if (segment := _segment(name)) and segment.last <= limit]
-    return sorted(found, key=lambda segment: (segment.first, segment.last))
+    found.sort(key=lambda segment: (segment.day, segment.first, -segment.last[0], -segment.last[1]))
+    counting: list[_Segment] = []
+    for segment in found:
+        spanned = counting and counting[-1].day == segment.day and counting[-1].last >= segment.last
+        if not spanned:
+            counting.append(segment)
+    return sorted(counting, key=lambda segment: (segment.first, segment.last))
 
 
 def _names(on: Any, folder: str) -> list[str]:
@@ -444,15 +482,24 @@ def _read(
     if not segments:
         return schema.empty_table().select(names)
     read = [segment.name for segment in segments]
+    mixed = any(before.last >= after.first for before, after in pairwise(segments))
     try:
         dataset = pds.dataset(read, schema=schema, filesystem=on, format="parquet")
         first = next(iter(dataset.get_fragments())).physical_schema.metadata or {}
-        if (found := first.get(b"pointsman_log", b"").decode()) != str(FORMAT):
-            raise ValueError(f"expected a log of format {FORMAT}, got {found or 'other files'}")
-        return dataset.to_table(columns=names, filter=wanted)
+        if (made_as := first.get(b"pointsman_log", b"").decode()) != str(FORMAT):
+            raise ValueError(f"expected a log of format {FORMAT}, got {made_as or 'other files'}")
+        all_of = list(dict.fromkeys([*names, "entry"])) if mixed else names
+        found = dataset.to_table(columns=all_of, filter=wanted)
     except (pa.ArrowException, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"{read[0].rpartition('/')[0]}: can't be read: {why}") from error
+    return _each_once(found).select(names) if mixed else found
+
+
+def _each_once(rows: pa.Table) -> pa.Table:
+    """In stream order. Files overlap where an archiver that had been overtaken wrote one more."""
+    row_of = {entry: row for row, entry in enumerate(rows["entry"].to_pylist())}
+    return rows.take([row_of[entry] for entry in sorted(row_of, key=order)])
 
 
 def _position(on: Any, root: str, policy: str) -> Position | None:

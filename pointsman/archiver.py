@@ -164,6 +164,7 @@ class Archiver:
         self._store.keep(self._token)  # or another one has taken over: then nothing here counts
         self._at = moved(self._at, decisions, outcomes, closed_before_ms)
         self._archive.commit(self._at)
+        self._archive.merge()
 
     def _drop(self) -> None:
         roles = self._store.roles()

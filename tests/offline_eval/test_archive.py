@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_eval import archive, events, log
+from offline_eval import archive, events, files, log
 from offline_eval.archive import Archive, Position
 from offline_eval.events import Entry
 from policy.records import Decision, LoggedDecision, Outcome, to_json
@@ -162,6 +162,61 @@ def test_a_crash_between_two_files_of_a_batch_repeats_nothing(tmp_path: Path):
         lost.unlink()
         write(str(path), [early, late], [])
         assert log.read(str(path)).decision_ids == ("d1", "d2")
+
+
+def small_files(path: str, n: int) -> Archive:
+    """n batches of one decision and its outcome each."""
+    target = Archive(path, "default")
+    target.resume({})
+    for i in range(1, n + 1):
+        made = [decided(f"{i}-0", decision(f"d{i:02}", made_at_ms=NOON + i))]
+        target.add(made, [told(f"{i}-1", f"d{i:02}", quality="0.5")])
+        target.commit(Position(f"{i}-0", f"{i}-1"))
+    return target
+
+
+def test_small_files_of_a_day_become_one(path: str):
+    """With the same rows and events, also while an archive is read that is merged meanwhile."""
+    target = small_files(path, archive.MERGED)
+    every = log.table(path)
+    reading = archive.events(path, "default")
+    first = next(reading)
+    target.merge()
+    on, root = files.filesystem(path)
+    names = {name.rpartition("/")[2] for name in archive._names(on, root)}
+    merged = {"1-0_32-0.parquet", "1-1_32-1.parquet", archive.POSITION}
+    assert names == merged
+    assert log.table(path).equals(every)
+    told_before = [entry for some in (first, *reading) for entry, _ in some]
+    told_after = [entry for some in archive.events(path, "default") for entry, _ in some]
+    assert told_before == told_after == [f"{i}-1" for i in range(1, archive.MERGED + 1)]
+
+
+def test_a_crash_while_merging_repeats_nothing(tmp_path: Path):
+    """The file that spans others counts, and they don't; the next writer removes them."""
+    target = small_files(str(tmp_path), archive.MERGED)
+    parts = {file: file.read_bytes() for file in tmp_path.rglob("*.parquet")}
+    target.merge()
+    for file, content in list(parts.items())[::3]:
+        file.write_bytes(content)
+    assert len(log.read(str(tmp_path))) == archive.MERGED
+    assert sum(map(len, archive.events(str(tmp_path), "default"))) == archive.MERGED
+    Archive(str(tmp_path), "default").resume({})
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_files_that_overlap_repeat_nothing(tmp_path: Path):
+    """An archiver that had been overtaken wrote a batch with other bounds, in its last breath."""
+    small_files(str(tmp_path), 4)
+    late = [told(f"{i}-1", f"d{i:02}", quality="0.5") for i in (2, 3)]
+    Archive(str(tmp_path), "default").add([], late)
+    Archive(str(tmp_path), "default").add([], [told("3-1", "d03", quality="0.5"), *late[2:]])
+    assert [e for some in archive.events(str(tmp_path), "default") for e, _ in some] == [
+        f"{i}-1" for i in range(1, 5)
+    ]
+    some = [told(f"{i}-1", f"d{i:02}", quality="0.5") for i in (3, 4)]
+    Archive(str(tmp_path), "default").add([], some)
+    assert log.read(str(tmp_path)).outcomes[:, 0].tolist() == [0.5] * 4
 
 
 def test_an_outcome_after_midnight_finds_its_decision(tmp_path: Path):
