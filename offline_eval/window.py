@@ -4,6 +4,7 @@ present champion acted. Knows no verdict."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -58,16 +59,18 @@ class Window:
         found = acted.filter(pc.field("made_at_ms") > after_ms)
         if len(found):
             return Window(self.path, self.policy, self.catalog, self.from_ms, found)
-        rows = f"{len(self):,} rows since arms or prices last changed"
         if len(acted):
+            since = datetime.fromtimestamp(after_ms / 1_000, UTC)
             raise ValueError(
-                f"none of the {len(acted):,} {rows}, in the log at {self.path}, was decided after"
-                " what the version was trained on"
+                f"none of version {champion}'s {len(acted):,} rows since arms or prices last"
+                f" changed, in the log at {self.path}, was decided after"
+                f" {since:%Y-%m-%d %H:%M:%S} UTC, when the version to be judged had last learned"
+                " or was rolled back"
             )
         others = ", ".join(sorted(set(self.table["version"].to_pylist())))
         raise ValueError(
-            f"version {champion} is champion, but the {rows}, in the log at {self.path}, were"
-            f" decided by version {others}"
+            f"version {champion} is champion, but the {len(self):,} rows since arms or prices last"
+            f" changed, in the log at {self.path}, were decided by version {others}"
         )
 
     def beside(self, challenger: str) -> Window | None:

@@ -149,8 +149,8 @@ def _evidence(
 ) -> _Evidence:
     """What it did in shadow; for a version that never ran there, what its snapshot would have."""
     champion = state["champion"]
-    acted = window.of(champion)
-    name = f"{champion} on {window.catalog} from {window.from_ms}"
+    acted = window.of(champion, files.rolled_back_ms)
+    name = f"{champion} on {window.catalog} from {max(window.from_ms, files.rolled_back_ms)}"
     own = Encoder.from_bytes(files.encoder)
     rows = acted.beside(version)
     if rows is not None:
@@ -163,7 +163,7 @@ def _evidence(
             f"log at {window.path}: wait for the archiver, or for more traffic"
         )
     candidate, after_ms = _frozen(store, wanted, window, version, files, own)
-    rows = window.of(champion, after_ms)
+    rows = acted.of(champion, after_ms)
     data = rows.data()
     try:
         pmf = target.of_policy(data, candidate)

@@ -65,6 +65,7 @@ class VersionFiles:
     snapshot: bytes | None
     made_at_ms: int
     windows: tuple[str, ...]  # of the log, that it was ever judged on
+    rolled_back_ms: int  # when it was last taken back, -1 where it never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +217,15 @@ class OperatorStore:
 
     def files(self, version: str) -> VersionFiles:
         """What a version is made of; LookupError if there is no such version."""
-        keys, fields = self._keys, ("config", "encoder", "made_at_ms", "windows")
+        keys = self._keys
+        fields = ("config", "encoder", "made_at_ms", "windows", "rolled_back_ms")
         with reachable():
-            config, encoder, made, windows = self._redis.hmget(keys.version(version), fields)
+            config, encoder, made, windows, back = self._redis.hmget(keys.version(version), fields)
             if config is None:
                 raise self._unknown(version)
             snapshot = self._redis.hget(keys.snapshot(version), "blob")
-        return VersionFiles(
-            config, encoder, snapshot, int(made), tuple(json.loads(windows or "[]"))
-        )
+        judged_on = tuple(json.loads(windows or "[]"))
+        return VersionFiles(config, encoder, snapshot, int(made), judged_on, int(back or -1))
 
     def catalog(self, revision: str) -> bytes:
         """The catalog of a revision; LookupError if there is no such revision."""

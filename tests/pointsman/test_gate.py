@@ -207,6 +207,20 @@ def test_a_rollback_is_one_command_and_ends_the_pass(place: Place):
     assert (done.exit_code, "no version to go back to" in str(done.exception)) == (1, True)
 
 
+def test_what_was_taken_back_is_judged_on_what_comes_after(place: Place):
+    """The rows that it had passed on count no more, and one alpha is still all it has."""
+    write(place, decided(place, 400, LARGE))
+    place.gated()
+    place.run("promote", "default", "2")
+    place.run("rollback", "default")
+    done = place.run("gate", "default", "2")
+    assert (done.exit_code, "or was rolled back" in str(done.exception)) == (1, True)
+    write(place, decided(place, 3, LARGE, start=400, age_ms=-5_000))
+    told = place.gated("2")
+    assert (told["verdict"], told["rows"]) == ("undecided", 3)
+    assert told["figures"]["alpha"] == pytest.approx(0.2 / 2 * 0.05)
+
+
 def test_a_rollback_needs_no_configuration_file(place: Place):
     """It must work when something is wrong with the file."""
     override(place.redis_url, "2")
@@ -345,7 +359,7 @@ def test_a_fitted_version_is_judged_on_rows_made_after_it(place: Place):
     with closing(LearnerStore(place.redis_url, "default")) as store:
         store.start(later, b"", pack(header, model.view().to_bytes()))
     done = place.run("gate", "default", later)
-    assert (done.exit_code, "was decided after what" in str(done.exception)) == (1, True)
+    assert (done.exit_code, "was decided after" in str(done.exception)) == (1, True)
 
 
 @pytest.mark.parametrize(
