@@ -11,7 +11,7 @@ local function since(d, corrected)
     local given, of_components = redis.call('HGET', KEYS[2], encoder), {}
     for _, name in ipairs(corrected) do
       local taught = {}
-      for count in string.gmatch(d['taught_' .. name] or '', '%d+') do
+      for count in string.gmatch(string.match(d.taught or '', name .. ':(%S+)') or '', '%d+') do
         taught[#taught + 1] = count
       end
       if taught[i] then of_components[name] = tonumber(given) - tonumber(taught[i]) end
@@ -39,7 +39,7 @@ local function correct(key, at)
       else
         corrected[#corrected + 1] = name
         update[#update + 1], update[#update + 2] = name, value
-        if not d['reported_' .. name] then
+        if not d.reported[name] then
           update[#update + 1], update[#update + 2] = 'reported_' .. name, d[name]
         end
         values[#values + 1], values[#values + 2] = name, value

@@ -5,14 +5,19 @@
 local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local fields = {'arm', 'x', 'list_cost_usd', 'version', 'encoder', 'made_at_ms', 'propensity',
   'quality', 'latency_ms', 'cost_usd', 'error', 'executed_arm', 'executed_list_cost_usd',
-  'executed', 'catalog', 'eligible', 'shadow', 'challenger_x', 'reported_quality',
-  'reported_latency_ms', 'reported_cost_usd', 'taught_quality', 'taught_latency_ms',
-  'taught_cost_usd'}
+  'executed', 'catalog', 'eligible', 'shadow', 'challenger_x', 'taught', 'corrected_by'}
 
--- A decision by field; what it hasn't is false.
+-- A decision by field; what it hasn't is false. `reported` are the values that were corrected.
 local function decision(key)
-  local d = {}
-  for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do d[fields[i]] = value end
+  local d, reported = {}, {}
+  local values = redis.call('HMGET', key, unpack(fields))
+  for i = 1, #fields do d[fields[i]] = values[i] end
+  if d.corrected_by then
+    values = redis.call('HMGET', key, 'reported_quality', 'reported_latency_ms',
+      'reported_cost_usd')
+    for i = 1, 3 do reported[names[i]] = values[i] end
+  end
+  d.reported = reported
   return d
 end
 

@@ -4,13 +4,16 @@
 -- corrected is compared with what was reported, so that a repeated report stays one.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}.
 
--- Count an event for those who learn it: how many each of them has then been given, as text.
+-- Count an event for those who learn it: how many each of them has then been given.
+local learned = {}
 local function count(d)
   local counts = {}
   for i, encoder in ipairs(encoders(d)) do
-    counts[i] = redis.call('HINCRBY', KEYS[2], encoder, 1)
+    local before = learned[encoder] or tonumber(redis.call('HGET', KEYS[2], encoder) or 0)
+    learned[encoder] = before + 1
+    counts[i] = string.format('%.0f', before + 1)
   end
-  return table.concat(counts, ' ')
+  return table.concat(counts, ',')
 end
 
 local function accept(key, at)
@@ -23,7 +26,7 @@ local function accept(key, at)
       if not d[name] then
         given[name] = value
         accepted[#accepted + 1] = name
-      elseif (d['reported_' .. name] or d[name]) == value then
+      elseif (d.reported[name] or d[name]) == value then
         unchanged[#unchanged + 1] = name
       else
         conflicts[#conflicts + 1] = name
@@ -31,7 +34,7 @@ local function accept(key, at)
     end
   end
   -- An error means quality 0: one that contradicts an accepted quality is a conflict.
-  local best = math.max(tonumber(d.quality or 0), tonumber(d.reported_quality or 0))
+  local best = math.max(tonumber(d.quality or 0), tonumber(d.reported.quality or 0))
   if given.error and best > 0 then conflicts[#conflicts + 1] = 'error' end
   if given.quality and d.error and tonumber(given.quality) > 0 then
     conflicts[#conflicts + 1] = 'quality'
@@ -71,17 +74,16 @@ local function accept(key, at)
   local update = {'executed', was_executed, 'executed_arm', arm,
     'executed_list_cost_usd', list_cost_usd}
   local event = event_of(key, d, arm, list_cost_usd, was_executed)
-  local taught = not withdrawn and count(d)
+  local at_count, taught = not withdrawn and count(d), d.taught or ''
   for _, name in ipairs(names) do
     if given[name] then
       update[#update + 1], update[#update + 2] = name, given[name]
       event[#event + 1], event[#event + 2] = name, given[name]
       -- After an error nothing more is learned of a decision.
-      if name ~= 'error' and not d.error then
-        update[#update + 1], update[#update + 2] = 'taught_' .. name, taught
-      end
+      if name ~= 'error' and not d.error then taught = taught .. name .. ':' .. at_count .. ' ' end
     end
   end
+  update[#update + 1], update[#update + 2] = 'taught', taught
   redis.call('HSET', key, unpack(update))
   redis.call('XADD', KEYS[1], '*', unpack(event))
   return {'ok', accepted, unchanged, missing, is_late(d)}
@@ -90,5 +92,8 @@ end
 local replies = {}
 for i = 3, #KEYS do
   replies[i - 2] = accept(KEYS[i], (i - 3) * 7 + 2)
+end
+for encoder, count in pairs(learned) do
+  redis.call('HSET', KEYS[2], encoder, string.format('%.0f', count))
 end
 return replies
