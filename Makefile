@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo check format test-slow lock
+.PHONY: test up demo check format test-slow lock mlflow-ui
 
 test: check
 	$(BIN)/python -m pytest
@@ -25,6 +25,24 @@ format: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# MLflow's own page over our store. It needs many more packages than the library, so it has an
+# environment of its own, of the same version.
+MLFLOW = $(shell sed -n 's/^mlflow-skinny==\([^ ]*\).*/\1/p' requirements.lock)
+mlflow-ui: export MLFLOW_DISABLE_TELEMETRY ?= true
+mlflow-ui: export DO_NOT_TRACK ?= true
+mlflow-ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
+mlflow-ui: .venv-mlflow/installed
+	@data="$${POINTSMAN_DATA:-data}/mlflow"; store="$${MLFLOW_TRACKING_URI:-sqlite:///$$data/mlflow.db}"; \
+	case "$$store" in http*) echo "the runs are at $$store"; exit;; esac; \
+	exec .venv-mlflow/bin/mlflow ui --host 127.0.0.1 --port "$${MLFLOW_PORT:-5000}" --workers 1 \
+		--backend-store-uri "$$store" --artifacts-destination "$$data/artifacts"
+
+.venv-mlflow/installed: requirements.lock
+	$(PYTHON) -m venv .venv-mlflow
+	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check \
+		mlflow==$(MLFLOW) "sqlalchemy<2.1"
+	touch $@
 
 # A requirements-style lock with hashes; it names no index, so it works wherever packages come from.
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate

@@ -33,6 +33,7 @@ ALIASES = ("champion", "challenger", "previous")
 _ENVIRONMENT = {  # what is already set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # what a command prints is the command's
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its seven, doubling the wait, take minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
