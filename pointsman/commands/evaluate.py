@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -330,9 +331,8 @@ def _sweep_text(
     rows = [["candidate", estimator, "95% interval", "lead over the log", "95% interval"]]
     for i in order[:SHOWN]:
         value, lead = compared.values[i], compared.leads[i]
-        name, marks = compared.names[i], ["!" if one.warning else "" for one in (value, lead)]
-        values = figure(value.estimate), between(value) + marks[0]
-        rows.append([name, *values, f"{lead.estimate:+.4f}", between(lead) + marks[1]])
+        name, values = compared.names[i], (figure(value.estimate), _marked(value))
+        rows.append([name, *values, f"{lead.estimate:+.4f}", _marked(lead)])
     more = len(order) - SHOWN
     lead = compared.lead
     return [
@@ -340,7 +340,7 @@ def _sweep_text(
         *aligned(rows),
         *([f"and {more:,} more"] if more > 0 else []),
         f"(intervals hold for all {len(order)} together)",
-        *([MARKED] if any(one.warning for one in compared.values + compared.leads) else []),
+        *([MARKED] if any("!" in cell for row in rows for cell in row) else []),
         *(f"{name}: {why}" for name, why in refused.items()),
         "",
         f"best: {lead.winner}, which seems to lead by {lead.naive.estimate:+.4f}"
@@ -350,6 +350,10 @@ def _sweep_text(
         f" {lead.agreement:.0%} of the choices agree",
         sweep.NOTE,
     ]
+
+
+def _marked(interval: Interval) -> str:
+    return between(interval) + ("!" if interval.warning and math.isfinite(interval.low) else "")
 
 
 def _sweep_figures(

@@ -244,3 +244,15 @@ def test_a_range_says_which_rows_were_used(tmp_path: Path):
     log.write([row("late", made_at_ms=NOON + 3)], path)
     assert log.range_of(path, from_ms=used.from_ms, to_ms=used.to_ms).digest != used.digest
     assert log.range_of(path, to_ms=NOON).rows == 0
+
+
+def test_some_rows_of_a_log(tmp_path: Path):
+    """In the order asked for, all columns alike; the arms stay those of the whole log."""
+    log.write([row("d1", arm="a", propensity=0.6), row("d2"), row("d3")], str(tmp_path))
+    data = log.read(str(tmp_path))
+    some = data.take(np.array([2, 0]))
+    assert (len(some), some.decision_ids) == (2, ("d3", "d1"))
+    assert [some.ids[i] for i in some.arm] == ["b", "a"]
+    assert some.propensity.tolist() == [0.3, 0.6]
+    assert (some.ids, some.encoder) == (data.ids, data.encoder)
+    log.check(some)
