@@ -132,6 +132,8 @@ def _sums(
         raise ValueError(f"contexts must be finite: {faults.rows(wild)}")
     for start in range(0, len(data), ROWS_AT_ONCE):
         some = start + np.flatnonzero(usable[start : start + ROWS_AT_ONCE])
+        if not len(some):
+            continue
         cell = fold[some] * k + data.arm[some]
         order = np.argsort(cell, kind="stable")
         some, cell = some[order], cell[order]

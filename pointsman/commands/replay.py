@@ -105,7 +105,7 @@ def command(
         click.echo(json.dumps(_figures(log, name, found, whole, way, shares, first)))
     else:
         click.echo("\n".join(_text(log, name, found, whole, way, shares, first)))
-    if plot is not None:
+    if plot is not None and way:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
         curve, logged = [one.interval for one in way], [one.logged for one in way]
@@ -163,9 +163,9 @@ def _text(
     lines += [f"left out: {count:,} {why}" for why, count in found.rounds.dropped.items()]
     if found.cut > 0:
         lines.append(f"in {found.cut:.2%} of the rounds acceptance was cut at 1, a small bias")
-    logged = float(np.nanmean(log.reward[first:]))
     if whole is None:
         return [*lines, f"unknown: {found.estimate.why}"]
+    logged = float(np.nanmean(log.reward[first:]))
     lines.append(f"reward {figure(whole.estimate)} ({between(whole)}), the log's own {logged:.4f}")
     lines += [f"warning: {whole.warning}"] if whole.warning else []
     rows = [["stretch", "rows", "reward", "95% interval", "log", "most probable arms"]]

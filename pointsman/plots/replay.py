@@ -11,6 +11,8 @@ from offline_eval.intervals import Interval
 from offline_eval.log import Vector
 from pointsman.plots.canvas import BLUE, GREY, blank, colours
 
+NAMED_ARMS = 7  # of a picture of many: with the others, as many as there are colours
+
 
 def learning_curve(
     curve: Sequence[Interval | None],
@@ -31,8 +33,12 @@ def learning_curve(
     rewards.plot(at, [np.nan if v is None else v for v in logged], ":", color=GREY)
     rewards.set(ylabel="mean reward, 95%", title="the replayed policy; dotted: the log itself")
     rewards.grid(alpha=0.3)
-    stretches = np.arange(1, len(shares) + 1)
-    below.stackplot(stretches, shares.T, labels=arms, colors=colours(len(arms)))
+    often = np.argsort(-shares.mean(axis=0), kind="stable")
+    shown, rest = often[:NAMED_ARMS], often[NAMED_ARMS:]
+    bands, labels = [*shares[:, shown].T], [arms[i] for i in shown]
+    if len(rest):
+        bands, labels = [*bands, shares[:, rest].sum(axis=1)], [*labels, f"{len(rest)} others"]
+    below.stackplot(at, bands, labels=labels, colors=colours(len(labels)))
     below.set(xlabel="stretch of the way", ylabel="probability", ylim=(0, 1))
     below.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
     return figure

@@ -112,3 +112,12 @@ def test_a_context_that_is_no_number_is_refused():
     log.contexts[4, 1] = np.nan
     with pytest.raises(ValueError, match="contexts must be finite: row 4"):
         reward_models.ridge(log, np.ones(10))
+
+
+def test_rows_that_teach_nothing_are_no_error(monkeypatch: pytest.MonkeyPatch):
+    """Neither a whole log whose rewards haven't come, nor a stretch of one."""
+    log = uniform_log(60)
+    assert np.nanmax(reward_models.ridge(log, np.full(60, np.nan))) == 0.0
+    monkeypatch.setattr(reward_models, "ROWS_AT_ONCE", 20)
+    reward = np.where(np.arange(60) < 20, np.nan, 0.5)
+    assert np.nanmax(reward_models.ridge(log, reward)) > 0.0

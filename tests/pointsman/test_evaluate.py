@@ -185,6 +185,19 @@ def test_what_the_log_never_tried_is_unknown(tmp_path: Path):
     assert "b: 100.00% of the target's choices" in run(tmp_path, "--target", "b").output
 
 
+@pytest.mark.parametrize("command", [evaluate.command, replay.command])
+def test_without_a_reward_nothing_is_known(tmp_path: Path, command: Any):
+    """It says why, and how many rows have none."""
+    rest = [LoggedDecision(one.decision, Outcome(closed=True)) for one in rows(30)]
+    log.write(rest, str(tmp_path / "log"))
+    (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
+    done = run(tmp_path, "--plot", tmp_path / "x.png", command=command)
+    assert done.exit_code == 0, done.output
+    assert "30 have no reward" in done.output or "there are no rows" in done.output
+    told = figures(tmp_path, command=command)
+    assert "NaN" not in json.dumps(told)
+
+
 def test_a_sweep_says_what_of_the_lead_is_selection(whole: Path, tmp_path: Path):
     """Candidates of tables and of a grid; and that nothing of it is a verdict."""
     file = tmp_path / "sweep.toml"
