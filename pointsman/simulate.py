@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
-from pointsman.client import Client
+from pointsman.client import Client, PointsmanError, RewardRequest, RouteRequest
 from pointsman.outcomes import OutcomeSet
 from policy import models, records
 from policy import policy as policies
@@ -30,8 +30,10 @@ from policy.records import Context, OutcomeBatch
 from policy.values import ValueModel
 from policy.warm import Corpus, warm_start
 
+MAX_BATCH = 256  # rounds in one request, which a service takes by default
 MAX_GAP = 32  # outcomes between two snapshots, in the long run
 
+A = TypeVar("A")
 Tick = Callable[[int], object]
 """Told how many rounds are done since it was told last."""
 
@@ -269,18 +271,55 @@ class OverHttp:
         return map(call, items) if self._pool is None else self._pool.map(call, items)
 
     def _route(self, row: int) -> Routed:
-        category = self._outcomes.categories[row] if self._hints else ""
-        decision = self._client.route(self._outcomes.texts[row], task_type=category or None)
+        decision = self._client.route(**_query(self._outcomes, row, self._hints))
         return Routed(row, self._outcomes.catalog.index(decision.arm), decision.decision_id)
 
     def _reward(self, one: Routed) -> None:
-        latency_ms = float(self._outcomes.latency_ms[one.row, one.arm])
-        self._client.reward(
-            one.decision_id,
-            quality=float(self._outcomes.quality[one.row, one.arm]),
-            cost_usd=float(self._outcomes.cost_usd[one.row, one.arm]),
-            latency_ms=None if np.isnan(latency_ms) else latency_ms,
-        )
+        self._client.reward(**_report(self._outcomes, one))
+
+
+class InBatches:
+    """A running service that is asked, and told, with one request for all rounds that are due."""
+
+    def __init__(self, client: Client, outcomes: OutcomeSet, hints: bool) -> None:
+        self._client = client
+        self._outcomes = outcomes
+        self._hints = hints
+
+    def route(self, rows: Sequence[int]) -> list[Routed]:
+        answers = self._client.route_batch(_query(self._outcomes, row, self._hints) for row in rows)
+        arms = self._outcomes.catalog
+        return [
+            Routed(row, arms.index(decision.arm), decision.decision_id)
+            for row, decision in zip(rows, map(_answered, answers), strict=True)
+        ]
+
+    def reward(self, routed: Sequence[Routed]) -> None:
+        for start in range(0, len(routed), MAX_BATCH):
+            some = routed[start : start + MAX_BATCH]
+            for answer in self._client.reward_batch(_report(self._outcomes, one) for one in some):
+                _answered(answer)
+
+
+def _query(outcomes: OutcomeSet, row: int, hints: bool) -> RouteRequest:
+    category = outcomes.categories[row] if hints else ""
+    return {"text": outcomes.texts[row], "task_type": category or None}
+
+
+def _report(outcomes: OutcomeSet, one: Routed) -> RewardRequest:
+    latency_ms = float(outcomes.latency_ms[one.row, one.arm])
+    return {
+        "decision_id": one.decision_id,
+        "quality": float(outcomes.quality[one.row, one.arm]),
+        "cost_usd": float(outcomes.cost_usd[one.row, one.arm]),
+        "latency_ms": None if np.isnan(latency_ms) else latency_ms,
+    }
+
+
+def _answered(answer: A | PointsmanError) -> A:
+    if isinstance(answer, PointsmanError):
+        raise answer
+    return answer
 
 
 def differences(outcomes: OutcomeSet, arms: Iterable[str]) -> str:
@@ -468,8 +507,12 @@ def over_http(
     client: Client,
     concurrency: int = 1,
     tick: Tick = silent,
+    batch: int = 1,
 ) -> Result:
     """Drive a running service once through the set; `config` only scores what comes of it.
+
+    `concurrency` rounds are under way at once, each with requests of its own, or instead of that
+    `batch` rounds share each request, which takes less time.
 
     Raises
     ------
@@ -487,8 +530,12 @@ def over_http(
             "(--write-config writes a configuration that fits)"
         )
     order, lost = traffic.shuffle(len(outcomes), 0)
-    with OverHttp(client, outcomes, traffic.hints, concurrency) as router:
-        chosen = drive(router, order, lost, traffic.delay, tick, concurrency)
+    if batch > 1:
+        in_batches = InBatches(client, outcomes, traffic.hints)
+        chosen = drive(in_batches, order, lost, traffic.delay, tick, batch)
+    else:
+        with OverHttp(client, outcomes, traffic.hints, concurrency) as router:
+            chosen = drive(router, order, lost, traffic.delay, tick, concurrency)
     seconds = time.perf_counter() - started
     return Result(outcomes, hindsight, order[None], chosen[None], seconds)
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pointsman import outcomes as folders
-from pointsman.client import Client
+from pointsman.client import Client, PointsmanError
 from pointsman.commands.simulate import command
 from pointsman.simulate import (
     Hindsight,
@@ -366,20 +366,33 @@ def service(
         store.close()
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_service_learns_from_the_same_traffic(redis_url: str, tmp_path: Path, concurrency: int):
+@pytest.mark.parametrize(("concurrency", "batch"), [(1, 1), (4, 1), (1, 16)])
+def test_a_service_learns_from_the_same_traffic(
+    redis_url: str, tmp_path: Path, concurrency: int, batch: int
+):
     """Route, look up, reward, over HTTP: every reward arrives and the policy improves."""
     outcomes = tiny(100)
     with (
         service(redis_url, tmp_path, folders.config(outcomes)) as url,
         closing(Client(url)) as client,
     ):
-        result = over_http(outcomes, POLICY, Traffic(), client, concurrency)
+        result = over_http(outcomes, POLICY, Traffic(), client, concurrency, batch=batch)
     with closing(LearnerStore(redis_url, "default")) as store:
         assert len(store.outcomes("0-0", 10_000, None)) == 400
     assert np.array_equal(np.sort(result.order[0]), np.arange(400))
     late = result.rewards[:, -150:].mean()
     assert late > result.figures()["uniform"]
+
+
+def test_a_problem_in_a_batch_is_raised(redis_url: str, tmp_path: Path):
+    """A round that the service refuses isn't passed over: here its text is too long."""
+    outcomes = replace(tiny(), texts=("x" * 2_000_000, *tiny().texts[1:]))
+    with (
+        service(redis_url, tmp_path, folders.config(outcomes), learning=False) as url,
+        closing(Client(url)) as client,
+        pytest.raises(PointsmanError),
+    ):
+        over_http(outcomes, POLICY, Traffic(), client, batch=4)
 
 
 def test_a_service_with_other_arms_is_refused(redis_url: str, tmp_path: Path):
