@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -17,12 +19,17 @@ from typing import Self
 
 import httpx
 
+from offline_eval import archive
 from pointsman.client import Client
 from policy.config import Config, to_toml
+from serving.embedded import running_url
 from serving.processes import die_with_parent
+from serving.store.archiving import ArchiverStore
 
 READY_S = 30.0
 STOP_S = 20.0
+ARCHIVED_S = 30.0
+SWITCHED_S = 5.0
 TIMEOUT_S = 30.0
 JUDGED = (0, 3, 4)  # exit codes of a command that did its work: a gate may fail or be undecided
 COMMAND = (sys.executable, "-m", "pointsman")
@@ -53,6 +60,7 @@ class Service:
             "POINTSMAN_DATA": str(folder),
             "POINTSMAN_LOG": self.log,
             "POINTSMAN_PORT": str(port),
+            "POINTSMAN_ARCHIVE_INTERVAL_S": "0.5",  # who waits for it waits less
         }
 
     def start(self) -> Self:
@@ -82,7 +90,7 @@ class Service:
         return self
 
     def stop(self) -> None:
-        """End it in order; it may be started again on what it has stored."""
+        """End it in order; its files stay."""
         if self._process is None:
             return
         self.client.close()
@@ -125,6 +133,36 @@ class Service:
             raise RuntimeError(f"pointsman {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def archived(self, policy: str = "default") -> str:
+        """Where the log is, once all that the service has acknowledged lies in it.
+
+        Raises
+        ------
+        RuntimeError
+            If that takes too long.
+        """
+        with closing(ArchiverStore(running_url(self.folder), policy)) as store:
+            _await(lambda: self._is_archived(store, policy), ARCHIVED_S, "everything is archived")
+        return self.log
+
+    def _is_archived(self, store: ArchiverStore, policy: str) -> bool:
+        at = archive.position(self.log, policy)
+        return not any(store.entries(stream, getattr(at, stream), 1) for stream in archive.STREAMS)
+
+    def await_champion(self, version: str, policy: str = "default") -> None:
+        """Wait until the service decides with a version that was promoted.
+
+        Raises
+        ------
+        RuntimeError
+            If that takes too long.
+        """
+        _await(lambda: self._champion(policy) == version, SWITCHED_S, f"version {version} serves")
+
+    def _champion(self, policy: str) -> str:
+        serving = {one["policy"]: one["champion"] for one in self.client.policies()}
+        return str(serving[policy])
+
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_S
         with httpx.Client(base_url=self.url, timeout=2.0) as http:
@@ -158,6 +196,14 @@ class TemporaryService(Service):
 def start(config: Config) -> Service:
     """A running service with these arms and policies; its `stop` removes all that it has stored."""
     return TemporaryService(config).start()
+
+
+def _await(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {timeout_s:.0f} s in vain: {what}")
+        time.sleep(0.05)
 
 
 def _free_port() -> int:

@@ -18,10 +18,17 @@ ALARM = "#d55e00"  # vermilion: told from blue by every kind of colour vision
 SAFE = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", ALARM, "#f0e442", "#000000")
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself. Not of pyplot: it belongs to whoever holds it, and
+    needs no backend to be chosen."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def blank(width: float, height: float) -> Figure:
-    """A figure of so many inches. Not of pyplot: it belongs to whoever holds it, and to no
-    display."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """A picture of so many inches."""
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def png(figure: Figure) -> bytes:

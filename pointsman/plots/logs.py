@@ -44,7 +44,9 @@ def weights(importance: Vector) -> Figure:
     return figure
 
 
-def arm_shares(data: LoggedData, pmf: Vector | None = None, bins: int = BINS) -> Figure:
+def arm_shares(
+    data: LoggedData, pmf: Vector | None = None, target: str = "the target", bins: int = BINS
+) -> Figure:
     """Which arms were drawn over time, and below it what a target's `pmf` (n, kmax) would have
     drawn of the same action sets. A bin without rounds is left blank."""
     panels = 1 if pmf is None else 2

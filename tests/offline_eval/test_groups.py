@@ -7,35 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.encoder import Encoder
-from features.profile import profile
-from features.query import Hints, Query
 from offline_eval import estimators, groups, target
 from tests.offline_eval import simulated
-
-ENCODER = Encoder.default()
-
-
-def encoded(*task_types: str) -> np.ndarray:
-    """Contexts of queries without a word, of these task types."""
-    rows = []
-    for name in task_types:
-        query, hints = Query(text="?"), Hints(task_type=name)
-        rows.append(ENCODER.encode(query, hints, profile(query, hints)))
-    return np.stack(rows)
-
-
-def test_a_row_is_of_the_task_that_its_context_holds():
-    """A caller's label names it, by an alias as well."""
-    x = encoded("code", "math", "code/review")
-    data = simulated.logged(3, contexts=x, encoder=ENCODER.fingerprint)
-    assert groups.task_types(data, ENCODER) == ("code", "math", "code")
-
-
-def test_contexts_of_another_encoder_have_no_task():
-    """Their columns mean something else."""
-    with pytest.raises(ValueError, match=r"encoder e1, not of [0-9a-f]+: their task types"):
-        groups.task_types(simulated.logged(3), ENCODER)
 
 
 def test_groups_make_up_the_whole():

@@ -45,10 +45,11 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_a_figure_becomes_a_png(tmp_path: Path):
-    """Its bytes and its file are the same picture, and it needs no display."""
+    """Its bytes, its file and what a notebook shows are the same, and it needs no display."""
     figure = plots.weights(np.ones(10))
     plots.save(figure, tmp_path / "weights.png")
     assert plots.png(figure).startswith(b"\x89PNG")
+    assert figure._repr_png_() == plots.png(figure)
     assert (tmp_path / "weights.png").read_bytes() == plots.png(figure)
     assert matplotlib.image.imread(BytesIO(plots.png(figure))).shape == (480, 1080, 4)
 
