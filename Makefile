@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo check format test-slow lock mlflow-ui
+.PHONY: test up demo notebooks check format test-slow lock mlflow-ui
 
 test: check
 	$(BIN)/python -m pytest
@@ -13,6 +13,9 @@ up: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/pointsman demo
+
+notebooks: .venv/installed-notebooks
+	$(BIN)/jupyter lab notebooks
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -61,4 +64,9 @@ lock: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
 	$(PIP) --require-hashes -r requirements-dev.lock
+	touch $@
+
+# No lock covers Jupyter, which nothing of ours depends on; what the lock has installed stays.
+.venv/installed-notebooks: .venv/installed
+	$(PIP) --no-build-isolation -e ".[notebooks]"
 	touch $@
