@@ -26,10 +26,10 @@ from serving.embedded import running_url
 from serving.processes import die_with_parent
 from serving.store.archiving import ArchiverStore
 
-READY_S = 30.0
+READY_S = 60.0
 STOP_S = 20.0
-ARCHIVED_S = 30.0
-SWITCHED_S = 5.0
+ARCHIVED_S = 60.0
+SWITCHED_S = 10.0
 TIMEOUT_S = 30.0
 JUDGED = (0, 3, 4)  # exit codes of a command that did its work: a gate may fail or be undecided
 COMMAND = (sys.executable, "-m", "pointsman")
