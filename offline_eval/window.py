@@ -25,15 +25,15 @@ class Window:
     table: pa.Table
 
     @classmethod
-    def last(cls, path: str, policy: str) -> Window:
-        """The newest of the log.
+    def last(cls, path: str, policy: str, since_ms: int | None = None) -> Window:
+        """The newest of the log, or of what was decided from `since_ms` on.
 
         Raises
         ------
         ValueError
             If there is no log at `path`, or it has no row of this policy.
         """
-        columns = log.table(path, policy, columns=["catalog", "made_at_ms"])
+        columns = log.table(path, policy, since_ms, columns=["catalog", "made_at_ms"])
         if not len(columns):
             raise ValueError(f"the log at {path} has no row of policy {policy!r}")
         catalogs = columns["catalog"].combine_chunks().dictionary_encode()

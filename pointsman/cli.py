@@ -22,6 +22,7 @@ COMMANDS = {
     "gate": "Ask whether a version may become champion, from the log.",
     "promote": "Make a version that has passed the gate the champion.",
     "rollback": "Make the champion before the last promotion champion again.",
+    "watch": "Watch whether a new champion is worse than the one before.",
     "versions": "Show the versions of a policy: roles, verdicts, promotions.",
     "import-log": "Make a log of what another decision service has logged.",
     "export-log": "Write a log in another service's format.",

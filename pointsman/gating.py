@@ -74,11 +74,12 @@ def judge(
     path: str,
     now_ms: int,
     alpha: float | None = None,
+    since_ms: int | None = None,
 ) -> Judged:
     """The gate's verdict on a registered version against the champion that serves now.
 
     `wanted` is the policy in the configuration file, `path` the log; `alpha` makes the gate
-    stricter than `wanted` has it.
+    stricter than `wanted` has it, and `since_ms` leaves out what was decided before.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def judge(
         raise Refused(f"version {version} is the champion: name another to judge against it")
     settings = _settings(wanted, alpha)
     files, acting = store.files(version), store.files(champion)
-    window = Window.last(path, policy)
+    window = Window.last(path, policy, since_ms)
     evidence = _evidence(store, wanted, window, version, files, state)
     data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
     before = files.windows

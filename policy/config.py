@@ -187,6 +187,8 @@ class PolicyConfig(BaseModel):
     store_text: Annotated[bool, Field(strict=True)] = False
     keep_share: Annotated[float, Field(strict=True, ge=0, le=MAX_SHARE)] = 0.05
     """Of the draw, that a champion keeps when another version takes over."""
+    auto_rollback: Annotated[bool, Field(strict=True)] = False
+    """Whether that champion takes over again by itself once it is shown to be better."""
     gate: GateConfig = GateConfig()
 
     @field_validator("arms")
@@ -296,6 +298,7 @@ ACTS_AT_ONCE = (
     "retention_s",
     "store_text",
     "keep_share",
+    "auto_rollback",
     "gate",
 )
 

@@ -154,6 +154,7 @@ class Follower:
 
     async def _refresh(self, name: str, config: Config) -> None:
         """Load what is new of one policy and swap it in; does nothing when nothing is."""
+        self._service.alarms[name] = await self._store.alarm(name)
         roles = await self._store.roles(name)
         before = self._running.get(name)
         champion = await self._newest(name, roles.champion, before)

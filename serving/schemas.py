@@ -334,6 +334,15 @@ class ChallengerBody(Body):
     estimates: EstimatesBody
 
 
+class AlarmBody(Body):
+    """The champion is shown to be worse than the version it replaced."""
+
+    champion: str
+    previous: str
+    reasons: list[str]
+    at_ms: int
+
+
 class PolicyBody(Body):
     """A running policy; `shares` are the parts of the draw that its versions have."""
 
@@ -345,6 +354,7 @@ class PolicyBody(Body):
     catalog: str
     shares: dict[str, float]
     events: int
+    alarm: AlarmBody | None
 
 
 class PolicyList(Body):

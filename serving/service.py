@@ -17,7 +17,7 @@ from policy.constraints import NoEligibleArm
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
 from serving.schemas import CorrectionRequest, RewardRequest, RouteRequest
-from serving.store.keys import StoreUnavailable
+from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import Correction, NewDecision, Overruled, Receipt, Report, Store
 
 
@@ -44,6 +44,7 @@ class Service:
         self, store: Store, clock_ms: Callable[[], int], *, serve_unlogged: bool = False
     ) -> None:
         self.policies: dict[str, Policy] = {}
+        self.alarms: dict[str, Alarm | None] = {}
         self._store = store
         self._clock_ms = clock_ms
         self._serve_unlogged = serve_unlogged

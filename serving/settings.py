@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         5.0, gt=0, le=600, description="Longest time before an entry is moved to the log."
     )
 
+    watch_interval_s: float = Field(
+        30.0, gt=0, le=3600, description="Shortest time between two looks at a new champion."
+    )
+
     def log_path(self) -> str:
         """Where the log is kept, by default beside the embedded server's files."""
         return self.log or str(self.data / "log")

@@ -60,6 +60,7 @@ def _run(
     followers = [
         Child("learner", (*COMMAND, "learn"), _single_threaded(environment)),
         Child("archiver", (*COMMAND, "archive"), _single_threaded(environment)),
+        Child("watch", (*COMMAND, "watch"), _single_threaded(environment)),
     ]
     host, port = listener.getsockname()[:2]
     log.info("serving on http://%s:%s (try /docs)", host, port)

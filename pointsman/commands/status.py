@@ -53,7 +53,12 @@ def text(body: Body) -> str:
         f"policy {body['policy']}: champion is version {body['champion']} ({body['model']}), "
         f"snapshot {body['snapshot']}, {body['events']:,} outcomes learned"
     )
-    challenger = body["challenger"]
+    alarm, challenger = body["alarm"], body["challenger"]
+    if alarm is not None:
+        head += (
+            f"\n  it is shown to be worse than version {alarm['previous']}, which it replaced: "
+            f"{'; '.join(alarm['reasons'])}\n  to go back: pointsman rollback {body['policy']}"
+        )
     if challenger is None:
         return head
     return "\n".join((head, *_challenger(body["policy"], challenger)))

@@ -35,17 +35,18 @@ async def arms(request: Request) -> Response:
 @router.get("/policies", response_model=PolicyList, summary="The running policies")
 async def policies(request: Request) -> Response:
     service: Service = request.app.state.service
-    return bodies.write({"policies": [_body(p) for p in service.policies.values()]})
+    return bodies.write({"policies": [_body(service, p) for p in service.policies.values()]})
 
 
 @router.get("/policies/{name}", response_model=PolicyBody, summary="One running policy")
 async def policy(request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")) -> Response:
     service: Service = request.app.state.service
-    return bodies.write(_body(service.policy(name)))
+    return bodies.write(_body(service, service.policy(name)))
 
 
-def _body(policy: Policy) -> dict[str, Any]:
+def _body(service: Service, policy: Policy) -> dict[str, Any]:
     challenger = policy.challenger
+    alarm = service.alarms.get(policy.name)
     shares = {} if challenger is None else {challenger.version: policy.share}
     return {
         "policy": policy.name,
@@ -56,6 +57,7 @@ def _body(policy: Policy) -> dict[str, Any]:
         "catalog": policy.catalog.revision,
         "shares": {policy.version: 1.0 - policy.share, **shares},
         "events": policy.events,
+        "alarm": None if alarm is None else asdict(alarm),
     }
 
 

@@ -32,6 +32,7 @@ end
 local share = (is_caller(version) or is_caller(before)) and '0' or ARGV[8]
 redis.call('HSET', KEYS[2], 'champion', version, 'previous', before, 'challenger', before,
   'share', share, 'share_by', 'promotion')
+redis.call('HDEL', KEYS[2], 'alarm')
 redis.call('XADD', KEYS[3], '*', 'kind', kind, 'version', version, 'before', before,
   'who', ARGV[2], 'why', ARGV[3], 'share', share, 'gate', judged, 'at_ms', ARGV[4])
 redis.call('PUBLISH', ARGV[5], version)

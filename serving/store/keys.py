@@ -67,7 +67,7 @@ _NAMES = frozenset(
         "audit",  # stream: versions, verdicts, promotions, catalog revisions, with who and why
         "versions",  # hash: fingerprint -> version
         # hash: champion, previous, challenger, its share and who gave it that (share_by), what the
-        # file has asked of both (asked, own), catalog
+        # file has asked of both (asked, own), catalog, alarm
         "state",
         "learned",  # hash: encoder -> outcome events that a model with this encoder has been given
         "lease",  # the learner's lease: its token, with a time to live
@@ -107,6 +107,16 @@ def roles_of(champion: bytes, challenger: bytes | None, share: bytes | None) -> 
     if not challenger:
         return Roles(champion.decode())
     return Roles(champion.decode(), challenger.decode(), float(share or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The champion is shown to be worse than the version it replaced."""
+
+    champion: str
+    previous: str
+    reasons: tuple[str, ...]
+    at_ms: int
 
 
 @contextmanager

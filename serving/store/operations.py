@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from serving.store.keys import CONNECTION, Keys, reachable, script
+from serving.store.keys import CONNECTION, Alarm, Keys, reachable, script
 
 DAY_MS = 86_400_000
 REFUSALS = {
@@ -90,7 +90,7 @@ class OperatorStore:
         self._keys = Keys(policy)
         self._scripts = {
             name: self._redis.register_script(script(name))
-            for name in ("promote", "rollback", "gate", "appoint")
+            for name in ("promote", "rollback", "gate", "appoint", "alarm")
         }
 
     def close(self) -> None:
@@ -129,8 +129,10 @@ class OperatorStore:
             return Switch(version, told[0], float(told[1]))
         raise self._refusal(version, found, told, max_age_ms)
 
-    def rollback(self, who: str, why: str, now_ms: int) -> Switch:
+    def rollback(self, who: str, why: str, now_ms: int, champion: str = "") -> Switch:
         """Make the champion before the last promotion champion again; no gate is asked.
+
+        Where `champion` is given, only if that is still the one that serves.
 
         Raises
         ------
@@ -143,12 +145,12 @@ class OperatorStore:
         with reachable():
             reply: Any = self._scripts["rollback"](
                 keys=[keys.version(""), keys.state, keys.audit],
-                args=[who, why, now_ms, keys.published],
+                args=[who, why, now_ms, keys.published, champion],
             )
         if reply is None:
-            champion = self.state()["champion"]
+            serving = self.state()["champion"]
             raise Refused(
-                f"policy {self._policy!r} has no version to go back to from version {champion}"
+                f"policy {self._policy!r} has no version to go back to from version {serving}"
             )
         return Switch(reply[0].decode(), reply[1].decode(), 0.0)
 
@@ -184,6 +186,22 @@ class OperatorStore:
             )
         if not found:
             raise self._unknown(version)
+
+    def alarm(self, alarm: Alarm) -> bool:
+        """Say that the champion is shown to be worse; false where the roles have changed since."""
+        keys = self._keys
+        with reachable():
+            told = self._scripts["alarm"](
+                keys=[keys.state, keys.audit],
+                args=[
+                    alarm.champion,
+                    alarm.previous,
+                    json.dumps(asdict(alarm)),
+                    alarm.at_ms,
+                    keys.published,
+                ],
+            )
+        return bool(told)
 
     def versions(self) -> list[VersionInfo]:
         """All registered versions, the oldest first.

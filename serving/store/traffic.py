@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import orjson
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 
-from serving.store.keys import Keys, Roles, reachable, roles_of, script
+from serving.store.keys import Alarm, Keys, Roles, reachable, roles_of, script
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
@@ -340,6 +341,15 @@ class Store:
         with reachable():
             fields = await self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
         return roles_of(*fields)
+
+    async def alarm(self, policy: str) -> Alarm | None:
+        """What the watch has to say of the champion, if anything."""
+        with reachable():
+            told = await self._redis.hget(Keys(policy).state, "alarm")
+        if told is None:
+            return None
+        fields = orjson.loads(told)
+        return Alarm(**{**fields, "reasons": tuple(fields["reasons"])})
 
     async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
         """Put a catalog revision in force; true if it differs from the one before."""
