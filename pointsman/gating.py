@@ -190,20 +190,20 @@ def _frozen(
     """A version as its newest snapshot has it, and when the last row was made that it may have
     learned from (ms; -1 where it has learned nothing)."""
     config = current(PolicyConfig.model_validate_json(files.config), wanted)
-    view, after_ms, number = models.prior_view(config, encoder), -1, 0
+    view, after_ms = models.prior_view(config, encoder), -1
     if files.snapshot is not None:
         header, body = unpack(files.snapshot)
-        number = 1
         if config.model not in models.NO_VALUES:
             view = models.read_view(header.kind, body)
-        if header.position != START:  # fitted on this very log, up to there, or fed by the stream
+        if header.events:
             after_ms = int(header.position.split("-")[0])
-        elif header.events:  # fitted on what was known when it was registered
-            after_ms = files.made_at_ms
+        if header.events and (files.number > 1 or header.position == START):
+            # Fed by the stream since, or fitted on what isn't this log: all that was known then.
+            after_ms = max(after_ms, files.made_at_ms)
     built = policies.build(
         window.policy,
         version,
-        number,
+        files.number,
         config=config,
         encoder=encoder,
         catalog=Catalog.from_json(store.catalog(window.catalog)),

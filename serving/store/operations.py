@@ -58,11 +58,13 @@ class VersionInfo:
 
 @dataclass(frozen=True, slots=True)
 class VersionFiles:
-    """What a version is made of: configuration, encoder and newest snapshot, where it has one."""
+    """What a version is made of: configuration, encoder and newest snapshot, where it has one (its
+    number is 1 while it is what the version was registered with)."""
 
     config: bytes
     encoder: bytes
     snapshot: bytes | None
+    number: int
     made_at_ms: int
     windows: tuple[str, ...]  # of the log, that it was ever judged on
     rolled_back_ms: int  # when it was last taken back, -1 where it never was
@@ -241,9 +243,16 @@ class OperatorStore:
             config, encoder, made, windows, back = self._redis.hmget(keys.version(version), fields)
             if config is None:
                 raise self._unknown(version)
-            snapshot = self._redis.hget(keys.snapshot(version), "blob")
-        judged_on = tuple(json.loads(windows or "[]"))
-        return VersionFiles(config, encoder, snapshot, int(made), judged_on, int(back or -1))
+            newest = self._redis.hmget(keys.snapshot(version), "blob", "number")
+        return VersionFiles(
+            config=config,
+            encoder=encoder,
+            snapshot=newest[0],
+            number=int(newest[1] or 0),
+            made_at_ms=int(made),
+            windows=tuple(json.loads(windows or "[]")),
+            rolled_back_ms=int(back or -1),
+        )
 
     def catalog(self, revision: str) -> bytes:
         """The catalog of a revision; LookupError if there is no such revision."""
