@@ -189,8 +189,8 @@ def on_dask(path: str) -> dict[str, Any]:
         n_workers=WORKERS,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # None would take port 8787, of every network
+        worker_dashboard_address="127.0.0.1:0",
     )
     with cluster, distributed.Client(cluster) as client:
         start = time.perf_counter()

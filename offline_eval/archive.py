@@ -383,7 +383,11 @@ def _joined(
     if not others:
         return made
     closed_before_ms = (_position(on, root, policy) or Position()).closed_before_ms
-    joined = join(made, _read(on, outcomes, "outcomes", _EVENT_COLUMNS), closed_before_ms)
+    theirs = None
+    if wanted is not None:  # the day has more, which may not fit in memory
+        theirs = pc.field("decision_id").isin(made["decision_id"].combine_chunks())
+    came = _read(on, outcomes, "outcomes", _EVENT_COLUMNS, theirs)
+    joined = join(made, came, closed_before_ms)
     for name in others:
         field = SCHEMA.field(name)
         made = made.append_column(field, joined[name].cast(field.type))

@@ -29,6 +29,8 @@ from offline_eval.partitions import Part, Summary
 from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, row
+from tests.offline_eval.test_archive import decided as archived
+from tests.offline_eval.test_archive import told, write
 from tests.offline_eval.test_target import LINEAR, TAUGHT, THREE, decided, make
 
 Vector = NDArray[np.float64]
@@ -191,6 +193,33 @@ def test_parts_of_a_stretch_of_a_policy(path: str):
     assert partitions.parts(path, "another") == []
 
 
+def test_an_archive_comes_in_parts_too(tmp_path: Path):
+    """Each decision with what came of it, and without its neighbours' outcomes."""
+    path = str(tmp_path)
+    made = [one.decision for one in rows()]
+    quality = [str(i % 10 / 10) for i in range(len(made))]
+    write(
+        path,
+        [archived(f"{i}-0", one) for i, one in enumerate(made, 1)],
+        [
+            told(
+                f"{i}-1",
+                one.decision_id,
+                quality=quality[i - 1],
+                arm=one.arm,
+                decided_arm=one.arm,
+                made_at_ms=str(one.made_at_ms),
+            )
+            for i, one in enumerate(made, 1)
+        ],
+        closed=NOON + 9 * DAY_MS,
+    )
+    data, parts = log.read(path), partitions.parts(path, "default", rows=40)
+    assert sum(part.rows for part in parts) == len(data) == len(made)
+    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    agree(found, data, target.uniform(data), WEIGHTS)
+
+
 def test_rows_of_a_millisecond_stay_together(tmp_path: Path):
     """A part may be larger for it."""
     made = [row(f"d{i}", made_at_ms=NOON + at) for i, at in enumerate([0, 1, 1, 1, 1, 2, 3])]
@@ -305,13 +334,16 @@ def test_progress_is_told(path: str):
 def client() -> Iterator[Any]:
     """Two processes on this machine, reachable from it alone."""
     distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    patient = {f"distributed.comm.timeouts.{what}": "120s" for what in ("connect", "tcp")}
+    dask.config.set(patient)  # of a busy machine
     cluster = distributed.LocalCluster(
         n_workers=2,
         processes=True,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # None would take port 8787, of every network
+        worker_dashboard_address="127.0.0.1:0",
     )
     with cluster, distributed.Client(cluster, timeout=60) as client:
         yield client
