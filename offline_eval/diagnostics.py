@@ -88,7 +88,8 @@ def calibration(
         if within.any():
             names.append(f"propensity in ({low:g}, {high:g}]")
             happened.append((hit & within).any(axis=1))
-            likely.append(np.where(within, pmf, 0.0).sum(axis=1))
+            # All arms may be in one bin, and rounding then leaves a little more than 1.
+            likely.append(np.minimum(np.where(within, pmf, 0.0).sum(axis=1), 1.0))
     if not n or not names:
         return (), 0.0
     wealths = np.empty((len(names), n))

@@ -1,4 +1,4 @@
-"""Which processes make up a running service: embedded server, learner, archiver, serving."""
+"""Which processes make up a service: embedded server, learner, archiver, watch, serving."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
         for decision_id in ids:
             http.post("/reward", json={"decision_id": decision_id, "quality": 0.5})
         pids = [process.pid, *offspring(process.pid)]
-        assert len(pids) == 5  # up, the embedded server, learner, archiver, one serving process
+        assert len(pids) == 6  # up, the embedded server, learner, archiver, watch, one serving one
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(alive, pids)), "all are gone")

@@ -173,14 +173,14 @@ def test_a_services_own_log_is_learned_as_live(
     archive_burst(redis_url, str(tmp_path / "log"), windows)
     drive(http, 5)
     told = json.loads(run(environment, "train", "--json"))
-    assert told == {"policy": "default", "version": "2", "events": 30}
+    assert (told["policy"], told["version"], told["events"]) == ("default", "2", 30)
     run(environment, "promote", "default", "2", "--override", "--reason", "as good")
     learn_all(redis_url)
     archive_burst(redis_url, str(tmp_path / "log"), windows)
     drive(http, 5)
     learn_all(redis_url)
     with closing(LearnerStore(redis_url, "default")) as store:
-        assert store.roles() == Roles("2", "1")
+        assert store.roles() == Roles("2", "1", 0.05)
         heads = [unpack(store.checkpoint(version) or b"")[0] for version in ("1", "2")]
     assert [head.events for head in heads] == [40, 40]
     assert heads[0].position == heads[1].position
@@ -199,7 +199,7 @@ def test_a_prefix_of_the_log_can_be_learned(
     iso = datetime.fromtimestamp(middle_ms / 1_000, UTC).isoformat()
     for until_when in (str(middle_ms), iso):
         told = json.loads(run(environment, "train", path, "--until", until_when, "--json"))
-        assert told == {"policy": "default", "version": "2", "events": 8}
+        assert (told["version"], told["events"]) == ("2", 8)
     for arguments, code in ((["--until", "1"], 1), (["--until", "soon"], 2)):
         done = CliRunner(env=environment).invoke(command, [path, *arguments])
         assert done.exit_code == code
