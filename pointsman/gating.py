@@ -17,6 +17,7 @@ from policy import models
 from policy import policy as policies
 from policy.catalog import Catalog
 from policy.config import PolicyConfig, current
+from policy.objective import Scales
 from policy.policy import Policy
 from policy.records import Vector
 from policy.snapshot import unpack
@@ -34,6 +35,9 @@ class Judged:
     verdict: Verdict
     settings: Settings
     data: LoggedData
+    scales: Scales
+    tasks: tuple[str, ...] | None  # (n,)
+    windows_before: int
     candidate: Vector | None
     window: str
 
@@ -97,24 +101,24 @@ def judge(
     window = Window.last(path, policy, since_ms)
     evidence = _evidence(store, wanted, window, version, files, state)
     data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
+    scales = PolicyConfig.model_validate_json(acting.config).scales
+    known = data.encoder == encoder.fingerprint
+    tasks = tuple(encoder.task_types(data.contexts)) if known else None
     before = files.windows
+    windows_before = before.index(evidence.name) if evidence.name in before else len(before)
     try:
         verdict = gate.judge(
             data,
             champion=champion,
             challenger=version,
-            scales=PolicyConfig.model_validate_json(acting.config).scales,
+            scales=scales,
             now_ms=now_ms,
-            tasks=encoder.task_types(data.contexts)
-            if data.encoder == encoder.fingerprint
-            else None,
+            tasks=tasks,
             fingerprints={
                 "encoder": evidence.encoders,
                 "catalog": (window.catalog, state.get("catalog", "")),
             },
-            windows_before=(
-                before.index(evidence.name) if evidence.name in before else len(before)
-            ),
+            windows_before=windows_before,
             candidate=evidence.candidate,
             settings=settings,
         )
@@ -124,7 +128,17 @@ def judge(
             f"{champion} decided and version {version} is judged on, counted from 0)"
         ) from error
     return Judged(
-        policy, version, champion, verdict, settings, data, evidence.candidate, evidence.name
+        policy=policy,
+        version=version,
+        champion=champion,
+        verdict=verdict,
+        settings=settings,
+        data=data,
+        scales=scales,
+        tasks=tasks,
+        windows_before=windows_before,
+        candidate=evidence.candidate,
+        window=evidence.name,
     )
 
 

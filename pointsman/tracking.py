@@ -6,8 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from offline_eval import log as logs
-from offline_eval.registry import ALIASES, Evaluation, Registry, VersionRecord
+from offline_eval.registry import ALIASES, Registry, VersionRecord
 from pointsman.gating import Judged
 from pointsman.report import Report
 from serving.store.operations import OperatorStore
@@ -15,17 +14,14 @@ from serving.store.operations import OperatorStore
 log = logging.getLogger(__name__)
 
 
-def tell_verdict(
-    uri: str, store: OperatorStore, judged: Judged, path: str, at_ms: int
-) -> str | None:
-    """Log a version, the champion, and what the gate said, with the report; the id of the version's
-    run, None where MLflow can't be told."""
+def tell_verdict(uri: str, store: OperatorStore, judged: Judged, report: Report) -> str | None:
+    """Log a version, the champion, and what the gate said; the id of the version's run, None where
+    MLflow can't be told."""
     try:
         registry = Registry(uri)
         for version in (judged.champion, judged.version):
             registry.log_version(_record(store, judged.policy, version))
-        evaluation = _evaluation(judged, path, at_ms)
-        run = registry.log_evaluation(judged.policy, judged.version, evaluation)
+        run = registry.log_evaluation(judged.policy, judged.version, report.evaluation())
         _alias(registry, judged.policy, store.state())
     except RuntimeError as error:
         log.warning("%s; the verdict is recorded without it", error)
@@ -56,14 +52,3 @@ def _record(store: OperatorStore, policy: str, version: str) -> VersionRecord:
         catalog=store.catalog(store.state()["catalog"]).decode(),
         snapshot=files.snapshot,
     )
-
-
-def _evaluation(judged: Judged, path: str, at_ms: int) -> Evaluation:
-    return Report(
-        verdict=judged.verdict,
-        policy=judged.policy,
-        version=judged.version,
-        champion=judged.champion,
-        at_ms=at_ms,
-        log=logs.fingerprint(judged.data, path),
-    ).evaluation()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from offline_eval.gate import Check
 from offline_eval.registry import default_uri
-from pointsman import gating, tracking
+from pointsman import findings, gating, tracking
 from pointsman.commands import settings
 from pointsman.gating import Judged
+from pointsman.report import html
 
 EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
 
@@ -24,6 +26,13 @@ EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
     help="A smaller chance that a version that is never better passes, than gate.alpha has it.",
 )
+@click.option(
+    "--report",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write the report with its plots here as well.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
@@ -32,6 +41,7 @@ def command(
     version: str | None,
     path: str | None,
     alpha: float | None,
+    file: Path | None,
     as_json: bool,
 ) -> None:
     """Ask whether VERSION of POLICY (its challenger, when left out) may become champion.
@@ -54,8 +64,12 @@ def command(
         version = version or settings.challenger_of(store)
         path = path or chosen.log_path()
         judged = gating.judge(store, policy, wanted, version, path, now_ms, alpha)
-        run = tracking.tell_verdict(default_uri(chosen.data), store, judged, path, now_ms)
+        report = findings.report(judged, path, now_ms)
+        run = tracking.tell_verdict(default_uri(chosen.data), store, judged, report)
         store.record_gate(version, judged.record(run), now_ms)
+    if file is not None:
+        file.write_text(html(report), "utf-8")
+        click.echo(f"wrote {file}", err=True)
     click.echo(json.dumps(gating.told(judged)) if as_json else text(judged))
     ctx.exit(EXIT_CODES[judged.verdict.verdict])
 

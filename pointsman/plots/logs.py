@@ -57,9 +57,7 @@ def arm_shares(
     drawn = (data.actions == data.arm[:, None]).astype(np.float64)
     _stack(axes[0], data, _shares(data, drawn, which, bins), edges, "drawn by the log")
     if pmf is not None:
-        _stack(
-            axes[1], data, _shares(data, pmf, which, bins), edges, "would be drawn by the target"
-        )
+        _stack(axes[1], data, _shares(data, pmf, which, bins), edges, f"would be drawn by {target}")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", reverse=True)
     locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
     axes[-1].xaxis.set_major_locator(locator)

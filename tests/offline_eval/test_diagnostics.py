@@ -88,9 +88,9 @@ def test_padding_counts_as_no_arm():
 
 def test_a_bin_that_holds_every_arm_has_nothing_to_test():
     """Where rounding leaves its probabilities at a little more than 1 as well."""
-    pmf = np.tile([0.4, 0.3, 0.3 + 2e-16], (5, 1))
+    pmf = np.tile([0.4, 0.6 + 2e-16], (5, 1))
     assert (pmf.sum(axis=1) > 1.0).all()
-    groups, _ = calibration(pmf, np.tile([0, 1, 2], (5, 1)), np.zeros(5, dtype=int), IDS)
+    groups, _ = calibration(pmf, np.tile([0, 1], (5, 1)), np.zeros(5, dtype=int), IDS)
     assert (groups[-1].drawn, groups[-1].expected, groups[-1].se) == (5, 5.0, 0.0)
 
 

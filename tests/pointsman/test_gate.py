@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import redis
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from features.encoder import Encoder
 from offline_eval import gate, log
@@ -191,6 +192,28 @@ def test_without_mlflow_the_gate_still_judges(
     assert place.run("promote", "default").exit_code == 0
     assert "the verdict is recorded without it" in caplog.text
     assert "its aliases are not those of the roles" in caplog.text
+
+
+def test_the_report_tells_what_both_versions_would_earn(place: Place):
+    """As one HTML page with its plots, and the same in MLflow."""
+    write(place, decided(place, 400, LARGE))
+    page = place.folder / "gate.html"
+    assert place.run("gate", "default", "--report", str(page)).exit_code == 0
+    shown = page.read_text("utf-8")
+    assert shown.count("data:image/png;base64,") == 6
+    assert "champion 1" in shown
+    (logged,) = (v for v in Registry(place_uri()).versions("default") if v.version == "2")
+    client = MlflowClient(place_uri())
+    metrics = client.get_run(logged.run).data.metrics
+    assert metrics["dr/reward_low"] < metrics["dr/reward"] < metrics["dr/reward_high"]
+    assert metrics["champion/snips/quality"] == pytest.approx(0.55, abs=0.1)
+    (folder,) = client.list_artifacts(logged.run, "gate")
+    files = {Path(file.path).name for file in client.list_artifacts(logged.run, folder.path)}
+    assert {"gate.md", "gate.html", "evidence.png", "reward-by-task.png"} <= files
+
+
+def place_uri() -> str:
+    return os.environ["MLFLOW_TRACKING_URI"]
 
 
 def test_a_rollback_is_one_command_and_ends_the_pass(place: Place):

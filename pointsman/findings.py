@@ -1,0 +1,107 @@
+"""What goes with a verdict: what both versions are estimated to earn, and pictures.
+
+For reading: the gate decides by none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from offline_eval import diagnostics, gate, groups, reward_models, target, valuation
+from offline_eval import log as logs
+from offline_eval.estimators import Estimate, snips
+from offline_eval.intervals import student_t
+from offline_eval.log import Vector
+from offline_eval.registry import Estimated
+from offline_eval.valuation import Valuation
+from pointsman.gating import Judged
+from pointsman.report import Report
+
+SHOWN = ("dr", "snips")  # of the reward, by falling efficiency
+ALPHA = 0.05
+
+
+def report(judged: Judged, path: str, at_ms: int) -> Report:
+    """The page of a verdict on the log at `path`; without estimates where nothing was judged."""
+    found = _valued(judged) if judged.newest_ms is not None else {}
+    return Report(
+        verdict=judged.verdict,
+        policy=judged.policy,
+        version=judged.version,
+        champion=judged.champion,
+        at_ms=at_ms,
+        log=logs.fingerprint(judged.data, path),
+        estimates=[one for name, value in found.items() for one in _estimates(name, value)],
+        plots=_plots(judged, found) if found else {},
+    )
+
+
+def _pmfs(judged: Judged) -> dict[str, Vector]:
+    data, candidate = judged.data, judged.candidate
+    own = target.challenger(data) if candidate is None else candidate
+    return {judged.champion: target.champion(data), judged.version: own}
+
+
+def _valued(judged: Judged) -> dict[str, Valuation]:
+    reward = judged.data.rewards(None, judged.scales)
+    q = reward_models.ridge(judged.data, reward)
+    return {
+        version: valuation.value(judged.data, pmf, reward, judged.scales, q)
+        for version, pmf in _pmfs(judged).items()
+    }
+
+
+def _estimates(version: str, value: Valuation) -> list[Estimated]:
+    by_name = [("reward", name, value.reward[name]) for name in SHOWN]
+    by_name += [(component, "snips", one) for component, one in value.outcomes.items()]
+    return [
+        Estimated(version, component, name, student_t(one.terms, ALPHA))
+        for component, name, one in by_name
+        if one.value is not None
+    ]
+
+
+def _plots(judged: Judged, found: Mapping[str, Valuation]) -> dict[str, bytes]:
+    from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
+
+    data, champion, version = judged.data, judged.champion, judged.version
+    names = {champion: f"champion {champion}", version: f"challenger {version}"}
+    trail = gate.trail(
+        data,
+        champion=champion,
+        challenger=version,
+        scales=judged.scales,
+        windows_before=judged.windows_before,
+        candidate=judged.candidate,
+        settings=judged.settings,
+    )
+    rewards = {
+        f"{name}, {estimator}": found[of].reward[estimator]
+        for of, name in names.items()
+        for estimator in SHOWN
+    }
+    chosen = (data.actions == data.arm[:, None]).argmax(axis=1)
+    drawn, _ = diagnostics.calibration(data.pmf, data.actions, chosen, data.ids)
+    figures = {
+        "evidence.png": plots.evidence(trail),
+        "reward.png": plots.values(rewards, ALPHA),
+        "weights.png": plots.weights(found[version].rounds.weights),
+        "arm-shares.png": plots.arm_shares(data, _pmfs(judged)[version], names[version]),
+        "calibration.png": plots.calibration(drawn),
+    }
+    if judged.tasks is not None:
+        figures["reward-by-task.png"] = plots.reward_by_task(_by_task(judged, names), ALPHA)
+    return {name: plots.png(figure) for name, figure in figures.items()}
+
+
+def _by_task(judged: Judged, names: Mapping[str, str]) -> dict[str, dict[str, Estimate]]:
+    """Of each version, its reward per task type."""
+    data, reward = judged.data, judged.data.rewards(None, judged.scales)
+    assert judged.tasks is not None
+    return {
+        names[version]: {
+            task: snips(rounds.weights, rounds.reward, rounds.stands_for)
+            for task, rounds in groups.per_group(data, judged.tasks, pmf, reward).items()
+        }
+        for version, pmf in _pmfs(judged).items()
+    }
