@@ -23,7 +23,7 @@ OWNERS = {  # a file, or a folder of files
     "matplotlib": "pointsman/plots/",
     "vowpal_wabbit_next": "policy/vw.py",
     "mlflow": "offline_eval/registry.py",
-    "distributed": "nowhere: it is handed in",
+    "distributed": "pointsman/commands/streamed.py",
 }
 
 

@@ -20,7 +20,7 @@ from offline_eval.log import LoggedData
 from offline_eval.replay import Candidate
 from offline_eval.sweep import Comparison
 from offline_eval.valuation import Valuation
-from pointsman.commands import logs, settings
+from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
 from pointsman.commands.simulate import progress
 from policy.config import PolicyConfig, variants
@@ -78,6 +78,12 @@ class _Split:
     help="A TOML of many configurations to compare: [candidates.NAME] tables of a policy's keys,"
     " or a [grid] of lists of values.",
 )
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="For a log that doesn't fit in memory: read it part by part. Not with config or --sweep.",
+)
+@click.option("--dask", metavar="ADDRESS", help="Likewise, on the Dask cluster of this scheduler.")
 def command(
     path: str | None,
     policy: str | None,
@@ -93,6 +99,8 @@ def command(
     estimators: Sequence[str],
     train_share: float,
     sweep_file: Path | None,
+    stream: bool,
+    dask: str | None,
 ) -> None:
     """Say what another policy would have earned on the log at PATH, and how sure that is.
 
@@ -104,6 +112,22 @@ def command(
 
     Estimates are for reading. Only the gate decides what may serve.
     """
+    if stream or dask is not None:
+        if sweep_file is not None or plot is not None or interval != "student-t":
+            raise click.UsageError("--stream has no --sweep, --plot or --interval bootstrap")
+        told = streamed.evaluate(
+            path or settings.read().log_path(),
+            policy,
+            from_ms,
+            to_ms,
+            targets,
+            estimators or ESTIMATORS,
+            logs.scales(config_file, policy),
+            logs.counted(weights, objective),
+            dask,
+        )
+        click.echo(json.dumps(told.figures()) if as_json else "\n".join(told.text()))
+        return
     log = logs.opened(path, policy, config_file, weights, objective, from_ms, to_ms, plot)
     candidates = _candidates(sweep_file, log)
     names = list(targets) or ([] if candidates else _usual(log.data))
@@ -127,13 +151,13 @@ def command(
                 tick(1)
             compared, refused = _compared(values, split, main)
     shown = tuple(estimators) or (ESTIMATORS if as_json else SHOWN_ESTIMATORS)
-    told = _Told(log, split, found, main, shown, interval)
+    made = _Told(log, split, found, main, shown, interval)
     if as_json:
-        click.echo(json.dumps(told.figures() | _sweep_figures(compared, refused, sweep_file)))
+        click.echo(json.dumps(made.figures() | _sweep_figures(compared, refused, sweep_file)))
     else:
-        click.echo("\n".join(told.text() + _sweep_text(compared, refused, main)))
+        click.echo("\n".join(made.text() + _sweep_text(compared, refused, main)))
     if plot is not None:
-        _draw(told, compared, plot)
+        _draw(made, compared, plot)
 
 
 def _candidates(file: Path | None, log: Opened) -> Mapping[str, PolicyConfig]:

@@ -19,7 +19,7 @@ from offline_eval.intervals import Interval
 from offline_eval.log import LoggedData
 from pointsman.commands import settings
 from policy.config import Config, PolicyConfig
-from policy.objective import PRESETS, Weights
+from policy.objective import PRESETS, Scales, Weights
 from serving.config_file import ConfigFile
 
 Vector = NDArray[np.float64]
@@ -143,8 +143,7 @@ def opened(
     plot: Path | None,
 ) -> Opened:
     """Read the log, and refuse what can't be used: what is wrong, at which rows."""
-    if weights is not None and objective is not None:
-        raise click.UsageError("--weights and --objective say the same: give one")
+    weights = counted(weights, objective)
     if plot is not None and not plot.parent.is_dir():
         raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
     chosen = settings.read()
@@ -160,15 +159,34 @@ def opened(
             f"{path}: rows of {len(there)} policies ({', '.join(there)}): choose with --policy"
         )
     log.check(data)
-    name = there[0] if there[0] in config.policies else "default"
+    name = scored_as(there[0], config, file)
+    reward = data.rewards(weights, config.policies[name].scales)
+    return Opened(path, data, file, config, name, weights, reward)
+
+
+def counted(weights: Weights | None, objective: str | None) -> Weights | None:
+    """What --weights or --objective say; None is each row's own."""
+    if weights is not None and objective is not None:
+        raise click.UsageError("--weights and --objective say the same: give one")
+    return PRESETS[objective] if objective else weights
+
+
+def scored_as(policy: str, config: Config, file: Path) -> str:
+    """The policy of the file whose references score the rows of one of this name."""
+    name = policy if policy in config.policies else "default"
     if name not in config.policies:
         known = ", ".join(config.policies)
         raise click.ClickException(
-            f"{file}: there is no policy {there[0]!r} or 'default' (known: {known})"
+            f"{file}: there is no policy {policy!r} or 'default' (known: {known})"
         )
-    weights = PRESETS[objective] if objective else weights
-    reward = data.rewards(weights, config.policies[name].scales)
-    return Opened(path, data, file, config, name, weights, reward)
+    return name
+
+
+def scales(config_file: Path | None, policy: str | None) -> Scales:
+    """The references that score a policy's rows."""
+    file = config_file or settings.read().config
+    config = ConfigFile(file).read()
+    return config.policies[scored_as(policy or "default", config, file)].scales
 
 
 def interval_of(estimate: Estimate, how: str) -> Interval | None:
