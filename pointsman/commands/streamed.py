@@ -37,7 +37,9 @@ class Streamed:
 
     def text(self) -> list[str]:
         main = self.estimators[0]
-        rows = [["target", main, "95% interval", "rows", "ESS", "never tried", *self.estimators]]
+        rows = [
+            ["target", main, "95% interval", "rows", "ESS", "never tried", *self.estimators[1:]]
+        ]
         rows += [self._row(name, one, main) for name, one in self.found.items()]
         head = f"{self.path}: {self._rows():,} rows in {len(self.parts):,} parts"
         return [head, *aligned(rows), *self._warnings()]
@@ -54,7 +56,7 @@ class Streamed:
             f"{one.counted:,}",
             f"{one.effective_rows:,.0f}",
             f"{one.unsupported:.1%}",
-            *(figure(one.values[estimator].value) for estimator in self.estimators),
+            *(figure(one.values[estimator].value) for estimator in self.estimators[1:]),
         ]
 
     def _warnings(self) -> list[str]:
