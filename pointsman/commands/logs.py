@@ -27,20 +27,6 @@ Vector = NDArray[np.float64]
 SEED = 0
 
 
-class _Time(click.ParamType[int]):
-    """A date or time as ISO 8601 has it, UTC unless it says otherwise -> ms."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"expected a time such as 2026-11-21 or 2026-11-21T08:30, got {value!r}")
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return round(at.timestamp() * 1_000)
-
-
 class _Three(click.ParamType[Weights]):
     """Weights of quality, latency and cost."""
 
@@ -115,8 +101,12 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
             "--weights", type=_Three(), help="What is counted. [each row's own objective]"
         ),
         click.option("--objective", type=click.Choice(list(PRESETS)), help="Likewise, by name."),
-        click.option("--from", "from_ms", type=_Time(), help="Decisions from this time on, UTC."),
-        click.option("--to", "to_ms", type=_Time(), help="Decisions before this time, UTC."),
+        click.option(
+            "--from", "from_ms", type=settings.Time(), help="Decisions from this time on, UTC."
+        ),
+        click.option(
+            "--to", "to_ms", type=settings.Time(), help="Decisions before this time, UTC."
+        ),
         click.option(
             "--interval",
             type=click.Choice(["student-t", "bootstrap"]),

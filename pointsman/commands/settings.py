@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -28,6 +30,23 @@ def read(**given: object) -> Settings:
             for fault in error.errors()
         ]
         raise click.ClickException("; ".join(faults)) from None
+
+
+class Time(click.ParamType[int]):
+    """A date or time as ISO 8601 has it, UTC unless it says otherwise, or ms since 1970 -> ms."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value.isdecimal() and len(value) > 8:  # 20260131 is a date
+            return int(value)
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"expected a time such as 2026-11-21 or 2026-11-21T08:30, got {value!r}")
+        return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1_000)
 
 
 def help_text() -> str:

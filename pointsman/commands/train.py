@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -32,24 +31,13 @@ from serving.learner import Fold
 from serving.store.learning import LearnerStore
 
 
-def _time_ms(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """ISO 8601, in UTC where it doesn't say, or ms since 1970."""
-    if value is None or value.isdecimal():
-        return None if value is None else int(value)
-    try:
-        at = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"expected 2026-01-31T12:00 or ms, got {value!r}") from None
-    return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1_000)
-
-
 @click.command(epilog=settings.help_text())
 @click.argument("path", required=False)
 @click.option("--policy", default="default", show_default=True, help="Whose configuration to fit.")
 @click.option(
     "--until",
     "until_ms",
-    callback=_time_ms,
+    type=settings.Time(),
     metavar="TIME",
     help="Learn from what was known before this time only: 2026-01-31T12:00 (UTC), or ms.",
 )

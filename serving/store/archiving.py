@@ -7,12 +7,13 @@ from typing import Any
 
 from redis import exceptions
 
-from serving.store.keys import Entry, PolicyStore, Roles, StaleLease, order, reachable, script
+from serving.store.keys import Entry, Roles, StaleLease, order, reachable, script
+from serving.store.per_policy import LeasedStore
 
 CHUNK = 1_000  # entries that Redis, which does one thing at a time, is asked for at once
 
 
-class ArchiverStore(PolicyStore):
+class ArchiverStore(LeasedStore):
     """Both streams of one policy, named `decisions` and `outcomes` as their keys are."""
 
     def __init__(self, url: str, policy: str) -> None:

@@ -7,7 +7,7 @@ a cluster.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,8 +15,6 @@ from typing import Any
 
 import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 _NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
@@ -134,62 +132,6 @@ def reachable() -> Iterator[None]:
         if str(error).startswith(_NO_WRITES):
             raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
         raise
-
-
-class PolicyStore:
-    """What the processes that follow a policy's streams read alike, and the lease that makes each
-    of them the only one of its kind."""
-
-    lease_ms = 3_000
-
-    def __init__(self, url: str, policy: str, *, lease: str, fence: str) -> None:
-        # No second try: a server that came back may have lost its last events, and the reader must
-        # then start over from what it has saved.
-        self._redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **CONNECTION)
-        self._keys = Keys(policy)
-        self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
-        self._lease = self._redis.register_script(script("lease"))
-
-    def close(self) -> None:
-        self._redis.close()
-
-    def roles(self) -> Roles | None:
-        """Who has which role, None before the policy was first registered."""
-        with reachable():
-            fields = self._redis.hmget(self._keys.state, ["champion", "challenger", "share"])
-        return None if fields[0] is None else roles_of(*fields)
-
-    def version(self, version: str) -> tuple[bytes, bytes]:
-        """The configuration and encoder of a registered version."""
-        with reachable():
-            config, encoder = self._redis.hmget(self._keys.version(version), ["config", "encoder"])
-        if config is None or encoder is None:
-            raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
-        return config, encoder
-
-    def catalog(self, revision: str) -> bytes:
-        """The catalog of a revision that decisions name."""
-        with reachable():
-            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
-        if stored is None:
-            raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
-        return stored
-
-    def checkpoint(self, version: str) -> bytes | None:
-        with reachable():
-            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
-        return blob
-
-    def acquire(self) -> int:
-        """A fencing token, or 0 while another one holds the lease."""
-        with reachable():
-            return int(self._lease(keys=[self._lease_key, self._fence_key], args=[self.lease_ms]))
-
-    def release(self, token: int) -> None:
-        """Give the lease back, so that a successor needn't wait for it to run out."""
-        with suppress(exceptions.RedisError, OSError):
-            if self._redis.get(self._lease_key) == str(token).encode():
-                self._redis.delete(self._lease_key)
 
 
 def answers(url: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.store.keys import Entry, PolicyStore, StaleLease, reachable, script
+from serving.store.keys import Entry, StaleLease, reachable, script
+from serving.store.per_policy import LeasedStore
 
 
-class LearnerStore(PolicyStore):
+class LearnerStore(LeasedStore):
     """What one policy's learner blocks on: the outcome stream, the lease, its two blobs."""
 
     def __init__(self, url: str, policy: str) -> None:

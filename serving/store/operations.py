@@ -7,9 +7,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import redis
-
-from serving.store.keys import CONNECTION, Alarm, Keys, reachable, script
+from serving.store.keys import Alarm, reachable, script
+from serving.store.per_policy import PolicyStore
 
 DAY_MS = 86_400_000
 REFUSALS = {
@@ -83,20 +82,16 @@ class Refused(ValueError):
     """What an operator asked for can't be: the message says why, and what would do."""
 
 
-class OperatorStore:
+class OperatorStore(PolicyStore):
     """The roles of one policy's versions, what the gate said of them, and the audit stream."""
 
     def __init__(self, url: str, policy: str) -> None:
-        self._redis: Any = redis.Redis.from_url(url, **CONNECTION)
+        super().__init__(url, policy)
         self._policy = policy
-        self._keys = Keys(policy)
         self._scripts = {
             name: self._redis.register_script(script(name))
             for name in ("promote", "rollback", "gate", "appoint", "alarm")
         }
-
-    def close(self) -> None:
-        self._redis.close()
 
     def promote(
         self,
@@ -253,14 +248,6 @@ class OperatorStore:
             windows=tuple(json.loads(windows or "[]")),
             rolled_back_ms=int(back or -1),
         )
-
-    def catalog(self, revision: str) -> bytes:
-        """The catalog of a revision; LookupError if there is no such revision."""
-        with reachable():
-            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
-        if stored is None:
-            raise LookupError(f"policy {self._policy!r} has no catalog {revision!r}")
-        return stored
 
     def state(self) -> dict[str, str]:
         """All that is set in the policy's state; LookupError if the policy isn't registered."""

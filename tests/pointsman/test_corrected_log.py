@@ -8,13 +8,10 @@ from pathlib import Path
 import httpx
 import redis
 
-from features.encoder import Encoder
 from offline_eval import archive, log
 from pointsman.archiver import archive_burst
-from policy.config import PolicyConfig
-from serving.learner import Fold
 from serving.store.learning import LearnerStore
-from tests.servers import drive, learn_all
+from tests.servers import drive, fold_again, learn_all
 
 COMPONENTS = ("quality", "latency_ms", "cost_usd")
 
@@ -53,13 +50,4 @@ def test_the_log_shows_both_values(
     )
     learn_all(redis_url)
     with closing(LearnerStore(redis_url, "default")) as store:
-        config, encoder = store.version("1")
-        fold = Fold.resume(
-            "1",
-            PolicyConfig.model_validate_json(config),
-            Encoder.from_bytes(encoder),
-            None,
-            lambda revision: archive.catalog(path, "default", revision),
-        )
-        fold.fold(events)
-        assert fold.checkpoint() == store.checkpoint("1")
+        assert fold_again(store, [events]) == store.checkpoint("1")

@@ -1,0 +1,75 @@
+"""What all who look after one policy read alike, and the lease of those that follow its streams."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from serving.store.keys import CONNECTION, Keys, Roles, reachable, roles_of, script
+
+
+class PolicyStore:
+    """One policy's roles, versions, catalogs and checkpoints. Blocks."""
+
+    def __init__(self, url: str, policy: str, **connection: Any) -> None:
+        self._redis: Any = redis.Redis.from_url(url, **CONNECTION, **connection)
+        self._keys = Keys(policy)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def roles(self) -> Roles | None:
+        """Who has which role, None before the policy was first registered."""
+        with reachable():
+            fields = self._redis.hmget(self._keys.state, ["champion", "challenger", "share"])
+        return None if fields[0] is None else roles_of(*fields)
+
+    def version(self, version: str) -> tuple[bytes, bytes]:
+        """The configuration and encoder of a registered version."""
+        with reachable():
+            config, encoder = self._redis.hmget(self._keys.version(version), ["config", "encoder"])
+        if config is None or encoder is None:
+            raise LookupError(f"policy {self._keys.policy!r} has no version {version!r}")
+        return config, encoder
+
+    def catalog(self, revision: str) -> bytes:
+        """The catalog of a revision that decisions name; LookupError if there is none."""
+        with reachable():
+            stored: bytes | None = self._redis.get(self._keys.catalog(revision))
+        if stored is None:
+            raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
+        return stored
+
+    def checkpoint(self, version: str) -> bytes | None:
+        with reachable():
+            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
+        return blob
+
+
+class LeasedStore(PolicyStore):
+    """Held by one process of its kind at a time."""
+
+    lease_ms = 3_000
+
+    def __init__(self, url: str, policy: str, *, lease: str, fence: str) -> None:
+        # No second try: a server that came back may have lost its last events, and the reader must
+        # then start over from what it has saved.
+        super().__init__(url, policy, retry=Retry(NoBackoff(), 0))
+        self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
+        self._lease = self._redis.register_script(script("lease"))
+
+    def acquire(self) -> int:
+        """A fencing token, or 0 while another one holds the lease."""
+        with reachable():
+            return int(self._lease(keys=[self._lease_key, self._fence_key], args=[self.lease_ms]))
+
+    def release(self, token: int) -> None:
+        """Give the lease back, so that a successor needn't wait for it to run out."""
+        with suppress(exceptions.RedisError, OSError):
+            if self._redis.get(self._lease_key) == str(token).encode():
+                self._redis.delete(self._lease_key)
