@@ -42,6 +42,13 @@ from serving.store.learning import LearnerStore
     help="Learn from what was known before this time only: 2026-01-31T12:00 (UTC), or ms.",
 )
 @click.option(
+    "--first",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Likewise, before the time by which this share of the decisions was made.",
+)
+@click.option(
     "--at-most",
     type=click.FloatRange(min=1),
     default=AT_MOST,
@@ -51,7 +58,12 @@ from serving.store.learning import LearnerStore
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    path: str | None, policy: str, until_ms: int | None, at_most: float, as_json: bool
+    path: str | None,
+    policy: str,
+    until_ms: int | None,
+    share: float | None,
+    at_most: float,
+    as_json: bool,
 ) -> None:
     """Fit a version of a running policy on what is known, and register it to start from there.
 
@@ -61,7 +73,8 @@ def command(
 
     From its own service's log a version learns each outcome as the live learner would have, all of
     them count (whatever --at-most says), and it goes on with the first one that isn't archived yet.
-    The new version serves once it is promoted.
+    With --until or --first, `pointsman gate` can judge it on the rest at once. The new version
+    serves once it is promoted.
 
     It is logged in MLflow: at MLFLOW_TRACKING_URI, by default in DATA/mlflow (`make mlflow-ui`).
     """
@@ -70,9 +83,12 @@ def command(
     if wanted.model in models.NO_VALUES:
         raise click.ClickException(f"policy {policy!r} learns nothing: model {wanted.model!r}")
     path, position = path or chosen.log_path(), START
-    if (Path(path) / QUERIES).exists():
-        if until_ms is not None:
-            raise click.UsageError("--until is for logs: outcomes of a folder have no time")
+    folder = (Path(path) / QUERIES).exists()
+    if folder and (until_ms, share) != (None, None):
+        raise click.UsageError("--until and --first are for logs: a folder's outcomes have no time")
+    if share is not None:
+        until_ms = _until(path, policy, share)
+    if folder:
         encoder, model = _from_outcomes(Path(path), config, wanted, at_most)
     elif archive.is_archive(path):
         encoder, model, position = _from_archive(path, policy, wanted, until_ms)
@@ -120,6 +136,15 @@ def register(
     )
     store.start(version, pack(header, state), pack(header, view))
     return version
+
+
+def _until(path: str, policy: str, share: float) -> int:
+    """When this share of a log's decisions had been made, in ms."""
+    of = policy if archive.is_archive(path) else None
+    made = np.concatenate([np.zeros(0, dtype=np.int64), *log.times(path, of)])
+    if not len(made):
+        raise click.ClickException(f"{path}: no row to learn from")
+    return int(made[int(share * len(made))])
 
 
 def _used(path: str, policy: str, until_ms: int | None) -> log.Range | None:

@@ -200,6 +200,8 @@ def test_a_prefix_of_the_log_can_be_learned(
     for until_when in (str(middle_ms), iso):
         told = json.loads(run(environment, "train", path, "--until", until_when, "--json"))
         assert (told["version"], told["events"]) == ("2", 8)
+    told = json.loads(run(environment, "train", path, "--first", "0.6", "--json"))
+    assert told["events"] == 7  # of 12 decisions, those before the eighth
     for arguments, code in ((["--until", "1000000000"], 1), (["--until", "soon"], 2)):
         done = CliRunner(env=environment).invoke(command, [path, *arguments])
         assert done.exit_code == code
