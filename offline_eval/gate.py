@@ -128,7 +128,7 @@ def judge(
     _check(data, tasks, windows_before)
     candidate = _candidate(data, challenger, candidate)
     rounds = judged_rounds(data, champion, candidate, weights, scales, tasks)
-    checks = [*_fingerprints(fingerprints or {}), _recency(rounds, now_ms, settings)]
+    checks = [*_fingerprints(fingerprints or {}), _recency(rounds, data, now_ms, settings)]
     if len(rounds):
         checks += [_calibration(data, settings), _overlap(rounds, settings)]
     if not len(rounds) or checks[-1].state == "not evaluable":
@@ -198,13 +198,16 @@ def _fingerprints(fingerprints: Mapping[str, tuple[str, str]]) -> list[Check]:
     ]
 
 
-def _recency(rounds: Rounds, now_ms: int, settings: Settings) -> Check:
+def _recency(rounds: Rounds, data: LoggedData, now_ms: int, settings: Settings) -> Check:
     if not len(rounds):
-        return Check(
-            "rows",
-            "not evaluable",
-            "there is no closed or complete row in which both versions were at work",
-        )
+        none = "there is no closed or complete row in which both versions were at work"
+        waiting = int((~data.closed).sum())
+        if waiting:
+            none += (
+                f": {waiting:,} rows are open, which wait for quality, latency and cost until the"
+                " reward window has passed, and those behind wait with them"
+            )
+        return Check("rows", "not evaluable", none)
     age_days = (now_ms - rounds.newest_ms) / DAY_MS
     old = now_ms - rounds.newest_ms > settings.max_age_ms
     return Check(
