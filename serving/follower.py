@@ -14,10 +14,11 @@ from pathlib import Path
 from features.encoder import Encoder
 from policy import models
 from policy import policy as policies
-from policy.config import Config, ConfigError, PolicyConfig, current
+from policy.config import Config, PolicyConfig, current
 from policy.policy import Policy
 from policy.scoreboard import Scoreboard
 from policy.snapshot import unpack
+from policy.toml import ConfigError
 from policy.values import ValuesView
 from serving.config_file import ConfigFile
 from serving.service import Service

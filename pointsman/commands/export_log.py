@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from offline_eval import dsjson, log
-from policy.config import Config, parse
+from policy.config import Config
+from policy.toml import parse
 
 
 @click.command()

@@ -14,7 +14,8 @@ from pointsman import outcomes as folders
 from pointsman.client import Client, PointsmanError
 from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import Result, Tick, Traffic, in_process, over_http, sample
-from policy.config import Config, PolicyConfig, parse, to_toml
+from policy.config import Config, PolicyConfig
+from policy.toml import parse, to_toml
 
 SHUFFLES = 5
 TIMEOUT_S = 30.0

@@ -13,9 +13,9 @@ from offline_eval.intervals import student_t
 from offline_eval.log import LoggedData
 from offline_eval.replay import Candidate, Replay, Vector
 from policy import models
-from policy.config import parse
 from policy.objective import PRESETS
 from policy.records import OutcomeBatch, packed
+from policy.toml import parse
 from tests.offline_eval.simulated import SCALES, logged
 from tests.policy.test_policy import ENCODER, arm
 

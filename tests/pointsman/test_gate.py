@@ -26,10 +26,11 @@ from offline_eval.registry import Registry
 from pointsman.archiver import IN_FLIGHT_MS, archive_burst
 from pointsman.cli import cli
 from policy import models
-from policy.config import Config, GateConfig, PolicyConfig, parse
+from policy.config import Config, GateConfig, PolicyConfig
 from policy.objective import Weights
 from policy.records import LoggedDecision, Outcome
 from policy.snapshot import Header, pack
+from policy.toml import parse
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from tests.offline_eval.rows import row

@@ -30,7 +30,8 @@ from pointsman.simulate import (
     together,
 )
 from policy import models
-from policy.config import Config, ObjectiveConfig, PolicyConfig, to_toml
+from policy.config import Config, ObjectiveConfig, PolicyConfig
+from policy.toml import to_toml
 from serving.learner import Learner
 from serving.store.learning import LearnerStore
 from tests.pointsman.sets import tiny

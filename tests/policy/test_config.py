@@ -10,19 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.catalog import Arm, Catalog
-from policy.config import (
-    Config,
-    ConfigError,
-    GateConfig,
-    ObjectiveConfig,
-    PolicyConfig,
-    RulesConfig,
-    current,
-    parse,
-    to_toml,
-    variants,
-)
+from policy.config import Config, GateConfig, ObjectiveConfig, PolicyConfig, RulesConfig, current
 from policy.objective import PRESETS, Scales, Weights
+from policy.toml import ConfigError, parse, to_toml, variants
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"
 

@@ -15,10 +15,10 @@ from features.profile import profile
 from features.query import Hints
 from policy import models
 from policy import policy as policies
-from policy.config import parse
 from policy.constraints import Constraints, NoEligibleArm
 from policy.policy import Policy, Request, uniform_draw
 from policy.records import OutcomeBatch, from_json, packed, to_json
+from policy.toml import parse
 
 ARM = """
 [[arms]]

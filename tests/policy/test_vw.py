@@ -24,10 +24,11 @@ import vowpal_wabbit_next as vw
 from numpy.typing import NDArray
 
 from policy.catalog import Arm, Catalog
-from policy.config import Config, ConfigError, PolicyConfig, parse, to_toml
+from policy.config import Config, PolicyConfig
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch, packed
 from policy.snapshot import Header, pack, unpack
+from policy.toml import ConfigError, parse, to_toml
 from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
 from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, fold_again, http_service, learn_all, settings_for, until

@@ -17,9 +17,10 @@ import redis
 
 from features.encoder import Encoder
 from policy.catalog import Catalog
-from policy.config import PolicyConfig, parse
+from policy.config import PolicyConfig
 from policy.linear import LinearModel
 from policy.snapshot import unpack
+from policy.toml import parse
 from serving.follower import register
 from serving.learner import Fold
 from serving.store.keys import Keys
