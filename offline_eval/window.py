@@ -14,6 +14,9 @@ from offline_eval import log
 from offline_eval.log import LoggedData
 
 
+UNREAD = ("query", "challenger_x")  # neither is asked for, and both are large
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """The rows since the last change of arms or prices, whoever decided them."""
@@ -41,7 +44,8 @@ class Window:
         first = int(changes[-1]) + 1 if len(changes) else 0
         revision = catalogs[first].as_py()
         from_ms = columns["made_at_ms"][first].as_py()
-        table = log.table(path, policy, from_ms)
+        names = [name for name in (*log.SCHEMA.names, "policy") if name not in UNREAD]
+        table = log.table(path, policy, from_ms, columns=names)
         return cls(path, policy, revision, from_ms, table.filter(pc.field("catalog") == revision))
 
     def __len__(self) -> int:
