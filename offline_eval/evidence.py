@@ -47,13 +47,6 @@ class Rounds:
         return len(self.arm)
 
 
-def frontier(data: LoggedData, complete: Mask) -> int:
-    """How many rows from the start may be used: up to the first that may still change, in the order
-    of decisions. Taking rows as they arrive would favour arms that answer fast."""
-    waiting = np.flatnonzero(~(data.closed | complete))
-    return int(waiting[0]) if len(waiting) else len(data)
-
-
 def judged_rounds(
     data: LoggedData,
     champion: str,
@@ -72,7 +65,6 @@ def judged_rounds(
     )
     quality, latency_ms, cost_usd = data.outcomes.T
     y = objective.components(quality, latency_ms, cost_usd, data.error, scales)
-    complete = np.isfinite(y.sum(axis=1)) | ~data.executed
     padding = data.actions < 0
     acting = target.champion(data)
     mine = (
@@ -80,7 +72,7 @@ def judged_rounds(
         & (np.isfinite(candidate) | padding).all(axis=1)
         & np.isfinite(acting).all(axis=1)
     )
-    mine[frontier(data, complete) :] = False
+    mine[data.frontier() :] = False
     quality, latency_ms, cost_usd = data.predicted.reshape(-1, 3).T
     no_error = np.zeros(data.actions.size, dtype=bool)
     predicted = objective.components(quality, latency_ms, cost_usd, no_error, scales)

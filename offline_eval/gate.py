@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, log
+from offline_eval import diagnostics, faults, log
 from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
 from offline_eval.evidence import Difference, Rounds, Trail, chunks, judged_rounds
 from offline_eval.intervals import EProcess
@@ -177,6 +177,9 @@ def _check(data: LoggedData, tasks: Sequence[str] | None, windows_before: int) -
     log.check(data)
     if len(set(data.policies)) > 1:  # whose versions may be called alike
         raise ValueError(f"the log must be of one policy, got {sorted(set(data.policies))}")
+    if (data.stands_for != 1.0).any():
+        where = faults.rows(data.stands_for != 1.0, data.decision_ids)
+        raise ValueError(f"bets are on single decisions, but rows stand for several: {where}")
     if (np.diff(data.made_at_ms) < 0).any():
         raise ValueError("rows must be in the order in which they were decided")
     if tasks is not None and len(tasks) != len(data):

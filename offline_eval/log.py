@@ -181,7 +181,6 @@ class LoggedData:
         log = log.combine_chunks()
         encoders = pc.unique(log["encoder"]).to_pylist()
         expect_one_encoder(encoders)
-        n = len(log)
         counts = _numbers(pc.list_value_length(log["arms"])).astype(np.int64)
         ids = tuple(sorted(set(_flat(log["arms"]).unique().to_pylist()) | _distinct(log["arm"])))
         held = np.arange(counts.max(initial=1)) < counts[:, None]
@@ -196,7 +195,7 @@ class LoggedData:
             catalogs=tuple(log["catalog"].to_pylist()),
             encoder=encoders[0] if encoders else "",
             made_at_ms=_numbers(log["made_at_ms"]).astype(np.int64),
-            contexts=_flat(log["x"]).to_numpy(zero_copy_only=False).reshape(n, -1 if n else 0),
+            contexts=_contexts(log["x"]),
             arm=_positions(log["arm"], ids),
             actions=actions,
             counts=counts,
@@ -226,6 +225,14 @@ class LoggedData:
             elif isinstance(column, tuple) and field.name != "ids":
                 columns[field.name] = tuple(column[i] for i in rows)
         return replace(self, **columns)
+
+    def frontier(self) -> int:
+        """How many rows from the start may be used: up to the first that may still change, in the
+        order of decisions. Taking rows as they arrive would favour arms that answer, or fail, fast.
+        """
+        complete = self.error | ~np.isnan(self.outcomes).any(axis=1) | ~self.executed
+        waiting = np.flatnonzero(~(self.closed | complete))
+        return int(waiting[0]) if len(waiting) else len(self)
 
     def rewards(self, weights: Weights | None, scales: Scales) -> Vector:
         """(n,) in [0, 1], NaN while a component that has weight is missing; None takes each row's
@@ -393,6 +400,7 @@ def check(data: LoggedData) -> None:
     chosen = (data.actions == data.arm[:, None]) & (data.actions >= 0)
     at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
     possible = (data.propensity > 0) & (data.propensity <= 1)
+    quality, latency_and_cost = data.outcomes[:, 0], data.outcomes[:, 1:]
     checks = {
         "decision ids must not repeat": _repeated(data.decision_ids),
         "propensities must be given": np.isnan(data.propensity),
@@ -403,8 +411,22 @@ def check(data: LoggedData) -> None:
         "propensities must be the pmf at the chosen arm": (
             possible & ~(np.abs(at_arm - data.propensity) <= TOLERANCE) & chosen.any(axis=1)
         ),
+        "qualities must be in [0, 1]": (quality < 0) | (quality > 1),
+        "latencies and costs must be >= 0 and finite": (
+            (latency_and_cost < 0) | np.isinf(latency_and_cost)
+        ).any(axis=1),
+        "weights must be >= 0, and not all 0": ~(
+            (data.weights >= 0).all(axis=1) & (data.weights.sum(axis=1) > 0)
+        ),
+        "a row must stand for a positive number of decisions": ~(
+            (data.stands_for > 0) & np.isfinite(data.stands_for)
+        ),
     }
-    found = [f"{what}: {faults.rows(wrong)}" for what, wrong in checks.items() if wrong.any()]
+    found = [
+        f"{what}: {faults.rows(wrong, data.decision_ids)}"
+        for what, wrong in checks.items()
+        if wrong.any()
+    ]
     if found:
         raise ValueError("; ".join(found))
 
@@ -489,6 +511,16 @@ def _distinct(column: Any) -> set[str]:
 def _positions(column: Any, among: Sequence[str]) -> Index:
     found: Index = pc.index_in(column, value_set=pa.array(among, pa.string())).to_numpy()
     return found.astype(np.int64)
+
+
+def _contexts(column: Any) -> Context:
+    """(n, d); a row of another length than the first one is refused."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    d = int(lengths[0]) if len(lengths) else 0
+    if (other := lengths != d).any():
+        raise ValueError(f"contexts must all have {d} numbers: {faults.rows(other)}")
+    flat: Context = _flat(column).to_numpy(zero_copy_only=False)
+    return flat.reshape(len(lengths), d)
 
 
 def _padded(column: Any, held: Mask, padding: float) -> Vector:

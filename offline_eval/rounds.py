@@ -120,7 +120,11 @@ def check_pmf(data: LoggedData, pmf: Vector) -> None:
             possible & (np.where(data.actions < 0, pmf, 0.0) != 0.0).any(axis=1)
         ),
     }
-    found = [f"{what}: {faults.rows(where)}" for what, where in wrong.items() if where.any()]
+    found = [
+        f"{what}: {faults.rows(where, data.decision_ids)}"
+        for what, where in wrong.items()
+        if where.any()
+    ]
     if found:
         raise ValueError("; ".join(found))
 

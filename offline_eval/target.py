@@ -55,7 +55,9 @@ def challenger(data: LoggedData) -> Vector:
     """
     without: Mask = np.any(np.isnan(data.challenger_pmf) & (data.actions >= 0), axis=1)
     if without.any():
-        raise ValueError(f"no challenger's pmf was logged: {faults.rows(without)}")
+        raise ValueError(
+            f"no challenger's pmf was logged: {faults.rows(without, data.decision_ids)}"
+        )
     expect_one(data.challengers)
     return np.where(data.actions >= 0, data.challenger_pmf, 0.0)
 
@@ -155,4 +157,6 @@ def check(data: LoggedData, policy: Policy) -> None:
         )
     strangers: Mask = np.all(_positions(data, policy) < 0, axis=1)
     if strangers.any():
-        raise ValueError(f"the policy has none of the eligible arms: {faults.rows(strangers)}")
+        raise ValueError(
+            f"the policy has none of the eligible arms: {faults.rows(strangers, data.decision_ids)}"
+        )

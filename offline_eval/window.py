@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from offline_eval import log
 from offline_eval.log import LoggedData
 
-
 UNREAD = ("query", "challenger_x")  # neither is asked for, and both are large
 
 

@@ -35,6 +35,7 @@ MOST_ARMS = 20  # that are targets when none is named
 SHOWN = 20  # candidates of a sweep; --json has all
 TRAIN_SHARE = 0.5
 CONFIG = "config"
+CHALLENGER = "challenger"
 MARKED = "(! too few rows carry the estimate: the interval is likely too narrow)"
 
 
@@ -140,10 +141,9 @@ def command(
     with progress(len(names) + len(candidates)) as tick:
         found: dict[str, Valuation] = {}
         for name in names:
-            pmf = _pmf(name, log, split)
-            found[name] = valuation.value(
-                split.valued, pmf, split.reward, log.policy.scales, split.q
-            )
+            part = _part(name, split)
+            pmf = _pmf(name, log, part)
+            found[name] = valuation.value(part.valued, pmf, part.reward, log.policy.scales, part.q)
             tick(1)
         if candidates:
             values = {}
@@ -174,7 +174,7 @@ def _candidates(file: Path | None, log: Opened) -> Mapping[str, PolicyConfig]:
 def _usual(data: LoggedData) -> list[str]:
     """The targets that every log has an answer for."""
     arms = data.ids if len(data.ids) <= MOST_ARMS else ()
-    return ["logged", "uniform", *arms, *(["challenger"] if any(data.challengers) else [])]
+    return ["logged", "uniform", *arms, *([CHALLENGER] if any(data.challengers) else [])]
 
 
 def _is_config(name: str) -> bool:
@@ -195,13 +195,23 @@ def _split(log: Opened, share: float) -> _Split:
     return _Split(log.data.take(np.arange(first)), valued, reward, q)
 
 
+def _part(name: str, split: _Split) -> _Split:
+    """The rows that a target is valued on: a challenger's are those in which the last one ran."""
+    of = split.valued.challengers
+    if name != CHALLENGER or not any(of):
+        return split
+    last = next(version for version in reversed(of) if version is not None)
+    rows = np.flatnonzero(np.array(of, dtype=object) == last)
+    return _Split(split.taught, split.valued.take(rows), split.reward[rows], split.q[rows])
+
+
 def _pmf(name: str, log: Opened, split: _Split) -> Vector:
     """What a target would have drawn from, in the rows that are valued."""
     if name == "logged":
         return target.logged(split.valued)
     if name == "uniform":
         return target.uniform(split.valued)
-    if name == "challenger":
+    if name == CHALLENGER:
         return target.challenger(split.valued)
     if not _is_config(name):
         return target.one_arm(split.valued, name)
@@ -263,7 +273,7 @@ class _Told:
         lines = [*self.log.head(), *self._how_taught(), *self._left_out(), own]
         if self.found:
             lines += ["", *aligned([self._titles(), *map(self._row, self.found)])]
-            lines += ["", *self._by_estimator(), *self._warnings()]
+            lines += ["", *self._by_estimator(), *self._fewer(), *self._warnings()]
         return lines
 
     def _how_taught(self) -> list[str]:
@@ -273,8 +283,9 @@ class _Told:
         return [f"the first {taught:,} rows teach what learns; valued on the other {valued:,}"]
 
     def _left_out(self) -> list[str]:
-        made = rounds.of(self.split.valued, target.logged(self.split.valued), self.split.reward)
-        out = [f"{count:,} {why}" for why, count in made.dropped.items()]
+        first = len(self.log.data) - len(self.split.valued)
+        dropped = self.log.left_out(np.arange(first, len(self.log.data)))
+        out = [f"{count:,} {why}" for why, count in dropped.items()]
         return [f"left out: {', '.join(out)}"] if out else []
 
     def _titles(self) -> list[str]:
@@ -310,6 +321,17 @@ class _Told:
         half = (interval.high - interval.low) / 2
         doubtful = "!" if interval.warning else ""
         return f"{interval.estimate:.4f}" + (f" ±{half:.4f}{doubtful}" if half < np.inf else "")
+
+    def _fewer(self) -> list[str]:
+        """Targets that are not of all rows."""
+        n = len(self.split.valued)
+        rows = {name: _part(name, self.split).valued for name in self.found}
+        return [
+            f"{name}: version {some.challengers[-1]}, on the {len(some):,} of {n:,} rows in which"
+            " it ran"
+            for name, some in rows.items()
+            if len(some) < n
+        ]
 
     def _warnings(self) -> list[str]:
         lines = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import intervals, log
+from offline_eval import archive, intervals, log, rounds, target
 from offline_eval.estimators import Estimate
 from offline_eval.intervals import Interval
-from offline_eval.log import LoggedData
+from offline_eval.log import Index, LoggedData
 from pointsman.commands import settings
 from policy.config import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
@@ -54,6 +54,7 @@ class Opened:
     name: str  # of the policy in the file
     weights: Weights | None  # None: each row's own
     reward: Vector  # (n,)
+    waiting: int  # rows that were left out, from the first on that may still change
 
     @property
     def policy(self) -> PolicyConfig:
@@ -72,13 +73,34 @@ class Opened:
             f"{self.path}: {len(data):,} rows of policy {data.policies[0]}, {len(data.ids)} arms,"
             f" {first} to {last} UTC",
             f"reward: {scored}; references of [policies.{self.name}] in {self.file}",
+            *([self._waiting()] if self.waiting else []),
         ]
+
+    def _waiting(self) -> str:
+        return (
+            f"{self.waiting:,} later rows are left out, from the first on that may still change"
+            " (it lacks an outcome, and its reward window hasn't passed)"
+        )
+
+    def left_out(self, rows: Index | None = None) -> Mapping[str, int]:
+        """Rows, of all or of these, that say nothing of their arm, by the reason."""
+        data = self.data if rows is None else self.data.take(rows)
+        reward = self.reward if rows is None else self.reward[rows]
+        return rounds.of(data, target.logged(data), reward).dropped
+
+    def own_mean(self, rows: Index) -> float | None:
+        """The log's own mean reward in some of its rows; None where nothing has come."""
+        there = rows[self.data.executed[rows] & ~np.isnan(self.reward[rows])]
+        if not len(there):
+            return None
+        return float(np.average(self.reward[there], weights=self.data.stands_for[there]))
 
     def figures(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "policy": self.data.policies[0],
             "rows": len(self.data),
+            "waiting": self.waiting,
             "arms": list(self.data.ids),
             "from_ms": int(self.data.made_at_ms[0]),
             "to_ms": int(self.data.made_at_ms[-1]),
@@ -149,9 +171,17 @@ def opened(
             f"{path}: rows of {len(there)} policies ({', '.join(there)}): choose with --policy"
         )
     log.check(data)
+    # An imported log is as it is; in that of a service rows are still being completed.
+    rows = len(data)
+    data = data.take(np.arange(data.frontier())) if archive.is_archive(path) else data
+    if not len(data):
+        raise click.ClickException(
+            f"{path}: all {rows:,} rows wait for the first of them, which lacks an outcome and may"
+            " have it until its reward window has passed"
+        )
     name = scored_as(there[0], config, file)
     reward = data.rewards(weights, config.policies[name].scales)
-    return Opened(path, data, file, config, name, weights, reward)
+    return Opened(path, data, file, config, name, weights, reward, rows - len(data))
 
 
 def counted(weights: Weights | None, objective: str | None) -> Weights | None:

@@ -27,7 +27,7 @@ class _Stretch:
 
     rows: Index
     interval: Interval | None
-    logged: float  # the log's own mean meanwhile
+    logged: float | None  # the log's own mean meanwhile
 
 
 @click.command(epilog=settings.help_text())
@@ -96,7 +96,7 @@ def command(
     first = round(len(log.data) * share)
     found = _replayed(log, candidate, method, first, every, bound, seed)
     way = [
-        _Stretch(rows, logs.interval_of(estimate, interval), _meanwhile(log, rows + first))
+        _Stretch(rows, logs.interval_of(estimate, interval), log.own_mean(rows + first))
         for rows, estimate in found.curve(STRETCHES)
     ]
     whole = logs.interval_of(found.estimate, interval)
@@ -140,11 +140,6 @@ def _replayed(
         raise click.ClickException(f"{candidate.name}: {error}") from error
 
 
-def _meanwhile(log: Opened, rows: Index) -> float:
-    """The log's own mean reward from the first to the last of these rows."""
-    return float(np.nanmean(log.reward[rows[0] : rows[-1] + 1]))
-
-
 def _text(
     log: Opened,
     name: str,
@@ -160,13 +155,16 @@ def _text(
     lines = [*log.head(), f"policy {name} of {log.file}, {met}"]
     if first:
         lines.append(f"it has learned the {first:,} rows before")
-    lines += [f"left out: {count:,} {why}" for why, count in found.rounds.dropped.items()]
+    lines += [
+        f"left out: {count:,} {why}"
+        for why, count in log.left_out(np.arange(first, len(log.data))).items()
+    ]
     if found.cut > 0:
         lines.append(f"in {found.cut:.2%} of the rounds acceptance was cut at 1, a small bias")
     if whole is None:
         return [*lines, f"unknown: {found.estimate.why}"]
-    logged = float(np.nanmean(log.reward[first:]))
-    lines.append(f"reward {figure(whole.estimate)} ({between(whole)}), the log's own {logged:.4f}")
+    logged = figure(log.own_mean(np.arange(first, len(log.data))))
+    lines.append(f"reward {figure(whole.estimate)} ({between(whole)}), the log's own {logged}")
     lines += [f"warning: {whole.warning}"] if whole.warning else []
     rows = [["stretch", "rows", "reward", "95% interval", "log", "most probable arms"]]
     for i, one in enumerate(way):
@@ -195,7 +193,7 @@ def _figures(
         "accepted": int(found.accepted.sum()),
         "learned": found.learned,
         "cut": found.cut,
-        "left_out": dict(found.rounds.dropped),
+        "left_out": dict(log.left_out(np.arange(first, len(log.data)))),
         "reward": logs.as_figures(found.estimate, whole),
         "curve": [
             {

@@ -13,7 +13,6 @@ import pytest
 from benchmarks.gate import Cells, World, play
 from offline_eval import gate, log
 from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
-from offline_eval.evidence import frontier
 from offline_eval.gate import DAY_MS, Check, Settings, Verdict
 from offline_eval.intervals import EProcess
 from offline_eval.log import LoggedData
@@ -285,7 +284,14 @@ def test_rows_behind_one_that_may_still_change_are_not_read():
     # Complete rows need not be closed, and closed ones not complete.
     assert judged(replace(data, closed=np.zeros(1_500, dtype=bool))).figures["rounds"] == 1_500
     assert judged(replace(waiting, closed=data.closed)).figures["rounds"] == 1_500
-    assert frontier(waiting, np.ones(1_500, dtype=bool)) == 1_500
+
+
+def test_rows_that_stand_for_several_decisions_are_refused():
+    """A bet is on one decision at a time."""
+    data = logged(20, quality=BETTER)
+    stands_for = np.where(np.arange(20) == 3, 2.0, 1.0)
+    with pytest.raises(ValueError, match=r"rows stand for several: row 3 \(decision"):
+        judged(replace(data, stands_for=stands_for))
 
 
 def test_rewards_missing_alike_are_left_out():

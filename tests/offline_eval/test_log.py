@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from offline_eval import log
-from policy.objective import PRESETS, Scales
+from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
 
@@ -210,6 +210,10 @@ def test_contexts_of_two_encoders_do_not_mix(tmp_path: Path):
         ({"pmf": np.array([0.7, 0.3])}, "pmfs must sum to 1: row 1"),
         ({"pmf": np.array([0.9, 0.3, -0.2])}, "pmfs must be >= 0: row 1"),
         ({"pmf": np.array([0.6, 0.31, 0.09])}, "propensities must be the pmf at the chosen arm"),
+        ({"outcome": Outcome(quality=1.2)}, r"qualities must be in \[0, 1\]: row 1"),
+        ({"outcome": Outcome(latency_ms=-1.0)}, "latencies and costs must be >= 0"),
+        ({"outcome": Outcome(cost_usd=np.inf)}, "latencies and costs must be >= 0 and finite"),
+        ({"weights": Weights(0.0, 0.0, 0.0)}, "weights must be >= 0, and not all 0: row 1"),
     ],
 )
 def test_check_names_what_is_wrong_and_where(tmp_path: Path, changes: dict[str, Any], fault: str):
@@ -217,6 +221,21 @@ def test_check_names_what_is_wrong_and_where(tmp_path: Path, changes: dict[str, 
     both = data(tmp_path, row("d1"), row("d2", **changes))
     with pytest.raises(ValueError, match=fault):
         log.check(both)
+
+
+def test_a_row_stands_for_a_positive_number_of_decisions(tmp_path: Path):
+    """0 would be no row, and less makes no sense."""
+    two = data(tmp_path, row("d1"), row("d2"))
+    for wrong in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match="stand for a positive number of decisions: row 1"):
+            log.check(replace(two, stands_for=np.array([1.0, wrong])))
+
+
+def test_contexts_of_unlike_lengths_are_refused(tmp_path: Path):
+    """Though there are as many numbers in all as there should be."""
+    uneven = [np.zeros(d, dtype=np.float32) for d in (2, 3, 1)]
+    with pytest.raises(ValueError, match="contexts must all have 2 numbers: rows 1, 2"):
+        data(tmp_path, *(row(f"d{i}", x=x) for i, x in enumerate(uneven)))
 
 
 def test_check_refuses_a_decision_that_is_there_twice(tmp_path: Path):
@@ -230,7 +249,7 @@ def test_check_refuses_a_decision_that_is_there_twice(tmp_path: Path):
 def test_check_names_the_first_rows_only(tmp_path: Path):
     """And how many more there are."""
     some = data(tmp_path, *(row(f"d{i}") for i in range(9)))
-    with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4 and 4 more$"):
+    with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4 and 4 more \(from decision d0 on\)$"):
         log.check(replace(some, propensity=np.zeros(9)))
 
 

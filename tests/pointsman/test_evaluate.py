@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -405,3 +406,32 @@ def test_what_cannot_be_streamed_is_said(
     """In one line."""
     done = run(whole, "--stream", *arguments)
     assert (done.exit_code, told in done.output + str(done.exception)) == (code, True)
+
+
+def test_a_challenger_is_valued_where_the_last_one_ran(tmp_path: Path):
+    """It joined on the way: the others are valued on all rows, and both is said."""
+    some = rows(200)
+    shadow = {"challenger": "2", "challenger_pmf": np.array([0.8, 0.1, 0.1])}
+    late = [replace(one, decision=replace(one.decision, **shadow)) for one in some[120:]]
+    log.write(some[:120] + late, str(tmp_path / "log"))
+    (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
+    done = run(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "challenger: version 2, on the 80 of 200 rows in which it ran" in done.stdout
+    targets = json.loads(run(tmp_path, "--json").stdout)["targets"]
+    assert (targets["challenger"]["rows"], targets["logged"]["rows"]) == (80, 200)
+
+
+def test_a_replay_compares_with_what_the_log_itself_earned(tmp_path: Path):
+    """Outcomes of arms that were not drawn are nobody's, and it is said how many there were."""
+    other = Outcome(1.0, 500.0, 0.004, executed_arm="c", closed=True)
+    some = [
+        replace(one, outcome=other) if one.decision.arm == "a" and i % 2 else one
+        for i, one in enumerate(rows(300))
+    ]
+    log.write(some, str(tmp_path / "log"))
+    (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
+    own = json.loads(run(tmp_path, "--json").stdout)["logged"]["reward"]
+    done = run(tmp_path, "--method", "frozen", "--train-share", "0.001", command=replay.command)
+    assert f"the log's own {own:.4f}" in done.stdout, done.output
+    assert "left out: " in done.stdout

@@ -498,7 +498,7 @@ def test_a_bad_log_is_refused_with_its_rows(place: Place):
     write(place, decided(place, 1, LARGE, start=5, propensity=np.nan))
     done = place.run("gate", "default")
     assert done.exit_code == 1
-    assert "propensities must be given: row 5 (of the 6 rows" in str(done.exception)
+    assert "propensities must be given: row 5 (decision d5) (of the 6 rows" in str(done.exception)
     with closing(OperatorStore(place.redis_url, "default")) as store:
         assert not store.audit(["gate"])
 
