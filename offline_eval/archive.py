@@ -2,8 +2,8 @@
 
 It holds both streams as they were, and joins them when it is read:
 
-    decisions/policy=NAME/day=YYYY-MM-DD/FIRST_LAST.parquet   rows of the decisions stream
-    outcomes/policy=NAME/day=YYYY-MM-DD/FIRST_LAST.parquet    outcome events
+    decisions/policy=NAME/day=YYYY-MM-DD/FIRST_LAST_TOKEN.parquet   rows of the decisions stream
+    outcomes/policy=NAME/day=YYYY-MM-DD/FIRST_LAST_TOKEN.parquet    outcome events
     policy=NAME/_position.json                                how far both streams are archived
     policy=NAME/_catalogs/REVISION.json                       the catalogs that rows name
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -69,6 +70,7 @@ class Position:
     decisions: str = START
     outcomes: str = START
     closed_before_ms: int = 0
+    origin: str = ""  # of the service whose streams these are; '' where nobody said
 
 
 class Archive:
@@ -77,11 +79,15 @@ class Archive:
     def __init__(self, path: str, policy: str) -> None:
         self._on, self._root = files.filesystem(path)
         self._policy = policy
+        self._token = 0
         self._catalogs: set[str] = set()
         self._small: dict[tuple[str, str], list[_Segment]] = {}
 
-    def resume(self, gone: Mapping[str, str]) -> Position:
+    def resume(self, gone: Mapping[str, str], token: int = 0, origin: str = "") -> Position:
         """Remove what a crashed writer has left, and say where to go on.
+
+        `token` fences: it is greater for whoever writes later, and stands in the names of files, so
+        that a writer that was overtaken meanwhile removes nothing of its successor's.
 
         `gone` says how far each stream has been trimmed. Where the archive holds that entry, it was
         archived up to there, even if a writer that had been overtaken has put the position back.
@@ -89,8 +95,10 @@ class Archive:
         Raises
         ------
         ValueError
-            If there are files, and nothing says which of them count.
+            If there are files, and nothing says which of them count, or they are of another service
+            than `origin`.
         """
+        self._token = token
         names = {s: _names(self._on, _folder(self._root, s, self._policy)) for s in STREAMS}
         at = _position(self._on, self._root, self._policy)
         if at is None:
@@ -99,8 +107,12 @@ class Archive:
                     f"{_own(self._root, self._policy)}: {POSITION} is missing, which says what is "
                     f"archived: write one, or move the files of this policy away"
                 )
-            at = Position()
+            at = Position(origin=origin)
             self.commit(at)
+        if at.origin and at.origin != origin:
+            raise ValueError(
+                f"{_own(self._root, self._policy)}: the log belongs to another service"
+            )
         for stream, entry in gone.items():
             if order(entry) > order(getattr(at, stream)) and self.holds(stream, entry):
                 at = Position(**(asdict(at) | {stream: entry}))
@@ -109,10 +121,16 @@ class Archive:
             limit = order(getattr(at, stream))
             counting = _counting(names[stream], limit)
             for name in {*names[stream]} - {segment.name for segment in counting}:
-                self._on.delete_file(name)
+                segment = _segment(name)
+                if segment is None or segment.token < token:
+                    self._delete(name)
             for segment in counting:
                 self._note(stream, segment)
         return at
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):  # another one was faster
+            self._on.delete_file(name)
 
     def holds(self, stream: str, entry: str) -> bool:
         """Whether any file has this very entry."""
@@ -145,10 +163,10 @@ class Archive:
     def _save(self, stream: str, of_day: str, rows: pa.Table) -> str:
         first, last = rows["entry"][0].as_py(), rows["entry"][-1].as_py()
         folder = f"{_folder(self._root, stream, self._policy)}/day={of_day}"
-        name = f"{folder}/{first}_{last}.parquet"
+        name = f"{folder}/{first}_{last}_{self._token}.parquet"
         with files.completed(self._on, name) as hidden:
             pq.write_table(rows, hidden, filesystem=self._on, compression="zstd")
-        self._note(stream, _Segment(name, of_day, order(first), order(last)))
+        self._note(stream, _Segment(name, of_day, order(first), order(last), self._token))
         return name
 
     def merge(self) -> None:
@@ -160,7 +178,7 @@ class Archive:
                 name = self._save(stream, of_day, _read(self._on, parts, stream))
                 for part in parts:
                     if part.name != name:
-                        self._on.delete_file(part.name)
+                        self._delete(part.name)
 
     def _note(self, stream: str, segment: _Segment) -> None:
         if self._on.get_file_info(segment.name).size < SMALL_BYTES:
@@ -362,12 +380,13 @@ _EVENT_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A file, its day, and the ids of its first and last entry."""
+    """A file, its day, the ids of its first and last entry, and its writer's fencing token."""
 
     name: str
     day: str
     first: Id
     last: Id
+    token: int
 
 
 def _joined(
@@ -462,15 +481,13 @@ def _segment(name: str) -> _Segment | None:
     """What a file's name says; None where it isn't the archive's, or isn't complete."""
     folder, _, last = name.rpartition("/")
     stem, _, ending = last.partition(".")
-    first, _, end = stem.partition("_")
     try:
-        return (
-            _Segment(name, folder.rpartition("day=")[2], order(first), order(end))
-            if (ending == "parquet")
-            else None
-        )
+        first, end, token = stem.split("_")
+        of_day = folder.rpartition("day=")[2]
+        made = _Segment(name, of_day, order(first), order(end), int(token))
     except ValueError:
         return None
+    return made if ending == "parquet" else None
 
 
 def _read(

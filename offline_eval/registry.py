@@ -143,7 +143,8 @@ class Registry:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._shown = _without_password(uri)
-        self._client = _client(uri)
+        with self._reaching():
+            self._client = _client(uri)
 
     def log_version(self, version: VersionRecord) -> str:
         """The id of the version's run, after it is there and registered under the policy's name."""

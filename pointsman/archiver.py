@@ -38,6 +38,7 @@ def moved(
         decisions=decisions[-1][0] if decisions else at.decisions,
         outcomes=outcomes[-1][0] if outcomes else at.outcomes,
         closed_before_ms=max(at.closed_before_ms, closed_before_ms),
+        origin=at.origin,
     )
 
 
@@ -128,7 +129,7 @@ class Archiver:
 
     def _resume(self) -> None:
         """From where the archive ends, whatever another archiver, or the server, did meanwhile."""
-        self._at = self._archive.resume(self._store.trimmed())
+        self._at = self._archive.resume(self._store.trimmed(), self._token, self._store.origin())
         for stream in STREAMS:
             at = getattr(self._at, stream)
             last = self._store.last_entry(stream, at)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from features.encoder import Encoder
-from offline_eval import gate, target
+from offline_eval import archive, gate, target
 from offline_eval.archive import START
 from offline_eval.gate import Settings, Verdict
 from offline_eval.log import LoggedData
@@ -40,6 +40,7 @@ class Judged:
     windows_before: int
     candidate: Vector | None
     window: str
+    catalog: str
 
     @property
     def newest_ms(self) -> int | None:
@@ -55,6 +56,7 @@ class Judged:
             newest_ms=self.newest_ms,
             reasons=self.verdict.reasons,
             window="" if self.newest_ms is None else self.window,
+            catalog=self.catalog,
             run=run,
         )
 
@@ -98,6 +100,7 @@ def judge(
         raise Refused(f"version {version} is the champion: name another to judge against it")
     settings = _settings(wanted, alpha)
     files, acting = store.files(version), store.files(champion)
+    _expect_own(path, policy, state)
     window = Window.last(path, policy, since_ms)
     evidence = _evidence(store, wanted, window, version, files, state)
     data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
@@ -127,7 +130,7 @@ def judge(
             f"the log at {path} can't be used: {error} (of the {len(data):,} rows that version "
             f"{champion} decided and version {version} is judged on, counted from 0)"
         ) from error
-    return Judged(
+    judged = Judged(
         policy=policy,
         version=version,
         champion=champion,
@@ -139,7 +142,19 @@ def judge(
         windows_before=windows_before,
         candidate=evidence.candidate,
         window=evidence.name,
+        catalog=window.catalog,
     )
+    store.judged_on(version, judged.record().window)  # before anybody hears the verdict
+    return judged
+
+
+def _expect_own(path: str, policy: str, state: Mapping[str, str]) -> None:
+    """Versions are numbered alike in other services, whose logs say nothing of ours."""
+    if not archive.is_archive(path):
+        return
+    at = archive.position(path, policy)
+    if at is not None and at.origin and at.origin != state.get("origin"):
+        raise ValueError(f"the log at {path} belongs to another service")
 
 
 def _settings(wanted: PolicyConfig, alpha: float | None) -> Settings:

@@ -23,7 +23,7 @@ def tell_verdict(uri: str, store: OperatorStore, judged: Judged, report: Report)
             registry.log_version(_record(store, judged.policy, version))
         run = registry.log_evaluation(judged.policy, judged.version, report.evaluation())
         _alias(registry, judged.policy, store.state())
-    except RuntimeError as error:
+    except Exception as error:  # whatever it is, Redis has the truth
         log.warning("%s; the verdict is recorded without it", error)
         return None
     return run
@@ -33,7 +33,7 @@ def tell_roles(uri: str, policy: str, state: Mapping[str, str]) -> None:
     """Give the aliases to the versions that have these roles now."""
     try:
         _alias(Registry(uri), policy, state)
-    except RuntimeError as error:
+    except Exception as error:  # whatever it is, Redis has the truth
         log.warning("%s; its aliases are not those of the roles", error)
 
 

@@ -59,7 +59,8 @@ def look(store: OperatorStore, policy: str, wanted: PolicyConfig, path: str, now
     if verdict.verdict != "pass":
         return Look("not shown", "; ".join(verdict.reasons), champion, previous)
     told = f"version {champion} is shown to be worse than version {previous}, which it replaced"
-    store.alarm(Alarm(champion, previous, verdict.reasons, now_ms))
+    if "alarm" not in state:
+        store.alarm(Alarm(champion, previous, verdict.reasons, now_ms))
     rolled_back = wanted.auto_rollback and _roll_back(store, champion, told, now_ms)
     return Look("worse", told, champion, previous, rolled_back)
 
@@ -85,7 +86,10 @@ def burst(
     found = {}
     for name, wanted in policies.items():
         with closing(OperatorStore(url, name)) as store:
-            found[name] = look(store, name, wanted, path, time.time_ns() // 1_000_000)
+            try:
+                found[name] = look(store, name, wanted, path, time.time_ns() // 1_000_000)
+            except LookupError as error:  # as long as serving hasn't registered it
+                found[name] = Look("nothing to watch", str(error))
             if found[name].rolled_back:
                 tracking.tell_roles(mlflow_uri, name, store.state())
     return found
@@ -108,7 +112,7 @@ def run(
         try:
             for name, found in burst(url, policies(), path, mlflow_uri).items():
                 _say(name, found, said)
-        except (StoreUnavailable, LookupError, OSError) as error:
+        except (StoreUnavailable, OSError) as error:
             log.warning("%s; trying again", error)
         pause = max(interval_s, (time.monotonic() - started) / LOOKING)
 

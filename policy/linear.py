@@ -68,7 +68,7 @@ class LinearModel:
         self.scales = scales
         self.forgetting = forgetting
         self.events = 0
-        self.start_events = 0  # those of them that came with the start
+        self.start_events = 0  # the first of them, that no correction takes back
         self.arms: list[str] = []
         self._position: dict[str, int] = {}
         self._xx = np.zeros((0, C, self.d, self.d))

@@ -53,7 +53,7 @@ class NearestModel:
         self.d, self.scales = d, scales
         self.neighbours, self.window = neighbours, window
         self.events = 0
-        self.start_events = 0  # those of them that came with the start
+        self.start_events = 0  # the first of them, that no correction takes back
         self.arms: list[str] = []
         self._position: dict[str, int] = {}
         self._taught = np.zeros((0, C), dtype=np.int64)

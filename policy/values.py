@@ -68,6 +68,7 @@ class ValueModel(Protocol):
     """What a checkpoint holds: the learned sums, a pure function of the events' order."""
 
     events: int
+    start_events: int  # the first of them, that no correction takes back
 
     def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
         """Learn from what was known before the first event, an arm's outcomes counting together

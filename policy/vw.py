@@ -87,7 +87,7 @@ class VwModel:
         self.scales = scales
         self.cb_type = cb_type
         self.events = 0
-        self.start_events = 0  # those of them that came with the start
+        self.start_events = 0  # the first of them, that no correction takes back
         self.arms: dict[str, int] = {}
         self._taught: list[list[int]] = []  # per arm and component
         self._joined: list[int] = []  # events before an arm's first

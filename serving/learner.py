@@ -127,6 +127,13 @@ class Fold:
         else:
             self.scores.add(new)
 
+    def missed(self) -> None:
+        """Events between its position and the next one are gone, so that nobody can tell any more
+        which of those before it a correction is of: they are not taken back."""
+        log.warning("version %s has missed outcomes that Redis has no more", self.version)
+        if self.model is not None:
+            self.model.start_events = self.model.events
+
     def checkpoint(self) -> bytes:
         return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
 
@@ -356,6 +363,8 @@ class Learner:
             self._store.checkpoint(version),
             self._catalog,
         )
+        if order(fold.position) < order(self._store.trimmed().get("outcomes", START)):
+            fold.missed()
         log.info("policy %s: learning version %s from %s", self._policy, version, fold.position)
         return _Progress(fold, saved=fold.position)
 

@@ -24,6 +24,8 @@ def command(burst: bool, as_json: bool) -> None:
     The log is Parquet at POINTSMAN_LOG, by default DATA/log; `pointsman up` runs this already, and
     only one may at a time. An entry leaves Redis once it is archived and, for outcomes, learned.
     """
+    if as_json and not burst:
+        raise click.UsageError("--json needs --burst")
     settings.log_to_stderr()
     chosen = settings.read()
     url = chosen.redis_url or running_url(chosen.data)

@@ -18,7 +18,7 @@ from policy.config import MAX_SHARE
 @click.argument("version")
 @click.option(
     "--share",
-    type=click.FloatRange(0.0, MAX_SHARE),
+    type=settings.Finite(0.0, MAX_SHARE),
     default=0.0,
     show_default=True,
     help="Its share of the draw: the larger, the sooner the gate can tell.",

@@ -68,7 +68,7 @@ class _Split:
 )
 @click.option(
     "--train-share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=settings.Finite(0, 1, min_open=True, max_open=True),
     default=TRAIN_SHARE,
     show_default=True,
     help="The first part of the log, from which config and a sweep's candidates learn.",

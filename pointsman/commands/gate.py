@@ -23,7 +23,7 @@ EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
 @click.option("--log", "path", help="Where the log is. [POINTSMAN_LOG]")
 @click.option(
     "--alpha",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=settings.Finite(0.0, 1.0, min_open=True, max_open=True),
     help="A smaller chance that a version that is never better passes, than gate.alpha has it.",
 )
 @click.option(

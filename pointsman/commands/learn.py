@@ -18,6 +18,8 @@ from serving.config_file import ConfigFile
 @click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
 def command(burst: bool, as_json: bool) -> None:
     """Fold outcomes into snapshots, for every policy of the configuration."""
+    if as_json and not burst:
+        raise click.UsageError("--json needs --burst")
     settings.log_to_stderr()
     chosen = settings.read()
     if not chosen.redis_url:

@@ -43,7 +43,7 @@ class _Stretch:
 @click.option("--target", metavar="POLICY", help="The policy of the file to run. [the log's]")
 @click.option(
     "--train-share",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=settings.Finite(0, 1, max_open=True),
     help="It has learned this first part of the log before. [0.5 if frozen, else 0]",
 )
 @click.option(
@@ -55,7 +55,7 @@ class _Stretch:
 )
 @click.option(
     "--bound",
-    type=click.FloatRange(min=1),
+    type=settings.Finite(min=1),
     help="rejection: accept a row with probability π / (BOUND p). [the log's largest 1 / p]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,6 +31,18 @@ def read(**given: object) -> Settings:
             for fault in error.errors()
         ]
         raise click.ClickException("; ".join(faults)) from None
+
+
+class Finite(click.FloatRange):
+    """A range that holds no NaN, which every comparison would let through, and no infinity."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a number, got {value!r}", param, ctx)
+        return number
 
 
 class Time(click.ParamType[int]):

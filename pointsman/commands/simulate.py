@@ -12,6 +12,7 @@ import click
 
 from pointsman import outcomes as folders
 from pointsman.client import Client, PointsmanError
+from pointsman.commands import settings
 from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import Result, Tick, Traffic, in_process, over_http, sample
 from policy.config import Config, PolicyConfig
@@ -41,7 +42,7 @@ TIMEOUT_S = 30.0
 )
 @click.option(
     "--loss",
-    type=click.FloatRange(0, 1),
+    type=settings.Finite(0, 1),
     default=0.0,
     show_default=True,
     metavar="P",

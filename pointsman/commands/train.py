@@ -44,13 +44,13 @@ from serving.store.learning import LearnerStore
 @click.option(
     "--first",
     "share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=settings.Finite(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="Likewise, before the time by which this share of the decisions was made.",
 )
 @click.option(
     "--at-most",
-    type=click.FloatRange(min=1),
+    type=settings.Finite(min=1),
     default=AT_MOST,
     show_default=True,
     metavar="N",

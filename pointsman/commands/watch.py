@@ -28,6 +28,8 @@ def command(burst: bool, as_json: bool) -> None:
     own log, in `pointsman status` and in GET /policies/NAME), and rolls back where the policy says
     auto_rollback = true. `pointsman up` runs this already.
     """
+    if as_json and not burst:
+        raise click.UsageError("--json needs --burst")
     settings.log_to_stderr()
     chosen = settings.read()
     url, path = chosen.redis_url or running_url(chosen.data), chosen.log_path()

@@ -6,8 +6,8 @@
 -- very version, against the champion that serves now. The champion before goes on as the
 -- challenger, with that share; a caller's router shares with nobody.
 -- Replies {'promoted', champion before, share}, or what is in the way: {'unknown'}, {'champion'},
--- {'no gate'}, {'verdict', verdict}, {'other', champion that it was judged against, champion} or
--- {'old', age in ms}.
+-- {'no gate'}, {'verdict', verdict}, {'other', champion that it was judged against, champion},
+-- {'catalog'}, {'back'} or {'old', age in ms}.
 local version, now = ARGV[1], tonumber(ARGV[4])
 local record = KEYS[1] .. version
 if redis.call('EXISTS', record) == 0 then return {'unknown'} end
@@ -21,6 +21,11 @@ if ARGV[7] ~= '1' then
   local gate = cjson.decode(judged)
   if gate.verdict ~= 'pass' then return {'verdict', gate.verdict} end
   if gate.champion ~= before then return {'other', gate.champion, before} end
+  if gate.catalog ~= '' and gate.catalog ~= redis.call('HGET', KEYS[2], 'catalog') then
+    return {'catalog'}
+  end
+  local back = tonumber(redis.call('HGET', record, 'rolled_back_ms') or '-1')
+  if gate.at_ms <= back or gate.newest_ms <= back then return {'back'} end
   local age = now - gate.newest_ms
   if age > tonumber(ARGV[6]) then return {'old', string.format('%.0f', age)} end
 end

@@ -9,6 +9,10 @@ redis.call('HSET', KEYS[1], ARGV[1], version)
 redis.call('HSET', KEYS[4] .. version, 'config', ARGV[2], 'encoder', ARGV[3],
   'fingerprint', ARGV[1], 'made_at_ms', ARGV[4])
 local kind = 'registered'
-if redis.call('HSETNX', KEYS[2], 'champion', version) == 1 then kind = 'initial' end
+if redis.call('HSETNX', KEYS[2], 'champion', version) == 1 then
+  kind = 'initial'
+  -- Tells this service's log from another's: no two begin in the same microsecond, and alike.
+  redis.call('HSET', KEYS[2], 'origin', redis.sha1hex(ARGV[1] .. table.concat(redis.call('TIME'), '.')))
+end
 redis.call('XADD', KEYS[3], '*', 'kind', kind, 'version', version, 'at_ms', ARGV[4])
 return version

@@ -45,12 +45,6 @@ class ArchiverStore(LeasedStore):
             found = self._redis.xrevrange(getattr(self._keys, stream), upto, "-", 1)
         return found[0][0].decode() if found else None
 
-    def trimmed(self) -> dict[str, str]:
-        """The id up to which each stream was trimmed, by name; each was archived up to there."""
-        with reachable():
-            fields = self._redis.hgetall(self._keys.trimmed)
-        return {name.decode(): entry.decode() for name, entry in fields.items()}
-
     def go_on_after(self, stream: str, entry: str) -> bool:
         """Give no id again up to this one, to a stream that a server which lost its last entries
         has set back; true if it was."""

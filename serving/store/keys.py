@@ -20,11 +20,11 @@ CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2
 _NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(RuntimeError):
     """Redis can't be reached, or can't take writes now: nothing was acknowledged."""
 
 
-class StaleLease(Exception):
+class StaleLease(RuntimeError):
     """Another process has taken over: what this one has done since is not to be written."""
 
 
@@ -65,7 +65,7 @@ _NAMES = frozenset(
         "audit",  # stream: versions, verdicts, promotions, catalog revisions, with who and why
         "versions",  # hash: fingerprint -> version
         # hash: champion, previous, challenger, its share and who gave it that (share_by), what the
-        # file has asked of both (asked, own), catalog, alarm
+        # file has asked of both (asked, own), catalog, alarm, origin
         "state",
         "learned",  # hash: encoder -> outcome events that a model with this encoder has been given
         "lease",  # the learner's lease: its token, with a time to live

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from policy.config import MAX_SHARE
 from serving.store.keys import Alarm, reachable, script
 from serving.store.per_policy import PolicyStore
 
@@ -17,6 +18,8 @@ REFUSALS = {
     "no gate": "version {0} has not been judged by the gate",
     "verdict": "the gate's verdict on version {0} is {1!r}",
     "other": "version {0} was judged against version {1}, but version {2} is champion",
+    "catalog": "arms or prices have changed since version {0} was judged",
+    "back": "version {0} was judged before it was rolled back",
     "old": "the newest row that version {0} was judged on is {1} days old, more than {2}",
 }
 
@@ -26,7 +29,8 @@ class GateRecord:
     """What the gate said of a version, judged against `champion`.
 
     `newest_ms` is when the newest judged row was decided, None where there was none. `window` names
-    the part of the log that was judged, '' where that was nothing; `run` is MLflow's.
+    the part of the log that was judged, '' where that was nothing, and `catalog` its arms and
+    prices; `run` is MLflow's. `at_ms` is when the log was read.
     """
 
     verdict: str
@@ -36,6 +40,7 @@ class GateRecord:
     window: str = ""
     run: str | None = None
     at_ms: int = 0
+    catalog: str = ""
 
     @classmethod
     def of(cls, record: bytes) -> GateRecord:
@@ -90,7 +95,7 @@ class OperatorStore(PolicyStore):
         self._policy = policy
         self._scripts = {
             name: self._redis.register_script(script(name))
-            for name in ("promote", "rollback", "gate", "appoint", "alarm")
+            for name in ("promote", "rollback", "gate", "appoint", "alarm", "window")
         }
 
     def promote(
@@ -161,6 +166,8 @@ class OperatorStore(PolicyStore):
         Refused
             If it is champion, or a share is asked for with a caller's router.
         """
+        if not 0 <= share <= MAX_SHARE:
+            raise ValueError(f"a share must be in [0, {MAX_SHARE}], got {share!r}")
         keys = self._keys
         with reachable():
             reply: Any = self._scripts["appoint"](
@@ -178,11 +185,15 @@ class OperatorStore(PolicyStore):
         stored = json.dumps(asdict(replace(record, at_ms=now_ms)))
         with reachable():
             found = self._scripts["gate"](
-                keys=[keys.version(version), keys.audit],
-                args=[version, stored, record.window, now_ms],
+                keys=[keys.version(version), keys.audit], args=[version, stored, now_ms]
             )
         if not found:
             raise self._unknown(version)
+
+    def judged_on(self, version: str, window: str) -> None:
+        """Keep that a version was judged on a part of the log: all its windows share one alpha."""
+        with reachable():
+            self._scripts["window"](keys=[self._keys.version(version)], args=[window])
 
     def alarm(self, alarm: Alarm) -> bool:
         """Say that the champion is shown to be worse; false where the roles have changed since."""

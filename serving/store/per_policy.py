@@ -45,6 +45,18 @@ class PolicyStore:
             raise LookupError(f"policy {self._keys.policy!r} has no catalog {revision!r}")
         return stored
 
+    def trimmed(self) -> dict[str, str]:
+        """The id up to which each stream was trimmed, by name; each was archived up to there."""
+        with reachable():
+            fields = self._redis.hgetall(self._keys.trimmed)
+        return {name.decode(): entry.decode() for name, entry in fields.items()}
+
+    def origin(self) -> str:
+        """Which service this is, as its logs say; '' before the policy was first registered."""
+        with reachable():
+            origin = self._redis.hget(self._keys.state, "origin")
+        return "" if origin is None else str(origin.decode())
+
     def checkpoint(self, version: str) -> bytes | None:
         with reachable():
             blob: bytes | None = self._redis.get(self._keys.checkpoint(version))

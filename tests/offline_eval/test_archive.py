@@ -184,7 +184,7 @@ def test_small_files_of_a_day_become_one(path: str):
     target.merge()
     on, root = files.filesystem(path)
     names = {name.rpartition("/")[2] for name in archive._names(on, root)}
-    merged = {"1-0_32-0.parquet", "1-1_32-1.parquet", archive.POSITION}
+    merged = {"1-0_32-0_0.parquet", "1-1_32-1_0.parquet", archive.POSITION}
     assert names == merged
     assert log.table(path).equals(every)
     told_before = [entry for some in (first, *reading) for entry, _ in some]
@@ -201,8 +201,39 @@ def test_a_crash_while_merging_repeats_nothing(tmp_path: Path):
         file.write_bytes(content)
     assert len(log.read(str(tmp_path))) == archive.MERGED
     assert sum(map(len, archive.events(str(tmp_path), "default"))) == archive.MERGED
-    Archive(str(tmp_path), "default").resume({})
+    Archive(str(tmp_path), "default").resume({}, token=1)
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_a_writer_that_was_overtaken_removes_nothing_of_its_successors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Though it found the leftovers of a crash first, and its successor wrote the same entries."""
+    path, batch = str(tmp_path), [decided("1-0", decision("d1", made_at_ms=NOON))]
+    crashed = Archive(path, "default")
+    crashed.resume({}, token=1)
+    crashed.add(batch, [])
+    late, successor = Archive(path, "default"), Archive(path, "default")
+
+    def slow(names: Sequence[str], limit: archive.Id) -> list[archive._Segment]:
+        monkeypatch.undo()
+        successor.resume({}, token=3)
+        successor.add(batch, [])
+        successor.commit(Position("1-0"))
+        return counting(names, limit)
+
+    counting = archive._counting
+    monkeypatch.setattr(archive, "_counting", slow)
+    late.resume({}, token=2)
+    assert [row.decision.decision_id for row in log.rows(path)] == ["d1"]
+
+
+def test_the_log_of_another_service_is_left_alone(tmp_path: Path):
+    """Its versions and stream ids mean other things."""
+    Archive(str(tmp_path), "default").resume({}, token=1, origin="one")
+    Archive(str(tmp_path), "default").resume({}, token=2, origin="one")
+    with pytest.raises(ValueError, match="belongs to another service"):
+        Archive(str(tmp_path), "default").resume({}, token=3, origin="other")
 
 
 def test_files_that_overlap_repeat_nothing(tmp_path: Path):

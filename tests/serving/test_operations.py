@@ -135,8 +135,8 @@ def test_a_rollback_needs_no_gate_and_is_one_step(store: OperatorStore):
 def test_windows_outlive_verdicts(store: OperatorStore):
     """A version has one alpha for all windows that it is ever judged on, whatever is dropped."""
     for window in ("a", "a", "b", "", "a"):
-        record = GateRecord("pass", "1", NOW_MS, (), window)
-        store.record_gate("2", record, NOW_MS)
+        store.judged_on("2", window)
+        store.record_gate("2", GateRecord("pass", "1", NOW_MS, ()), NOW_MS)
     promoted(store, "2")
     store.rollback("me", "", NOW_MS)
     assert store.files("2").windows == ("a", "b")
