@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,14 +27,16 @@ from features.encoder import Encoder
 from offline_eval import archive, log
 from offline_eval.archive import Archive, Position
 from pointsman.archiver import Archiver, archive_burst, learned, moved
+from pointsman.cli import cli
 from pointsman.commands.archive import command
 from policy.config import PolicyConfig
+from policy.linear import LinearModel
 from policy.snapshot import Header, pack, unpack
 from serving.learner import BATCH, Fold
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore
-from tests.servers import drive, learn_all, until
+from tests.servers import CONFIG, drive, learn_all, until
 
 DECISIONS, OUTCOMES = "pm:{default}:decisions", "pm:{default}:outcomes"
 WINDOW_MS = 3_600_000
@@ -386,3 +389,45 @@ def test_kill_9_of_the_archiver_loses_and_repeats_nothing(
     told = [event[b"decision_id"].decode() for _, event in chain(*archive.events(path, "default"))]
     assert sorted(told) == sorted(ids)
     assert raw.xlen(DECISIONS) == 1
+
+
+def test_a_version_that_missed_outcomes_takes_back_none_of_them(
+    http: httpx.Client, redis_url: str, path: str
+):
+    """They were trimmed while it had no role: nobody can tell any more which of those that it has
+    learned a correction is of."""
+    drive(http, 10)
+    learn_all(redis_url)
+    with closing(LearnerStore(redis_url, "default")) as store:
+        learned = store.checkpoint("1")
+        assert learned is not None
+        ids = drive(http, 5)
+        learn_all(redis_url)
+        archive_all(redis_url, path)
+        store._redis.set("pm:{default}:checkpoint:1", learned)
+        drive(http, 3)
+        http.post(
+            "/correction", json={"decision_id": ids[0], "quality": 0.9, "by": "me", "reason": "so"}
+        )
+        learn_all(redis_url)
+        header, body = unpack(store.checkpoint("1") or b"")
+    model = LinearModel.from_bytes(body)
+    # Of the five, the last one stayed in the stream: it marks where that ends.
+    assert (header.events, model.start_events) == (10 + 1 + 3, 10)
+
+
+def test_rows_behind_an_open_one_are_not_valued(
+    http: httpx.Client, redis_url: str, path: str, tmp_path: Path
+):
+    """Those that tell their reward early would decide alone."""
+    drive(http, 6)
+    http.post("/route", json={"query": {"text": "no reward yet"}})
+    drive(http, 4)
+    archive_all(redis_url, path)
+    (tmp_path / "pointsman.toml").write_text(CONFIG)
+    done = CliRunner().invoke(
+        cli, ["evaluate", path, "--config", str(tmp_path / "pointsman.toml"), "--target", "logged"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "6 rows of policy default" in done.stdout
+    assert "5 later rows are left out, from the first on that may still change" in done.stdout

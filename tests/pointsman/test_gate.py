@@ -546,3 +546,26 @@ def archived(place: Place) -> None:
     """Archive all that was decided, once its reward window has passed."""
     time.sleep(1.1 + IN_FLIGHT_MS / 1_000)
     archive_burst(place.redis_url, place.log, {"default": 1_000})
+
+
+def test_the_log_of_another_service_proves_nothing(place: Place):
+    """Its versions have the same numbers, and were others."""
+    with http_service(settings_for(place.redis_url, place.folder, TEXT)) as http:
+        drive(http, range(20))
+    archive_burst(place.redis_url, place.log, {"default": 0})
+    assert "another service" not in str(place.run("gate", "default").exception)
+    position = Path(place.log) / "policy=default" / "_position.json"
+    position.write_text(re.sub('"origin": "[0-9a-f]+"', '"origin": "c0ffee"', position.read_text()))
+    done = place.run("gate", "default")
+    assert (done.exit_code, "belongs to another service" in str(done.exception)) == (1, True)
+
+
+@pytest.mark.parametrize("uri", ["bogus://nowhere", "file:///nowhere"])
+def test_an_mlflow_that_cannot_be_used_stops_no_verdict(
+    place: Place, uri: str, monkeypatch: pytest.MonkeyPatch
+):
+    """It is recorded in Redis, and a warning says what MLflow wasn't told."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    write(place, decided(place, 400, LARGE))
+    assert place.gated()["verdict"] == "pass"
+    assert place.run("promote", "default").exit_code == 0

@@ -78,6 +78,15 @@ def test_a_champion_stays_until_it_is_shown_to_be_worse(
         assert not store.audit(("alarm", "rollback"))
 
 
+def test_its_windows_share_one_alpha_and_an_alarm_is_raised_once(place: Place):
+    """However often it looks; a change of prices would begin another window, not another alpha."""
+    after_promotion(place, LARGE)
+    place.run("watch", "--burst")
+    with closing(OperatorStore(place.redis_url, "default")) as store:
+        assert len(store.files("1").windows) == 1
+        assert len(store.audit(("alarm",))) == 1
+
+
 def test_without_a_promotion_there_is_nothing_to_watch(place: Place):
     """The first champion replaced nobody."""
     done = place.run("watch", "--burst")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import redis
@@ -167,6 +169,37 @@ def test_versions_are_told_with_their_roles(store: OperatorStore):
     assert told["2"].gate == GateRecord(
         "pass", "1", NOW_MS - DAY_MS, ("it is better",), "c0ffee from 0", None, NOW_MS
     )
+
+
+def test_a_pass_holds_only_for_the_arms_and_prices_it_was_given_on(
+    store: OperatorStore, raw: redis.Redis
+):
+    """After a change of them the version must be judged anew."""
+    raw.hset("pm:{default}:state", "catalog", "new")
+    store.record_gate("2", replace(passed(), catalog="old"), NOW_MS)
+    with pytest.raises(Refused, match="arms or prices have changed since version 2 was judged"):
+        promoted(store, "2")
+    store.record_gate("2", replace(passed(), catalog="new"), NOW_MS)
+    assert promoted(store, "2").champion == "2"
+
+
+def test_a_verdict_from_before_a_rollback_promotes_nothing(store: OperatorStore):
+    """Also where it is recorded afterwards, by a gate that was at work meanwhile."""
+    store.record_gate("2", passed(), NOW_MS)
+    promoted(store, "2")
+    store.rollback("me", "", NOW_MS + 10)
+    for newest_ms, at_ms in ((NOW_MS, NOW_MS + 20), (NOW_MS + 20, NOW_MS + 5)):
+        store.record_gate("2", replace(passed(), newest_ms=newest_ms), at_ms)
+        with pytest.raises(Refused, match="version 2 was judged before it was rolled back"):
+            promoted(store, "2")
+
+
+@pytest.mark.parametrize("share", [math.nan, math.inf, -0.1, 0.6])
+def test_a_share_that_is_none_is_refused(store: OperatorStore, share: float):
+    """NaN would pass every comparison, and no draw could be made with it."""
+    with pytest.raises(ValueError, match=r"a share must be in \[0, 0.5\]"):
+        store.challenge("2", share, "me", NOW_MS)
+    assert "share" not in store.state()
 
 
 def test_what_is_not_there_is_named(store: OperatorStore, raw: redis.Redis, redis_url: str):
