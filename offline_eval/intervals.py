@@ -27,6 +27,7 @@ Vector = NDArray[np.float64]
 LEAST_EFFECTIVE = (
     50.0  # rows' worth of spread, below which neither t nor bootstrap is to be trusted
 )
+ROUNDING = 1e-12  # of a mean: terms that differ by no more are the same
 RESAMPLES = 1_000
 LOOK = 100  # rows between the looks that a confidence sequence remembers
 STEPS = 33  # means that a confidence sequence follows; between them its wealth is interpolated
@@ -58,9 +59,22 @@ def effective_rows(terms: Vector) -> float:
     """
     if not len(terms):
         return 0.0
-    squares = (terms - terms.mean()) ** 2
-    most = float(squares.max())
-    return float((squares / most).sum() ** 2 / ((squares / most) ** 2).sum()) if most > 0 else 0.0
+    mean = float(terms.mean())
+    d = terms - mean
+    most = float(np.abs(d).max())
+    if not most > 0.0:
+        return 0.0
+    d /= most
+    d *= d
+    squares = float(d.sum())
+    if not differ(math.sqrt(squares / len(d)) * most, mean):
+        return 0.0
+    return squares**2 / float(np.einsum("n,n->", d, d))
+
+
+def differ(sd: float, mean: float) -> bool:
+    """Whether a standard deviation is more than rounding of terms around `mean`."""
+    return sd > ROUNDING * abs(mean)
 
 
 def student_t(terms: Vector, alpha: float = 0.05) -> Interval:
@@ -68,14 +82,16 @@ def student_t(terms: Vector, alpha: float = 0.05) -> Interval:
     says so."""
     terms = _finite(terms)
     n = len(terms)
-    if n < 2 or terms.std() == 0:
+    if n < 2:
         return _unspread(terms)
     se = float(terms.std(ddof=1)) / math.sqrt(n)
     return t_interval(n, float(terms.mean()), se, effective_rows(terms), alpha)
 
 
 def t_interval(n: int, mean: float, se: float, effective: float, alpha: float = 0.05) -> Interval:
-    """`student_t` of n >= 2 terms from their mean, its standard error > 0 and effective rows."""
+    """`student_t` of n >= 2 terms from their mean, its standard error and effective rows."""
+    if not differ(se * math.sqrt(n), mean):
+        return unspread(mean)
     half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * se
     return Interval(mean, mean - half, mean + half, _warning(n, effective))
 
@@ -86,7 +102,7 @@ def bootstrap(
     """The percentile bootstrap of the mean (Efron and Tibshirani 1993, chapter 13). For reading
     only, like `student_t`."""
     terms = _finite(terms)
-    if len(terms) < 2 or terms.std() == 0:
+    if len(terms) < 2 or not differ(float(terms.std()), float(terms.mean())):
         return _unspread(terms)
     rng = np.random.default_rng(seed)
     n = len(terms)

@@ -514,10 +514,11 @@ def _value(name: str, found: _Estimates, spread: _Spread, alpha: float) -> Value
         return _unknown(estimators.NO_SUPPORT.why)
     value, n = found.values[name], spread.counted
     squares, fourths = spread.powers[name].tolist()
-    se = math.sqrt(squares / (n - 1) / n) if n > 1 else None
-    if not se:
-        return Value(value, se, unspread(value))
-    return Value(value, se, t_interval(n, value, se, squares**2 / fourths, alpha))
+    if n < 2:
+        return Value(value, None, unspread(value))
+    se = math.sqrt(squares / (n - 1) / n)
+    effective = squares**2 / fourths if fourths else 0.0
+    return Value(value, se, t_interval(n, value, se, effective, alpha))
 
 
 def _written(ms: int) -> str:

@@ -103,7 +103,7 @@ def simultaneous(
     n = len(terms)
     own = [student_t(column, alpha) for column in terms.T]
     spread = terms.std(axis=0, ddof=1) if n > 1 else np.zeros(terms.shape[1])
-    moves = spread > 0
+    moves = np.isfinite([one.low for one in own])
     if not moves.any():
         return tuple(own)
     alike = np.atleast_2d(np.corrcoef(terms[:, moves], rowvar=False))

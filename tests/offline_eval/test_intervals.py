@@ -57,7 +57,8 @@ def test_bootstrap_agrees_with_student_t_on_many_normal_terms():
 def test_no_data_is_an_infinite_interval(interval):
     """Never 0; neither are terms without spread certain of anything."""
     nothing, one, alike = (interval(np.array(t)) for t in ([], [0.3], [0.0] * 100))
-    for found in (nothing, one, alike):
+    rounded = interval(np.full(1_000, 0.7449))  # whose standard deviation is 1e-16
+    for found in (nothing, one, alike, rounded):
         assert (found.low, found.high) == (-math.inf, math.inf)
         assert found.warning
     assert math.isnan(nothing.estimate)
@@ -85,6 +86,16 @@ def test_effective_rows_by_hand():
     assert effective_rows(np.array([-1.0, 1.0] * 50)) == pytest.approx(100)
     assert effective_rows(np.append(np.zeros(10_000), 1.0)) == pytest.approx(1, abs=0.01)
     assert effective_rows(np.ones(5)) == effective_rows(np.array([])) == 0.0
+    assert effective_rows(np.full(1_000, 0.7449)) == 0.0
+
+
+def test_a_spread_is_small_beside_the_mean_alone():
+    """Tiny terms that differ have an interval, and so have those that differ around 0."""
+    terms = np.random.default_rng(9).normal(size=1_000)
+    for some in (1e-30 * terms, 1e-30 * (terms - terms.mean()), 1.0 + 1e-9 * terms):
+        found = student_t(some)
+        assert found.low < found.estimate < found.high
+        assert found.warning is None
 
 
 def test_wealth_by_hand():
