@@ -1,37 +1,50 @@
 """What a target policy would have earned, from plain arrays over n logged rounds.
 
 An estimate comes with influence terms (n,): their mean is its value and their variance over n the
-variance of it, so interval, gate and plot are made of terms alone. The arrays: `weights` (n,) is
-the target's probability of the logged arm over its propensity, `reward` (n,) in [0, 1], `q_logged`
-(n,) a model's prediction of it, fitted on other rows, and `v_target` (n,) what that model expects
-of the target, Σ_a π(a|x) q(x, a). A row of the log that stands for several decisions counts as
-`stands_for` (n,) of them. Knows no log and no policy; `rounds.py` makes the arrays.
+variance of it, so interval, gate and plot are made of terms. What these don't know, such as a
+bias, is a doubt that goes with them. The arrays: `weights` (n,) is the target's probability of the
+logged arm over its propensity, `reward` (n,) in [0, 1], `q_logged` (n,) a model's prediction of it,
+fitted on other rows, and `v_target` (n,) what that model expects of the target, Σ_a π(a|x) q(x, a).
+A row of the log that stands for several decisions counts as `stands_for` (n,) of them. Knows no log
+and no policy; `rounds.py` makes the arrays.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offline_eval.faults import rows
+from offline_eval.intervals import Interval, effective_of, few_rows, student_t
 
 Vector = NDArray[np.float64]
 
 THRESHOLDS = tuple(float(t) for t in np.geomspace(1.0, 1e4, 17))  # of weights, to tune among
 SHRINKAGES = tuple(t * t for t in THRESHOLDS)  # `dros` halves a weight of √λ
 
+_WHERE_CUT = "biased by what the model gets wrong where weights are cut, which its terms don't know"
+BIASED = {  # by estimator: why no interval of its terms can be trusted
+    "clipped_ips": "biased by what clipped weights leave out, which its terms don't know",
+    "dm": "biased by what the model gets wrong, which its terms don't know",
+    "switch_dr": _WHERE_CUT,
+    "dros": _WHERE_CUT,
+}
+NEED_REWARDS = ("ips", "dr", "sndr")  # beside SNIPS, whose terms are spread by rewards alone
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """`value` is None where nothing can be said, and `why` says why; `terms` (n,) is empty then."""
+    """`value` is None where nothing can be said, and `why` says why; `terms` (n,) is empty then.
+    `doubt` says why an interval made of the terms can't be trusted, where they don't show it."""
 
     value: float | None
     terms: Vector
     why: str | None = None
+    doubt: str | None = None
 
     @property
     def se(self) -> float | None:
@@ -39,10 +52,26 @@ class Estimate:
         n = len(self.terms)
         return float(self.terms.std(ddof=1)) / math.sqrt(n) if n > 1 else None
 
+    def interval(
+        self, alpha: float = 0.05, made: Callable[[Vector, float], Interval] = student_t
+    ) -> Interval | None:
+        """Of the terms, with the doubt for its warning; None where nothing can be said."""
+        return None if self.value is None else made(self.terms, alpha).doubted(self.doubt)
+
 
 def not_evaluable(why: str) -> Estimate:
     """The answer where there is none."""
     return Estimate(None, np.empty(0), why)
+
+
+def few_rewards(n: int, snips: float, squares: float, fourths: float) -> str | None:
+    """The doubt of `NEED_REWARDS` where rewards hardly differ in the rows that carry weight.
+
+    It is told from n terms of SNIPS, whose spread is that of the rewards: their mean, and of their
+    deviations d Σ d² and Σ d⁴. Weights and model spread the others' terms there, which says nothing
+    of the rewards that weren't seen.
+    """
+    return few_rows(n, effective_of(n, snips, squares, fourths), "its rewards differ in ")
 
 
 def ips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Estimate:
@@ -51,7 +80,10 @@ def ips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Es
     Horvitz and Thompson 1952; for bandits Dudík, Langford and Li 2011,
     https://arxiv.org/abs/1103.4601, section 2.1.
     """
-    return _refused(weights) or _mean(weights * reward, stands_for, reward)
+    if refused := _refused(weights):
+        return refused
+    found = _mean(weights * reward, stands_for, reward)
+    return _doubted(found, weights, reward, stands_for)
 
 
 def clipped_ips(
@@ -68,7 +100,7 @@ def clipped_ips(
         return refused
     terms = np.minimum(weights, clip)
     terms *= reward
-    return _mean(terms, stands_for, reward)
+    return replace(_mean(terms, stands_for, reward), doubt=BIASED["clipped_ips"])
 
 
 def snips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Estimate:
@@ -86,7 +118,9 @@ def dm(v_target: Vector, stands_for: Vector | None = None) -> Estimate:
 
     Dudík, Langford and Li 2011, https://arxiv.org/abs/1103.4601, section 2.1.
     """
-    return _mean(v_target, stands_for, v_target=v_target) if len(v_target) else _NO_ROWS
+    if not len(v_target):
+        return _NO_ROWS
+    return replace(_mean(v_target, stands_for, v_target=v_target), doubt=BIASED["dm"])
 
 
 def dr(
@@ -100,9 +134,10 @@ def dr(
 
     Dudík, Langford and Li 2011, https://arxiv.org/abs/1103.4601, section 2.2.
     """
-    return _refused(weights) or _corrected(
-        weights, reward - q_logged, reward, q_logged, v_target, stands_for
-    )
+    if refused := _refused(weights):
+        return refused
+    found = _corrected(weights, reward - q_logged, reward, q_logged, v_target, stands_for)
+    return _doubted(found, weights, reward, stands_for)
 
 
 def sndr(
@@ -121,7 +156,8 @@ def sndr(
         return refused
     terms = _ratio(weights, reward - q_logged, stands_for, reward, q_logged).terms
     terms += _mean(v_target, stands_for, v_target=v_target).terms
-    return Estimate(float(terms.mean()), terms)
+    found = Estimate(float(terms.mean()), terms)
+    return _doubted(found, weights, reward, stands_for)
 
 
 def switch_dr(
@@ -137,9 +173,11 @@ def switch_dr(
     Wang, Agarwal and Dudík 2017, https://arxiv.org/abs/1612.01205, section 4 (SWITCH with DR).
     """
     _expect_at_least(threshold, 0.0, "threshold")
-    return _refused(weights) or _corrected(
-        switched(weights, threshold), reward - q_logged, reward, q_logged, v_target, stands_for
-    )
+    if refused := _refused(weights):
+        return refused
+    kept = switched(weights, threshold)
+    found = _corrected(kept, reward - q_logged, reward, q_logged, v_target, stands_for)
+    return replace(found, doubt=BIASED["switch_dr"])
 
 
 def dros(
@@ -156,9 +194,11 @@ def dros(
     (optimistic shrinkage).
     """
     _expect_at_least(shrinkage, 0.0, "shrinkage")
-    return _refused(weights) or _corrected(
-        shrunk(weights, shrinkage), reward - q_logged, reward, q_logged, v_target, stands_for
-    )
+    if refused := _refused(weights):
+        return refused
+    kept = shrunk(weights, shrinkage)
+    found = _corrected(kept, reward - q_logged, reward, q_logged, v_target, stands_for)
+    return replace(found, doubt=BIASED["dros"])
 
 
 def switched(weights: Vector, threshold: float) -> Vector:
@@ -340,6 +380,21 @@ def _ratio(
     terms *= len(weights) / total
     terms += value
     return Estimate(value, terms)
+
+
+def _doubted(
+    found: Estimate, weights: Vector, reward: Vector, stands_for: Vector | None
+) -> Estimate:
+    """With `few_rewards`."""
+    if stands_for is not None:
+        weights = weights * stands_for
+    total = float(weights.sum())
+    mean = _dot(weights, reward) / total
+    d = reward - mean
+    d *= weights
+    d *= len(d) / total
+    d *= d
+    return replace(found, doubt=few_rewards(len(d), mean, float(d.sum()), _dot(d, d)))
 
 
 def _dot(a: Vector, b: Vector) -> float:

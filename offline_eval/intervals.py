@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def doubted(self, why: str | None) -> Interval:
+        """With that warning, where there are bounds to be doubted; None leaves it as it is."""
+        return self if why is None or math.isinf(self.low) else replace(self, warning=why)
+
 
 NOTHING = Interval(math.nan, -math.inf, math.inf, "there is no data")
 
@@ -61,15 +65,18 @@ def effective_rows(terms: Vector) -> float:
         return 0.0
     mean = float(terms.mean())
     d = terms - mean
-    most = float(np.abs(d).max())
+    most = max(float(d.max()), -float(d.min()))
     if not most > 0.0:
         return 0.0
     d /= most
     d *= d
-    squares = float(d.sum())
-    if not differ(math.sqrt(squares / len(d)) * most, mean):
-        return 0.0
-    return squares**2 / float(np.einsum("n,n->", d, d))
+    return effective_of(len(d), mean / most, float(d.sum()), float(np.einsum("n,n->", d, d)))
+
+
+def effective_of(n: int, mean: float, squares: float, fourths: float) -> float:
+    """`effective_rows` of n terms from their mean, sum d^2 and sum d^4."""
+    there = fourths > 0.0 and differ(math.sqrt(squares / n), mean)
+    return squares**2 / fourths if there else 0.0
 
 
 def differ(sd: float, mean: float) -> bool:
@@ -93,7 +100,7 @@ def t_interval(n: int, mean: float, se: float, effective: float, alpha: float = 
     if not differ(se * math.sqrt(n), mean):
         return unspread(mean)
     half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * se
-    return Interval(mean, mean - half, mean + half, _warning(n, effective))
+    return Interval(mean, mean - half, mean + half, few_rows(n, effective))
 
 
 def bootstrap(
@@ -108,7 +115,7 @@ def bootstrap(
     n = len(terms)
     means = np.array([terms[rng.integers(0, n, n)].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
-    warning = _warning(n, effective_rows(terms))
+    warning = few_rows(n, effective_rows(terms))
     return Interval(float(terms.mean()), float(low), float(high), warning)
 
 
@@ -339,10 +346,11 @@ def unspread(mean: float) -> Interval:
     return Interval(mean, -math.inf, math.inf, "the terms don't differ, so their spread is unknown")
 
 
-def _warning(n: int, effective: float) -> str | None:
+def few_rows(n: int, effective: float, what: str = "") -> str | None:
+    """The warning that too few of n rows carry an estimate, or of it `what`; None if enough do."""
     if effective >= LEAST_EFFECTIVE:
         return None
     return (
-        f"few rows carry the estimate ({effective:.0f} effective of {n:,}): the interval is"
+        f"few rows carry the estimate ({what}{effective:.0f} effective of {n:,}): the interval is"
         " likely too narrow"
     )

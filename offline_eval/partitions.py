@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from offline_eval import estimators, log, rounds
 from offline_eval import target as targets
 from offline_eval.estimators import Trials
-from offline_eval.intervals import NOTHING, Interval, ValueSequence, t_interval, unspread
+from offline_eval.intervals import (
+    NOTHING,
+    Interval,
+    ValueSequence,
+    effective_of,
+    t_interval,
+    unspread,
+)
 from offline_eval.log import LoggedData
 from offline_eval.reward_models import Coefficients, Sums
 from offline_eval.rounds import UNSUPPORTED, Rounds
@@ -71,7 +78,7 @@ class Value:
 
     value: float | None
     se: float | None
-    interval: Interval  # Student-t
+    interval: Interval  # Student-t, with the estimator's doubt
     why: str | None = None
 
 
@@ -517,8 +524,12 @@ def _value(name: str, found: _Estimates, spread: _Spread, alpha: float) -> Value
     if n < 2:
         return Value(value, None, unspread(value))
     se = math.sqrt(squares / (n - 1) / n)
-    effective = squares**2 / fourths if fourths else 0.0
-    return Value(value, se, t_interval(n, value, se, effective, alpha))
+    interval = t_interval(n, value, se, effective_of(n, value, squares, fourths), alpha)
+    if name in estimators.NEED_REWARDS:
+        doubt = estimators.few_rewards(n, found.values["snips"], *spread.powers["snips"].tolist())
+    else:
+        doubt = estimators.BIASED.get(name)
+    return Value(value, se, interval.doubted(doubt))
 
 
 def _written(ms: int) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from offline_eval import diagnostics, gate, groups, reward_models, target, valuation
 from offline_eval import log as logs
 from offline_eval.estimators import Estimate, snips
-from offline_eval.intervals import student_t
 from offline_eval.log import Vector
 from offline_eval.registry import Estimated
 from offline_eval.valuation import Valuation
@@ -55,9 +54,9 @@ def _estimates(version: str, value: Valuation) -> list[Estimated]:
     by_name = [("reward", name, value.reward[name]) for name in SHOWN]
     by_name += [(component, "snips", one) for component, one in value.outcomes.items()]
     return [
-        Estimated(version, component, name, student_t(one.terms, ALPHA))
+        Estimated(version, component, name, interval)
         for component, name, one in by_name
-        if one.value is not None
+        if (interval := one.interval(ALPHA)) is not None
     ]
 
 

@@ -36,7 +36,7 @@ SHOWN = 20  # candidates of a sweep; --json has all
 TRAIN_SHARE = 0.5
 CONFIG = "config"
 CHALLENGER = "challenger"
-MARKED = "(! too few rows carry the estimate: the interval is likely too narrow)"
+MARKED = "(! not to be trusted: few rows carry the estimate, or its terms don't know its bias)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,9 +13,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import archive, intervals, log, rounds, target
+from offline_eval import archive, log, rounds, target
 from offline_eval.estimators import Estimate
-from offline_eval.intervals import Interval
+from offline_eval.intervals import Interval, bootstrap
 from offline_eval.log import Index, LoggedData
 from pointsman.commands import settings
 from policy.config import Config, PolicyConfig
@@ -211,11 +211,9 @@ def scales(config_file: Path | None, policy: str | None) -> Scales:
 
 def interval_of(estimate: Estimate, how: str) -> Interval | None:
     """At 95%; None where there is no estimate."""
-    if estimate.value is None:
-        return None
     if how == "bootstrap":
-        return intervals.bootstrap(estimate.terms, SEED)
-    return intervals.student_t(estimate.terms)
+        return estimate.interval(made=lambda terms, alpha: bootstrap(terms, SEED, alpha))
+    return estimate.interval()
 
 
 def as_figures(estimate: Estimate, interval: Interval | None) -> dict[str, Any]:

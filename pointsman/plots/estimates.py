@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from offline_eval.estimators import Estimate
-from offline_eval.intervals import Interval, student_t
+from offline_eval.intervals import Interval
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank, colours
 
 WRAPPED = 100  # characters of a reason, per line
@@ -82,9 +82,7 @@ def reward_by_task(
 
 def _interval(row: Row, alpha: float) -> Interval | None:
     """None where nothing can be said."""
-    if isinstance(row, Interval):
-        return row
-    return None if row.value is None else student_t(row.terms, alpha)
+    return row if isinstance(row, Interval) else row.interval(alpha)
 
 
 def _bar(axes: Axes, y: float, interval: Interval, colour: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from benchmarks import oracle
 from offline_eval import estimators
 from offline_eval.estimators import Estimate, Vector
+from offline_eval.intervals import student_t
 
 INF = math.inf
 
@@ -206,6 +207,47 @@ def test_a_row_that_stands_for_two_counts_as_two(name: str):
 
 
 @every
+def test_an_interval_is_doubted_where_its_terms_dont_know_the_error(name: str):
+    """A bias isn't in them, however many rows there are; the others of an ordinary log are as
+    their terms say."""
+    found = EVERY[name](simulate(12, 2_000))
+    interval = found.interval()
+    assert interval is not None
+    assert (interval.low, interval.high) == (
+        student_t(found.terms).low,
+        student_t(found.terms).high,
+    )
+    assert interval.warning == found.doubt
+    assert ("biased by" in str(found.doubt)) == (name not in CONSISTENT)
+    assert (found.doubt is None) == (name in CONSISTENT)
+
+
+@pytest.mark.parametrize("name", CONSISTENT)
+def test_an_interval_around_no_click_is_doubted(name: str):
+    """Of an arm that earned nothing in 300 draws the model spreads the terms, which says nothing
+    of the rewards; and without a spread there are no bounds to doubt."""
+    o = simulate(13, 900)
+    drawn = np.arange(900) % 3 == 0
+    weights, reward = np.where(drawn, 3.0, 0.0), np.where(drawn, 0.0, o.reward)
+    found = EVERY[name](replace(o, weights=weights, reward=reward)).interval()
+    assert found is not None
+    if name in ("ips", "snips"):
+        assert found.warning == "the terms don't differ, so their spread is unknown"
+    else:
+        assert found.high - found.low < 0.1
+        assert "(its rewards differ in 0 effective of 900)" in str(found.warning)
+
+
+def test_rewards_that_differ_by_rounding_do_not_differ():
+    """Nor do those that stand for several; the spread of the weights alone is no spread."""
+    rng = np.random.default_rng(14)
+    weights, stands_for = rng.exponential(1.0, 900), rng.integers(1, 4, 900).astype(float)
+    for counts in (None, stands_for):
+        found = estimators.ips(weights, np.full(900, 0.7449), counts)
+        assert "differ in 0 effective" in str(found.doubt)
+
+
+@every
 def test_without_rows_nothing_is_said(name: str):
     """Not evaluable, and never 0."""
     none = EVERY[name](
@@ -216,6 +258,7 @@ def test_without_rows_nothing_is_said(name: str):
     )
     assert none.value is None
     assert none.se is None
+    assert none.interval() is None
     assert none.why == "there are no rows"
 
 

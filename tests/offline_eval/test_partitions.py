@@ -104,11 +104,12 @@ def agree(found: Summary, data: LoggedData, pmf: Vector, weights: Weights | None
     assert found.max_weight == whole.weights.max()
     assert found.values.keys() == expected.keys()
     for name, one in expected.items():
-        of_parts, t = found.values[name], intervals.student_t(one.terms)
+        of_parts, t = found.values[name], one.interval()
         assert of_parts.why == one.why
         if one.value is None:
             assert (of_parts.value, of_parts.se) == (None, None)
             continue
+        assert t is not None
         assert of_parts.value == pytest.approx(one.value, rel=0, abs=1e-9), name
         assert of_parts.se == pytest.approx(one.se, rel=0, abs=1e-9), name
         assert of_parts.interval.low == pytest.approx(t.low, rel=0, abs=1e-9)
@@ -271,6 +272,24 @@ def test_where_the_target_was_never_drawn_only_a_model_speaks(tmp_path: Path):
     agree(found, data, made(data), WEIGHTS)
     assert [name for name, one in found.values.items() if one.value is not None] == ["dm"]
     assert found.clip is None
+
+
+@pytest.mark.parametrize("quality", [0.0, 0.7449])
+def test_rewards_that_do_not_differ_are_doubted_as_in_memory(tmp_path: Path, quality: float):
+    """Where the target goes none does, and only the model spreads the terms."""
+    alike = Outcome(quality, 500.0, 0.004)
+    made = [
+        replace(one, outcome=alike) if one.decision.arm == "b" else one for one in rows(of_day=400)
+    ]
+    path = in_files(tmp_path, made, 200)
+    of_b = partial(target.one_arm, arm="b")
+    found = partitions.evaluate(partitions.parts(path, rows=150), of_b, SCALES, WEIGHTS)
+    data = log.read(path)
+    agree(found, data, of_b(data), WEIGHTS)
+    told = {name: str(one.interval.warning) for name, one in found.values.items()}
+    assert "its rewards differ in 0 effective" in told["dr"]
+    assert "the terms don't differ" in told["snips"]
+    assert told["dros"] == estimators.BIASED["dros"]
 
 
 def test_what_was_tuned_is_told(path: str):

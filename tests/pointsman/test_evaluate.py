@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from offline_eval import log
+from offline_eval import estimators, log
 from pointsman import cli
 from pointsman.commands import evaluate, replay
 from policy.records import LoggedDecision, Outcome
@@ -172,6 +172,19 @@ def test_few_rows_warn(tmp_path: Path):
     told = run(tmp_path, "--target", "c").output
     assert evaluate.MARKED in told
     assert "c: few rows carry the estimate" in told
+
+
+def test_what_is_biased_is_marked(whole: Path):
+    """However many rows there are: the direct method's terms don't know what its model misses."""
+    both = ("--estimator", "dm", "--estimator", "snips")
+    lines = run(whole, *both, "--target", "logged").output.splitlines()
+    told = next(line for line in lines if "±" in line and line.startswith("logged"))
+    assert [cell.endswith("!") for cell in told.split() if "±" in cell] == [True, False]
+    assert evaluate.MARKED in lines
+    assert lines[-1] == f"logged: {estimators.BIASED['dm']}"
+    reward = figures(whole, *both, "--target", "logged")["targets"]["logged"]["reward"]
+    assert reward["dm"]["warning"] == estimators.BIASED["dm"]
+    assert reward["snips"]["warning"] is None
 
 
 def test_what_the_log_never_tried_is_unknown(tmp_path: Path):
