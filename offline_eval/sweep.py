@@ -29,19 +29,19 @@ NOTE = "nothing here is a verdict: only the gate decides, on rows that chose not
 class Lead:
     """The winner's lead over the champion, as it looks and as it is.
 
-    `naive` is of the terms that chose the winner. `honest` values, fold by fold, whoever wins the
-    other folds; `agreement` is the share of folds in which that is the winner of all rows.
-    `selection` is what is between them.
+    `naive` is of the terms that chose the winner, with bounds that hold whoever wins. `honest`
+    values, fold by fold, whoever wins the other folds; `agreement` is the share of folds in which
+    that is the winner of all rows. `selection` is what is between them.
     """
 
     winner: str
     naive: Interval
-    honest: Interval
+    honest: float
     agreement: float
 
     @property
     def selection(self) -> float:
-        return self.naive.estimate - self.honest.estimate
+        return self.naive.estimate - self.honest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +64,11 @@ def compare(
     alpha: float = 0.05,
     seed: int = 0,
     count: int = FOLDS,
+    doubts: Sequence[str | None] | None = None,
 ) -> Comparison:
     """Of terms (n, m) of `names`, and those of the champion or the logging policy (n,).
+
+    `doubts` (m,) say why intervals of a candidate's terms can't be trusted.
 
     Raises
     ------
@@ -78,12 +81,17 @@ def compare(
             f"expected terms (n, m) of {len(names)} candidates and (n,) of the champion,"
             f" got {terms.shape} and {champion.shape}"
         )
-    leads = terms - champion[:, None]
+    doubts = doubts or [None] * m
+    differences = terms - champion[:, None]
+    values, leads = (
+        tuple(map(Interval.doubted, simultaneous(some, alpha, seed), doubts))
+        for some in (terms, differences)
+    )
     return Comparison(
         names=tuple(names),
-        values=simultaneous(terms, alpha, seed),
-        leads=simultaneous(leads, alpha, seed),
-        lead=lead_of_winner(names, leads, decision_ids, alpha, count),
+        values=values,
+        leads=leads,
+        lead=lead_of_winner(names, differences, leads, decision_ids, count),
     )
 
 
@@ -124,16 +132,22 @@ def simultaneous(
 def lead_of_winner(
     names: Sequence[str],
     leads: Vector,
+    intervals: Sequence[Interval],
     decision_ids: Sequence[str],
-    alpha: float = 0.05,
     count: int = FOLDS,
 ) -> Lead:
-    """Of leads (n, m) by cross-validation: the winner of all folds but one is valued on that one.
+    """Of leads (n, m) and their `simultaneous` intervals (m,).
 
+    The naive lead's interval is the winner's of these: they hold the true leads of all candidates
+    together, so with the same probability that of the one that wins, whoever it is and however it
+    was chosen (Chernozhukov, Chetverikov and Kato 2013, as in `simultaneous`).
+
+    The honest lead is by cross-validation: the winner of all folds but one is valued on that one.
     Each fold's value is unbiased for the candidate that was chosen without it, so the mean is never
     too high for the best one, and low only as far as less data chooses worse (van Hasselt 2013,
     "Estimating the maximum expected value: an analysis of (nested) cross validation and the maximum
-    sample average", https://arxiv.org/abs/1302.7175). Ten folds choose from nearly all rows.
+    sample average", https://arxiv.org/abs/1302.7175). Ten folds choose from nearly all rows. It has
+    no interval: the folds' choices depend on one another, which its terms don't know.
     """
     fold = folds(decision_ids, count)
     rows = np.bincount(fold, minlength=count)
@@ -144,10 +158,9 @@ def lead_of_winner(
     others = (sums.sum(axis=0) - sums) / (len(leads) - rows)[:, None]
     chosen = others.argmax(axis=1)  # (count,)
     winner = int(leads.mean(axis=0).argmax())
-    honest = leads[np.arange(len(leads)), chosen[fold]]
     return Lead(
         winner=names[winner],
-        naive=student_t(leads[:, winner], alpha),
-        honest=student_t(honest, alpha),
+        naive=intervals[winner],
+        honest=float(leads[np.arange(len(leads)), chosen[fold]].mean()),
         agreement=float(np.average(chosen == winner, weights=rows)),
     )

@@ -244,14 +244,15 @@ def _compared(
 ) -> tuple[Comparison | None, dict[str, str]]:
     """Those that have a value, against the logging policy; and why the others have none."""
     refused = {name: str(one.why) for name, one in values.items() if one.value is None}
-    some = {name: one.terms for name, one in values.items() if one.value is not None}
+    some = {name: one for name, one in values.items() if one.value is not None}
     made = rounds.of(split.valued, target.logged(split.valued), split.reward, split.q)
     logged = rounds.estimates(made)[estimator]
     if not some or logged.value is None:
         return None, refused
     ids = [split.valued.decision_ids[i] for i in made.at]
-    terms = np.stack(list(some.values()), axis=1)
-    return sweep.compare(list(some), terms, logged.terms, ids), refused
+    terms = np.stack([one.terms for one in some.values()], axis=1)
+    doubts = [one.doubt or logged.doubt for one in some.values()]
+    return sweep.compare(list(some), terms, logged.terms, ids, doubts=doubts), refused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -391,10 +392,9 @@ def _sweep_text(
         *(f"{name}: {why}" for name, why in refused.items()),
         "",
         f"best: {lead.winner}, which seems to lead by {lead.naive.estimate:+.4f}"
-        f" ({between(lead.naive)})",
+        f" ({_marked(lead.naive)}, whoever wins)",
         f"of that, {lead.selection:+.4f} is selection: chosen on some rows and valued on others,"
-        f" the winner leads by {lead.honest.estimate:+.4f} ({between(lead.honest)});"
-        f" {lead.agreement:.0%} of the choices agree",
+        f" the winner leads by {lead.honest:+.4f}; {lead.agreement:.0%} of the choices agree",
         sweep.NOTE,
     ]
 
@@ -418,7 +418,7 @@ def _sweep_figures(
         told["best"] = {
             "candidate": compared.lead.winner,
             "naive_lead": logs.interval_figures(compared.lead.naive),
-            "honest_lead": logs.interval_figures(compared.lead.honest),
+            "honest_lead": {"value": compared.lead.honest},
             "selection": compared.lead.selection,
             "agreement": compared.lead.agreement,
         }

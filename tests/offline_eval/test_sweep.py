@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from offline_eval import sweep
 from offline_eval.intervals import student_t
 from offline_eval.reward_models import folds
-from offline_eval.sweep import Vector
+from offline_eval.sweep import Lead, Vector
 
 N, M, RUNS = 1_000, 12, 200
 NAMES = tuple(f"c{i}" for i in range(M))
@@ -26,19 +27,35 @@ def simulated(seed: int, better: float = 0.0) -> tuple[Vector, Vector]:
     return terms, common
 
 
-def leads(better: float) -> Vector:
-    """Naive and honest lead of the winner, (RUNS, 2)."""
+@cache
+def leads(better: float) -> list[Lead]:
+    """The winner's, in each of RUNS logs."""
     found = []
     for seed in range(RUNS):
         terms, champion = simulated(seed, better)
-        lead = sweep.lead_of_winner(NAMES, terms - champion[:, None], IDS)
-        found.append((lead.naive.estimate, lead.honest.estimate))
-    return np.array(found)
+        differences = terms - champion[:, None]
+        intervals = sweep.simultaneous(differences, seed=seed)
+        found.append(sweep.lead_of_winner(NAMES, differences, intervals, IDS))
+    return found
+
+
+def naive_and_honest(better: float) -> Vector:
+    """Estimates, (2, RUNS)."""
+    return np.array([(one.naive.estimate, one.honest) for one in leads(better)]).T
+
+
+@pytest.mark.parametrize("better", [0.0, 0.1])
+def test_the_naive_interval_holds_whoever_wins(better: float):
+    """Of equals, and where one stands out: the true lead of the one that won is in it as often as
+    is said, though it was chosen for being high."""
+    truth = dict.fromkeys(NAMES, 0.0) | {NAMES[0]: better}
+    covered = np.mean([truth[one.winner] in one.naive for one in leads(better)])
+    assert covered >= 0.95 - 4 * math.sqrt(0.05 * 0.95 / RUNS)
 
 
 def test_of_equals_one_always_leads_and_honestly_none_does():
     """The naive lead is what the best of twelve draws exceeds 0 by; the honest one is 0."""
-    naive, honest = leads(0.0).T
+    naive, honest = naive_and_honest(0.0)
     se = 0.5 / math.sqrt(N)
     assert 1.3 * se < naive.mean() < 2.0 * se  # the largest of 12 normal draws: 1.63
     assert abs(honest.mean()) < 4 * honest.std(ddof=1) / math.sqrt(RUNS)
@@ -46,7 +63,7 @@ def test_of_equals_one_always_leads_and_honestly_none_does():
 
 def test_one_that_is_really_better_keeps_its_lead():
     """Where it stands out, choosing costs nothing and the honest lead is the true one."""
-    naive, honest = leads(0.1).T
+    naive, honest = naive_and_honest(0.1)
     assert abs(honest.mean() - 0.1) < 4 * honest.std(ddof=1) / math.sqrt(RUNS)
     assert naive.mean() >= honest.mean()
 
@@ -73,7 +90,7 @@ def test_the_honest_lead_by_hand():
     found = sweep.compare(("x", "y"), terms, np.zeros(N), IDS, count=2).lead
     assert found.winner == "x"
     assert found.naive.estimate == pytest.approx((fold == 0).mean())
-    assert found.honest.estimate == 0.0
+    assert found.honest == 0.0
     assert found.selection == found.naive.estimate
     assert found.agreement == pytest.approx((fold == 1).mean())
 
@@ -86,6 +103,18 @@ def test_one_candidate_is_no_selection():
     assert found.lead.agreement == 1.0
     own = student_t(terms[:, 0])
     assert found.values[0].low == pytest.approx(own.low, abs=0.005)
+
+
+def test_what_is_doubted_of_a_candidate_is_doubted_of_its_lead():
+    """Its bounds stay as they are, and so do the other candidates'."""
+    terms, champion = simulated(2, better=1.0)
+    doubts = ["it is biased", *[None] * (M - 1)]
+    found, plain = (
+        sweep.compare(NAMES, terms, champion, IDS, doubts=some) for some in (doubts, None)
+    )
+    assert [one.warning for one in found.values] == doubts
+    assert [one.warning for one in found.leads] == doubts
+    assert found.lead.naive == plain.lead.naive.doubted("it is biased")
 
 
 def test_the_champion_itself_has_no_lead():

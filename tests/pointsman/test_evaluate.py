@@ -233,11 +233,23 @@ def test_a_sweep_says_what_of_the_lead_is_selection(whole: Path, tmp_path: Path)
     assert best["selection"] == pytest.approx(
         best["naive_lead"]["value"] - best["honest_lead"]["value"]
     )
-    assert best["honest_lead"]["low"] > 0.1
+    assert best["naive_lead"] == swept["candidates"][best["candidate"]]["lead"]
+    assert best["naive_lead"]["low"] > 0.1
+    assert list(best["honest_lead"]) == ["value"]
     assert "only the gate decides" in swept["note"]
     text = run(whole, "--sweep", file, "--weights", "1,0,0").output
     assert "is selection" in text
     assert "only the gate decides" in text
+
+
+def test_what_is_biased_is_marked_in_a_sweep(whole: Path, tmp_path: Path):
+    """As it is of a target: values, leads and the winner's."""
+    file = tmp_path / "sweep.toml"
+    file.write_text("[grid]\nscale = [0.2, 0.5]\n")
+    swept = figures(whole, "--sweep", file, "--estimator", "dm")["sweep"]
+    marked = [*swept["candidates"].values(), {"best": swept["best"]["naive_lead"]}]
+    found = {one["warning"] for each in marked for one in each.values()}
+    assert found == {estimators.BIASED["dm"]}
 
 
 def test_pictures(whole: Path, tmp_path: Path):
