@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_eval import reward_models, rounds, sweep, target, valuation
-from offline_eval.estimators import Estimate
+from offline_eval.estimators import Estimate, not_evaluable
 from offline_eval.intervals import Interval
 from offline_eval.log import LoggedData
 from offline_eval.replay import Candidate
@@ -219,23 +219,26 @@ def _pmf(name: str, log: Opened, split: _Split) -> Vector:
     if which not in log.config.policies:
         known = ", ".join(log.config.policies)
         raise click.ClickException(f"{log.file}: there is no policy {which!r} (known: {known})")
-    return _learned(name, log.config.policies[which], log, split)
+    try:
+        return _learned(name, log.config.policies[which], log, split)
+    except ValueError as error:
+        raise click.ClickException(f"{name}: {error}") from error
 
 
 def _learned(name: str, config: PolicyConfig, log: Opened, split: _Split) -> Vector:
     """Of a configuration that has learned the first part of the log, and stands still then."""
     candidate = Candidate.of(name, config, log.config.arms)
-    try:
-        policy = candidate.policy(candidate.taught(split.taught))
-        return target.of_policy(candidate.asked(split.valued, log.policy.weights), policy)
-    except ValueError as error:
-        raise click.ClickException(f"{name}: {error}") from error
+    policy = candidate.policy(candidate.taught(split.taught))
+    return target.of_policy(candidate.asked(split.valued, log.policy.weights), policy)
 
 
 def _value_of(
     name: str, config: PolicyConfig, log: Opened, split: _Split, estimator: str
 ) -> Estimate:
-    pmf = _learned(name, config, log, split)
+    try:
+        pmf = _learned(name, config, log, split)
+    except ValueError as error:
+        return not_evaluable(str(error))
     return rounds.estimates(rounds.of(split.valued, pmf, split.reward, split.q))[estimator]
 
 

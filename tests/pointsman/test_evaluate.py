@@ -242,6 +242,22 @@ def test_a_sweep_says_what_of_the_lead_is_selection(whole: Path, tmp_path: Path)
     assert "only the gate decides" in text
 
 
+def test_a_candidate_that_cannot_be_replayed_does_not_end_the_sweep(whole: Path, tmp_path: Path):
+    """It is named with the reason, beside those that can."""
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        '[candidates.own]\nmodel = "caller"\n[candidates.rules]\nmodel = "rules"\n'
+        '[candidates.b]\nmodel = "fixed"\narm = "b"\n'
+    )
+    swept = figures(whole, "--sweep", file)["sweep"]
+    refused = swept["not_evaluable"]
+    assert (list(swept["candidates"]), list(refused)) == (["b"], ["own", "rules"])
+    assert "a policy of model 'rules' decides from more" in refused["rules"]
+    lines = run(whole, "--sweep", file).output.splitlines()
+    assert {f"{name}: {why}" for name, why in refused.items()} <= set(lines)
+    assert any(line.startswith("best: b, which seems to lead by ") for line in lines)
+
+
 def test_what_is_biased_is_marked_in_a_sweep(whole: Path, tmp_path: Path):
     """As it is of a target: values, leads and the winner's."""
     file = tmp_path / "sweep.toml"
@@ -356,7 +372,6 @@ def test_a_wrong_question_is_one_line(
         ("[grids]\nscale = [0.2]", ":1: grids: unknown key, did you mean 'grid'?"),
         ('[candidates.x]\nmodel = "fixed"\narm = "z"', ":3: candidates.x.arm: there is no arm 'z'"),
         ("", "there must be at least one [candidates.NAME] table"),
-        ('[candidates.x]\nmodel = "rules"', "x: a policy of model 'rules' decides from more"),
     ],
 )
 def test_a_faulty_sweep_names_the_key(
