@@ -39,12 +39,18 @@ NEED_REWARDS = ("ips", "dr", "sndr")  # beside SNIPS, whose terms are spread by 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
     """`value` is None where nothing can be said, and `why` says why; `terms` (n,) is empty then.
-    `doubt` says why an interval made of the terms can't be trusted, where they don't show it."""
+    `doubting` says why an interval made of the terms can't be trusted, where they don't show it; it
+    is asked when somebody wants to know."""
 
     value: float | None
     terms: Vector
     why: str | None = None
-    doubt: str | None = None
+    doubting: Callable[[], str | None] | None = None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why an interval made of the terms can't be trusted, if they don't show it."""
+        return None if self.doubting is None else self.doubting()
 
     @property
     def se(self) -> float | None:
@@ -100,7 +106,7 @@ def clipped_ips(
         return refused
     terms = np.minimum(weights, clip)
     terms *= reward
-    return replace(_mean(terms, stands_for, reward), doubt=BIASED["clipped_ips"])
+    return _biased(_mean(terms, stands_for, reward), BIASED["clipped_ips"])
 
 
 def snips(weights: Vector, reward: Vector, stands_for: Vector | None = None) -> Estimate:
@@ -120,7 +126,7 @@ def dm(v_target: Vector, stands_for: Vector | None = None) -> Estimate:
     """
     if not len(v_target):
         return _NO_ROWS
-    return replace(_mean(v_target, stands_for, v_target=v_target), doubt=BIASED["dm"])
+    return _biased(_mean(v_target, stands_for, v_target=v_target), BIASED["dm"])
 
 
 def dr(
@@ -177,7 +183,7 @@ def switch_dr(
         return refused
     kept = switched(weights, threshold)
     found = _corrected(kept, reward - q_logged, reward, q_logged, v_target, stands_for)
-    return replace(found, doubt=BIASED["switch_dr"])
+    return _biased(found, BIASED["switch_dr"])
 
 
 def dros(
@@ -198,7 +204,7 @@ def dros(
         return refused
     kept = shrunk(weights, shrinkage)
     found = _corrected(kept, reward - q_logged, reward, q_logged, v_target, stands_for)
-    return replace(found, doubt=BIASED["dros"])
+    return _biased(found, BIASED["dros"])
 
 
 def switched(weights: Vector, threshold: float) -> Vector:
@@ -382,19 +388,26 @@ def _ratio(
     return Estimate(value, terms)
 
 
+def _biased(found: Estimate, why: str) -> Estimate:
+    return replace(found, doubting=lambda: why)
+
+
 def _doubted(
     found: Estimate, weights: Vector, reward: Vector, stands_for: Vector | None
 ) -> Estimate:
     """With `few_rewards`."""
-    if stands_for is not None:
-        weights = weights * stands_for
-    total = float(weights.sum())
-    mean = _dot(weights, reward) / total
-    d = reward - mean
-    d *= weights
-    d *= len(d) / total
-    d *= d
-    return replace(found, doubt=few_rewards(len(d), mean, float(d.sum()), _dot(d, d)))
+
+    def doubting() -> str | None:
+        counted = weights if stands_for is None else weights * stands_for
+        total = float(counted.sum())
+        mean = _dot(counted, reward) / total
+        d = reward - mean
+        d *= counted
+        d *= len(d) / total
+        d *= d
+        return few_rewards(len(d), mean, float(d.sum()), _dot(d, d))
+
+    return replace(found, doubting=doubting)
 
 
 def _dot(a: Vector, b: Vector) -> float:
