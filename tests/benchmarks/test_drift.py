@@ -175,6 +175,7 @@ def test_regret_is_told_from_the_change_and_beside_that_without_handling():
     assert row["regret_se"] is None
 
 
+@pytest.mark.slow
 def test_all_scenes_run(tmp_path: Path, capsys, monkeypatch):
     """Of a small set, in one process, with table, figures and plot."""
     folders.save(tiny(10), tmp_path / "tiny")

@@ -303,6 +303,7 @@ def test_a_new_store_makes_no_noise(tmp_path: Path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_telemetry_is_off_unless_the_user_has_set_it(mlflow_uri: str):
     """MLflow reads it when it is loaded, which is when a store is opened."""
     assert loaded(mlflow_uri, "").stdout.split() == ["true", "true"]

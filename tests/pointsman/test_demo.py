@@ -47,7 +47,9 @@ def test_the_demo_shows_the_loop(tmp_path: Path):
         assert str(tmp_path / "demo" / name) in done.stdout
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_service_is_gone_after_an_interruption(tmp_path: Path, signum: signal.Signals):
     """Ctrl-C in the middle leaves no process and no temporary folder."""
     with subprocess.Popen(

@@ -560,12 +560,11 @@ def test_the_log_of_another_service_proves_nothing(place: Place):
     assert (done.exit_code, "belongs to another service" in str(done.exception)) == (1, True)
 
 
-@pytest.mark.parametrize("uri", ["bogus://nowhere", "file:///nowhere"])
 def test_an_mlflow_that_cannot_be_used_stops_no_verdict(
-    place: Place, uri: str, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ):
     """It is recorded in Redis, and a warning says what MLflow wasn't told."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")
     write(place, decided(place, 400, LARGE))
     assert place.gated()["verdict"] == "pass"
     assert place.run("promote", "default").exit_code == 0
