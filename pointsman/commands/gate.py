@@ -33,6 +33,7 @@ EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
     metavar="FILE.html",
     help="Write the report with its plots here as well.",
 )
+@click.option("--no-mlflow", is_flag=True, help="Tell MLflow nothing: a quick look.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
@@ -42,6 +43,7 @@ def command(
     path: str | None,
     alpha: float | None,
     file: Path | None,
+    no_mlflow: bool,
     as_json: bool,
 ) -> None:
     """Ask whether VERSION of POLICY (its challenger, when left out) may become champion.
@@ -64,8 +66,11 @@ def command(
         version = version or settings.challenger_of(store)
         path = path or chosen.log_path()
         judged = gating.judge(store, policy, wanted, version, path, now_ms, alpha)
-        report = findings.report(judged, path, now_ms)
-        run = tracking.tell_verdict(default_uri(chosen.data), store, judged, report)
+        run = None
+        if file is not None or not no_mlflow:
+            report = findings.report(judged, path, now_ms)
+        if not no_mlflow:
+            run = tracking.tell_verdict(default_uri(chosen.data), store, judged, report)
         store.record_gate(version, judged.record(run), now_ms)
     if file is not None:
         file.write_text(html(report), "utf-8")
