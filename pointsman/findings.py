@@ -5,12 +5,12 @@ For reading: the gate decides by none of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from offline_eval import diagnostics, gate, groups, reward_models, target, valuation
 from offline_eval import log as logs
 from offline_eval.estimators import Estimate, snips
-from offline_eval.log import Vector
+from offline_eval.log import LoggedData, Vector
 from offline_eval.registry import Estimated
 from offline_eval.valuation import Valuation
 from pointsman.gating import Judged
@@ -22,7 +22,10 @@ ALPHA = 0.05
 
 def report(judged: Judged, path: str, at_ms: int) -> Report:
     """The page of a verdict on the log at `path`; without estimates where nothing was judged."""
-    found = _valued(judged) if judged.newest_ms is not None else {}
+    evaluated = judged.newest_ms is not None
+    pmfs = _pmfs(judged) if evaluated else {}
+    reward = judged.data.rewards(None, judged.scales)
+    found = _valued(judged, pmfs, reward) if evaluated else {}
     return Report(
         verdict=judged.verdict,
         policy=judged.policy,
@@ -31,7 +34,7 @@ def report(judged: Judged, path: str, at_ms: int) -> Report:
         at_ms=at_ms,
         log=logs.fingerprint(judged.data, path),
         estimates=[one for name, value in found.items() for one in _estimates(name, value)],
-        plots=_plots(judged, found) if found else {},
+        plots=_plots(judged, pmfs, reward, found) if evaluated else {},
     )
 
 
@@ -41,12 +44,11 @@ def _pmfs(judged: Judged) -> dict[str, Vector]:
     return {judged.champion: target.champion(data), judged.version: own}
 
 
-def _valued(judged: Judged) -> dict[str, Valuation]:
-    reward = judged.data.rewards(None, judged.scales)
+def _valued(judged: Judged, pmfs: Mapping[str, Vector], reward: Vector) -> dict[str, Valuation]:
     q = reward_models.ridge(judged.data, reward)
     return {
         version: valuation.value(judged.data, pmf, reward, judged.scales, q)
-        for version, pmf in _pmfs(judged).items()
+        for version, pmf in pmfs.items()
     }
 
 
@@ -60,7 +62,12 @@ def _estimates(version: str, value: Valuation) -> list[Estimated]:
     ]
 
 
-def _plots(judged: Judged, found: Mapping[str, Valuation]) -> dict[str, bytes]:
+def _plots(
+    judged: Judged,
+    pmfs: Mapping[str, Vector],
+    reward: Vector,
+    found: Mapping[str, Valuation],
+) -> dict[str, bytes]:
     from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
     data, champion, version = judged.data, judged.champion, judged.version
@@ -85,22 +92,20 @@ def _plots(judged: Judged, found: Mapping[str, Valuation]) -> dict[str, bytes]:
         "evidence.png": plots.evidence(trail),
         "reward.png": plots.values(rewards, ALPHA),
         "weights.png": plots.weights(found[version].rounds.weights),
-        "arm-shares.png": plots.arm_shares(data, _pmfs(judged)[version], names[version]),
+        "arm-shares.png": plots.arm_shares(data, pmfs[version], names[version]),
         "calibration.png": plots.calibration(drawn),
     }
     if judged.tasks is not None:
-        figures["reward-by-task.png"] = plots.reward_by_task(_by_task(judged, names), ALPHA)
+        by_task = {names[of]: _by_task(data, judged.tasks, pmf, reward) for of, pmf in pmfs.items()}
+        figures["reward-by-task.png"] = plots.reward_by_task(by_task, ALPHA)
     return {name: plots.png(figure) for name, figure in figures.items()}
 
 
-def _by_task(judged: Judged, names: Mapping[str, str]) -> dict[str, dict[str, Estimate]]:
-    """Of each version, its reward per task type."""
-    data, reward = judged.data, judged.data.rewards(None, judged.scales)
-    assert judged.tasks is not None
+def _by_task(
+    data: LoggedData, tasks: Sequence[str], pmf: Vector, reward: Vector
+) -> dict[str, Estimate]:
+    """A version's reward per task type."""
     return {
-        names[version]: {
-            task: snips(rounds.weights, rounds.reward, rounds.stands_for)
-            for task, rounds in groups.per_group(data, judged.tasks, pmf, reward).items()
-        }
-        for version, pmf in _pmfs(judged).items()
+        task: snips(rounds.weights, rounds.reward, rounds.stands_for)
+        for task, rounds in groups.per_group(data, tasks, pmf, reward).items()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from features.encoder import Encoder
 from offline_eval import archive, gate, target
@@ -152,8 +152,8 @@ def _expect_own(path: str, policy: str, state: Mapping[str, str]) -> None:
     """Versions are numbered alike in other services, whose logs say nothing of ours."""
     if not archive.is_archive(path):
         return
-    at = archive.position(path, policy)
-    if at is not None and at.origin and at.origin != state.get("origin"):
+    origin = archive.position(path, policy).origin
+    if origin and origin != state.get("origin"):
         raise ValueError(f"the log at {path} belongs to another service")
 
 
@@ -166,7 +166,7 @@ def _settings(wanted: PolicyConfig, alpha: float | None) -> Settings:
             f"alpha can only be made stricter here, got {alpha:g} where the policy has "
             f"{settings.alpha:g}: set gate.alpha in the configuration file"
         )
-    return Settings(**{**wanted.gate.settings(), "alpha": alpha})  # type: ignore[arg-type]
+    return replace(settings, alpha=alpha)
 
 
 def _evidence(
