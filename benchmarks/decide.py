@@ -24,12 +24,13 @@ import numpy as np
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints, Query
-from policy import explore, models
 from policy import policy as policies
-from policy.catalog import Arm, Catalog
-from policy.config import ObjectiveConfig, PolicyConfig
+from policy.arms.catalog import Arm, Catalog
+from policy.choosing import explore
+from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.policy import Bandit, Policy, Request
 from policy.records import OutcomeBatch, packed
+from policy.values import models
 
 EVENTS, ROUNDS = 20_000, 3_000
 TEXT = "Write a function that merges two sorted lists, then explain why it is linear. " * 3

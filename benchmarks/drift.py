@@ -46,9 +46,9 @@ from pointsman import outcomes as folders
 from pointsman.commands.simulate import progress
 from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import Asked, Hindsight, InProcess, Routed, Traffic, asked, drive, silent
-from policy import models
-from policy.catalog import Catalog, Index, Mask, Vector
-from policy.config import PolicyConfig
+from policy.arms.catalog import Catalog, Index, Mask, Vector
+from policy.config.schema import PolicyConfig
+from policy.values import models
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},

@@ -28,8 +28,8 @@ from benchmarks.encoder import texts
 from benchmarks.serving import ARMS, CHARACTERS, configuration
 from features.encoder import Encoder
 from features.query import Query
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
+from policy.arms.catalog import Catalog
+from policy.config.schema import PolicyConfig
 from serving.app import clock_ms
 from serving.embedded import Embedded
 from serving.follower import Follower

@@ -50,10 +50,10 @@ from pointsman.simulate import (
     in_process,
     silent,
 )
-from policy import models
-from policy.catalog import Index, Vector
-from policy.config import PolicyConfig
-from policy.warm import warm_start
+from policy.arms.catalog import Index, Vector
+from policy.config.schema import PolicyConfig
+from policy.values import models
+from policy.values.warm import warm_start
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "default": {},

@@ -37,7 +37,7 @@ from offline_eval import events as raw
 from offline_eval import files
 from offline_eval.events import Entry
 from offline_eval.schema import DECISION, FORMAT, SCHEMA, day, decision_table
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.records import from_json
 
 Id = tuple[int, int]

@@ -27,7 +27,7 @@ from features.encoder import Encoder
 from features.profile import profile
 from features.query import MAX_TEXT_CHARS, Hints, Query
 from policy import objective
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
 from policy.records import Context, Decision, LoggedDecision, Outcome, Vector
 

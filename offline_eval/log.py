@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from offline_eval import archive, faults, files, schema
 from offline_eval.schema import FORMAT, PREDICTED, day
 from policy import objective
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
 from policy.records import Context, LoggedDecision, OutcomeBatch, packed
 

@@ -19,13 +19,13 @@ from offline_eval import estimators, log, rounds, target
 from offline_eval.estimators import Estimate
 from offline_eval.log import LoggedData
 from offline_eval.rounds import Rounds
-from policy import models
 from policy import policy as policies
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
+from policy.arms.catalog import Catalog
+from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.policy import Policy
-from policy.values import ValueModel
+from policy.values import models
+from policy.values.protocol import ValueModel
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -14,11 +14,11 @@ from features.profile import profile
 from features.query import Hints
 from offline_eval import faults
 from offline_eval.log import TOLERANCE, LoggedData
-from policy import explore
+from policy.choosing import explore
+from policy.choosing.protocol import Rule
 from policy.objective import Weights
 from policy.policy import Bandit, Policy
 from policy.records import Context, Vector
-from policy.ruling import Rule
 
 Index = NDArray[np.int64]
 Positions = NDArray[np.intp]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from offline_eval.archive import STREAMS, Archive, Position, order
-from policy import models
-from policy.config import PolicyConfig
-from policy.snapshot import unpack
+from policy.config.schema import PolicyConfig
+from policy.values import models
+from policy.values.snapshot import unpack
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable
 from serving.threads import run_each

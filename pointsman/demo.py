@@ -21,9 +21,9 @@ import numpy as np
 from pointsman.outcomes import OutcomeSet, save
 from pointsman.simulate import Result, Tick, Traffic, over_http
 from pointsman.trial import Service
-from policy.catalog import Arm, Catalog
-from policy.config import Config, ObjectiveConfig, PolicyConfig
-from policy.toml import to_toml
+from policy.arms.catalog import Arm, Catalog
+from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
+from policy.config.toml import to_toml
 
 GRADES = 4  # quality comes in quarters
 SLOW_SHARE, SLOW_TIMES = 0.03, 6.0  # of the calls, this many times slower: the heavy tail

@@ -13,14 +13,14 @@ from offline_eval.archive import START
 from offline_eval.gate import Settings, Verdict
 from offline_eval.log import LoggedData
 from offline_eval.window import Window
-from policy import models
 from policy import policy as policies
-from policy.catalog import Catalog
-from policy.config import PolicyConfig, current
+from policy.arms.catalog import Catalog
+from policy.config.schema import PolicyConfig, current
 from policy.objective import Scales
 from policy.policy import Policy
 from policy.records import Vector
-from policy.snapshot import unpack
+from policy.values import models
+from policy.values.snapshot import unpack
 from serving.store.operations import GateRecord, OperatorStore, Refused, VersionFiles
 
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from policy.catalog import Arm, Catalog, Index, Vector
-from policy.config import Config, ObjectiveConfig, PolicyConfig
+from policy.arms.catalog import Arm, Catalog, Index, Vector
+from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 
 QUERIES, OUTCOMES, ARMS = "queries.parquet", "outcomes.parquet", "arms.csv"
 PRICES = ("price_in_per_m", "price_out_per_m")

@@ -20,15 +20,16 @@ from features.profile import Profile, profile
 from features.query import Hints, Query
 from pointsman.client import Client, PointsmanError, RewardRequest, RouteRequest
 from pointsman.outcomes import OutcomeSet
-from policy import models, records
 from policy import policy as policies
-from policy.catalog import Index, Mask, Vector
-from policy.config import PolicyConfig
+from policy import records
+from policy.arms.catalog import Index, Mask, Vector
+from policy.config.schema import PolicyConfig
 from policy.objective import components, reward
 from policy.policy import Policy, Request
 from policy.records import Context, OutcomeBatch
-from policy.values import ValueModel
-from policy.warm import Corpus, warm_start
+from policy.values import models
+from policy.values.protocol import ValueModel
+from policy.values.warm import Corpus, warm_start
 
 MAX_BATCH = 256  # rounds in one request, which a service takes by default
 MAX_GAP = 32  # outcomes between two snapshots, in the long run

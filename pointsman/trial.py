@@ -21,8 +21,8 @@ import httpx
 
 from offline_eval import archive
 from pointsman.client import Client
-from policy.config import Config
-from policy.toml import to_toml
+from policy.config.schema import Config
+from policy.config.toml import to_toml
 from serving.embedded import running_url
 from serving.processes import die_with_parent
 from serving.store.archiving import ArchiverStore

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pointsman import gating, tracking
-from policy.config import PolicyConfig
+from policy.config.schema import PolicyConfig
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.operations import OperatorStore, Refused
 

@@ -17,18 +17,18 @@ from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
 from features.signals import TASK_INDEX
-from policy import caller, explore
-from policy.caller import Choice
-from policy.catalog import Arm, Catalog
-from policy.config import PolicyConfig
-from policy.constraints import ANYTHING, Constraints, action_set, within
-from policy.linear import LinearValues
+from policy.arms.catalog import Arm, Catalog
+from policy.arms.constraints import ANYTHING, Constraints, action_set, within
+from policy.choosing import caller, explore
+from policy.choosing.caller import Choice
+from policy.choosing.protocol import Index, Rule, Ruling
+from policy.choosing.rules import Rules
+from policy.comparing import Scoreboard
+from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
-from policy.rules import Rules
-from policy.ruling import Index, Rule, Ruling
-from policy.scoreboard import Scoreboard
-from policy.values import BoundValues, Forecast, ValuesView
+from policy.values.linear import LinearValues
+from policy.values.protocol import BoundValues, Forecast, ValuesView
 
 NO_HINTS = Hints()
 NO_SCORES = Scoreboard()

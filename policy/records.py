@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from policy.catalog import Catalog, Index, Mask
+from policy.arms.catalog import Catalog, Index, Mask
 from policy.objective import Weights
 
 Vector = NDArray[np.float64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.records import Decision
 
 

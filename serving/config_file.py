@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from policy.config import Config
-from policy.toml import ConfigError, parse
+from policy.config.schema import Config
+from policy.config.toml import ConfigError, parse
 
 log = logging.getLogger(__name__)
 

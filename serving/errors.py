@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from policy.caller import WrongChoice
-from policy.constraints import NoEligibleArm
+from policy.arms.constraints import NoEligibleArm
+from policy.choosing.caller import WrongChoice
 from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store.keys import StoreUnavailable
 

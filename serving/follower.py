@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.encoder import Encoder
-from policy import models
 from policy import policy as policies
-from policy.config import Config, PolicyConfig, current
+from policy.comparing import Scoreboard
+from policy.config.schema import Config, PolicyConfig, current
+from policy.config.toml import ConfigError
 from policy.policy import Policy
-from policy.scoreboard import Scoreboard
-from policy.snapshot import unpack
-from policy.toml import ConfigError
-from policy.values import ValuesView
+from policy.values import models
+from policy.values.protocol import ValuesView
+from policy.values.snapshot import unpack
 from serving.config_file import ConfigFile
 from serving.service import Service
 from serving.store.keys import Roles, StoreUnavailable

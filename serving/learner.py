@@ -22,14 +22,14 @@ import orjson
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
-from policy import models
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
+from policy.arms.catalog import Catalog
+from policy.comparing import Scoreboard, ShadowBatch, values_of
+from policy.config.schema import PolicyConfig
 from policy.objective import Scales
 from policy.records import CorrectionBatch, OutcomeBatch, Vector
-from policy.scoreboard import Scoreboard, ShadowBatch, values_of
-from policy.snapshot import Header, pack, unpack
-from policy.values import ValueModel
+from policy.values import models
+from policy.values.protocol import ValueModel
+from policy.values.snapshot import Header, pack, unpack
 from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable, order
 from serving.store.learning import LearnerStore
 from serving.threads import run_each

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from features.query import Hints, Query
-from policy.catalog import ArmId
-from policy.constraints import Constraints
+from policy.arms.catalog import ArmId
+from policy.arms.constraints import Constraints
 from policy.objective import PRESETS, Weights
 
 DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]

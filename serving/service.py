@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from policy import records
-from policy.caller import Choice, WrongChoice
-from policy.catalog import Catalog
-from policy.constraints import NoEligibleArm
+from policy.arms.catalog import Catalog
+from policy.arms.constraints import NoEligibleArm
+from policy.choosing.caller import Choice, WrongChoice
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
 from serving.schemas import CorrectionRequest, RewardRequest, RouteRequest

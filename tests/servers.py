@@ -17,10 +17,10 @@ import numpy as np
 import uvicorn
 
 from features.encoder import Encoder
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
-from policy.linear import LinearModel
-from policy.snapshot import unpack
+from policy.arms.catalog import Catalog
+from policy.config.schema import PolicyConfig
+from policy.values.linear import LinearModel
+from policy.values.snapshot import unpack
 from serving.app import create_app
 from serving.learner import Fold, Learner
 from serving.settings import Settings

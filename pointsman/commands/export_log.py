@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from offline_eval import dsjson, log
-from policy.config import Config
-from policy.toml import parse
+from policy.config.schema import Config
+from policy.config.toml import parse
 
 
 @click.command()

@@ -18,7 +18,7 @@ from offline_eval.estimators import Estimate
 from offline_eval.intervals import Interval, bootstrap
 from offline_eval.log import Index, LoggedData
 from pointsman.commands import settings
-from policy.config import Config, PolicyConfig
+from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
 from serving.config_file import ConfigFile
 

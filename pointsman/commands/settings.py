@@ -13,7 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from policy.config import Config, PolicyConfig
+from policy.config.schema import Config, PolicyConfig
 from serving.config_file import ConfigFile
 from serving.embedded import running_url
 from serving.settings import Settings

@@ -15,8 +15,8 @@ from pointsman.client import Client, PointsmanError
 from pointsman.commands import settings
 from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import Result, Tick, Traffic, in_process, over_http, sample
-from policy.config import Config, PolicyConfig
-from policy.toml import parse, to_toml
+from policy.config.schema import Config, PolicyConfig
+from policy.config.toml import parse, to_toml
 
 SHUFFLES = 5
 TIMEOUT_S = 30.0

@@ -20,12 +20,12 @@ from pointsman import outcomes as folders
 from pointsman.commands import settings
 from pointsman.outcomes import QUERIES, OutcomeSet
 from pointsman.simulate import corpus
-from policy import models
-from policy.catalog import Catalog
-from policy.config import Config, PolicyConfig
-from policy.snapshot import Header, pack
-from policy.values import ValueModel
-from policy.warm import AT_MOST, start_from_events, warm_start
+from policy.arms.catalog import Catalog
+from policy.config.schema import Config, PolicyConfig
+from policy.values import models
+from policy.values.protocol import ValueModel
+from policy.values.snapshot import Header, pack
+from policy.values.warm import AT_MOST, start_from_events, warm_start
 from serving.embedded import running_url
 from serving.learner import Fold
 from serving.store.learning import LearnerStore

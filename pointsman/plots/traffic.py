@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pointsman.plots.canvas import BLUE, GREY, blank, colours
 from pointsman.simulate import Result
-from policy.catalog import Index, Vector
+from policy.arms.catalog import Index, Vector
 
 BINS = 40
 POINTS = 400

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from policy.config import MAX_SHARE
+from policy.config.schema import MAX_SHARE
 from serving.store.keys import Alarm, reachable, script
 from serving.store.per_policy import PolicyStore
 

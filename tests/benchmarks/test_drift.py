@@ -14,8 +14,8 @@ from benchmarks.drift import Changing, Played, Scene
 from pointsman import outcomes as folders
 from pointsman.outcomes import OutcomeSet
 from pointsman.simulate import asked
-from policy import models
-from policy.config import ObjectiveConfig, PolicyConfig
+from policy.config.schema import ObjectiveConfig, PolicyConfig
+from policy.values import models
 from tests.pointsman.sets import arm, tiny
 
 POLICY = PolicyConfig(objective=ObjectiveConfig(quality=0.9, cost=0.1, cost_ref_usd=0.02))

@@ -18,7 +18,7 @@ from features.profile import profile
 from features.query import Hints, Query
 from offline_eval import dsjson, log
 from offline_eval.dsjson import Reader, Skipped
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import NOON, row

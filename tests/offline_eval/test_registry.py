@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from offline_eval import gate, log, registry
 from offline_eval.intervals import Interval
 from offline_eval.registry import Estimated, Evaluation, Registry, VersionRecord
-from policy.config import PolicyConfig
+from policy.config.schema import PolicyConfig
 from tests.offline_eval.simulated import SCALES, logged
 
 NOW_MS = 1_800_000_000_000

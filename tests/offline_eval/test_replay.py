@@ -12,10 +12,10 @@ from offline_eval import replay, reward_models, target
 from offline_eval.intervals import student_t
 from offline_eval.log import LoggedData
 from offline_eval.replay import Candidate, Replay, Vector
-from policy import models
+from policy.config.toml import parse
 from policy.objective import PRESETS
 from policy.records import OutcomeBatch, packed
-from policy.toml import parse
+from policy.values import models
 from tests.offline_eval.simulated import SCALES, logged
 from tests.policy.test_policy import ENCODER, arm
 

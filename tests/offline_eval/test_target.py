@@ -11,7 +11,7 @@ import pytest
 from features.query import Hints, Query
 from offline_eval import log, target
 from offline_eval.log import LoggedData
-from policy.constraints import Constraints
+from policy.arms.constraints import Constraints
 from policy.objective import PRESETS
 from policy.policy import Policy, Request
 from policy.records import LoggedDecision, Outcome

@@ -7,7 +7,7 @@ import datetime
 import numpy as np
 
 from pointsman.outcomes import OutcomeSet
-from policy.catalog import Arm, Catalog
+from policy.arms.catalog import Arm, Catalog
 
 
 def arm(name: str, price: float) -> Arm:

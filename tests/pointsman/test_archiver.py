@@ -29,9 +29,9 @@ from offline_eval.archive import Archive, Position
 from pointsman.archiver import Archiver, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command
-from policy.config import PolicyConfig
-from policy.linear import LinearModel
-from policy.snapshot import Header, pack, unpack
+from policy.config.schema import PolicyConfig
+from policy.values.linear import LinearModel
+from policy.values.snapshot import Header, pack, unpack
 from serving.learner import BATCH, Fold
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import StaleLease

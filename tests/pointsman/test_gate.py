@@ -25,12 +25,12 @@ from offline_eval import gate, log
 from offline_eval.registry import Registry
 from pointsman.archiver import IN_FLIGHT_MS, archive_burst
 from pointsman.cli import cli
-from policy import models
-from policy.config import Config, GateConfig, PolicyConfig
+from policy.config.schema import Config, GateConfig, PolicyConfig
+from policy.config.toml import parse
 from policy.objective import Weights
 from policy.records import LoggedDecision, Outcome
-from policy.snapshot import Header, pack
-from policy.toml import parse
+from policy.values import models
+from policy.values.snapshot import Header, pack
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from tests.offline_eval.rows import row

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from offline_eval import log
 from pointsman import outcomes as folders
 from pointsman.commands import export_log, import_log
+from policy.config.toml import to_toml
 from policy.records import Outcome
-from policy.toml import to_toml
 from tests.offline_eval.rows import row
 from tests.offline_eval.test_dsjson import line
 from tests.offline_eval.test_obd import HEADER, LINES

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pointsman import outcomes
-from policy.toml import parse, to_toml
+from policy.config.toml import parse, to_toml
 from tests.pointsman.sets import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

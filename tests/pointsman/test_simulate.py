@@ -29,9 +29,9 @@ from pointsman.simulate import (
     sample,
     together,
 )
-from policy import models
-from policy.config import Config, ObjectiveConfig, PolicyConfig
-from policy.toml import to_toml
+from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
+from policy.config.toml import to_toml
+from policy.values import models
 from serving.learner import Learner
 from serving.store.learning import LearnerStore
 from tests.pointsman.sets import tiny

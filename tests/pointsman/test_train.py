@@ -20,10 +20,10 @@ from pointsman.archiver import archive_burst
 from pointsman.commands import promote
 from pointsman.commands.train import command
 from pointsman.outcomes import OutcomeSet
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
+from policy.config.toml import parse
 from policy.records import LoggedDecision, Outcome
-from policy.snapshot import unpack
-from policy.toml import parse
+from policy.values.snapshot import unpack
 from serving.store.keys import Roles
 from serving.store.learning import LearnerStore
 from tests.features.test_encoder import ENCODER, SUBJECTS

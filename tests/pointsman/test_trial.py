@@ -10,7 +10,7 @@ import pytest
 
 from offline_eval import log
 from pointsman import demo, trial
-from policy.config import Config
+from policy.config.schema import Config
 
 CONFIG = Config(demo.make(1).catalog, {"default": demo.POLICY})
 

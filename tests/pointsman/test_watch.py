@@ -12,7 +12,7 @@ import pytest
 
 from pointsman import watch
 from pointsman.commands import status
-from policy.toml import parse
+from policy.config.toml import parse
 from serving.store.operations import OperatorStore
 from tests.pointsman.test_gate import LARGE, SMALL, TEXT, Place, decided, place, write
 from tests.servers import http_service, override, settings_for, until

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from policy.catalog import Arm, Catalog
+from policy.arms.catalog import Arm, Catalog
 
 
 def arm(arm_id: str = "a", **changes: Any) -> Arm:

@@ -10,9 +10,9 @@ import pytest
 from features.encoder import Encoder
 from features.query import Hints
 from policy import policy as policies
-from policy.caller import Choice, WrongChoice, reported, tried
-from policy.config import PolicyConfig
-from policy.constraints import Constraints, action_set
+from policy.arms.constraints import Constraints, action_set
+from policy.choosing.caller import Choice, WrongChoice, reported, tried
+from policy.config.schema import PolicyConfig
 from policy.policy import Policy, Request
 from policy.records import from_json, to_json
 from tests.policy.test_policy import ARMS, ENCODER, arm, make

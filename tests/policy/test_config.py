@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.catalog import Arm, Catalog
-from policy.config import Config, GateConfig, ObjectiveConfig, PolicyConfig, RulesConfig, current
+from policy.arms.catalog import Arm, Catalog
+from policy.config.schema import (
+    Config,
+    GateConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    RulesConfig,
+    current,
+)
+from policy.config.toml import ConfigError, parse, to_toml, variants
 from policy.objective import PRESETS, Scales, Weights
-from policy.toml import ConfigError, parse, to_toml, variants
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"
 

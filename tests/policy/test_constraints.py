@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from policy.catalog import Catalog
-from policy.constraints import (
+from policy.arms.catalog import Catalog
+from policy.arms.constraints import (
     LATENCY_CEILING_MS,
     PRICE_CEILING_USD,
     ActionSet,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from policy import explore
+from policy.choosing import explore
 
 DRAWS = 1_000_000
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from policy import linear, pooling
-from policy.linear import LinearModel, LinearValues, LinearView
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch
+from policy.values import linear, pooling
+from policy.values.linear import LinearModel, LinearValues, LinearView
 
 GROUPS = {"bias": slice(0, 1), "hints": slice(1, 5), "text": slice(5, 8)}
 D = 8

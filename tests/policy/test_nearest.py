@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policy.nearest import NearestModel, NearestView
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch
-from policy.values import Forecast
+from policy.values.nearest import NearestModel, NearestView
+from policy.values.protocol import Forecast
 from tests.policy.test_linear import D, context, events, one
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)

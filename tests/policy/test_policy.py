@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints
-from policy import models
 from policy import policy as policies
-from policy.constraints import Constraints, NoEligibleArm
+from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.config.toml import parse
 from policy.policy import Policy, Request, uniform_draw
 from policy.records import OutcomeBatch, from_json, packed, to_json
-from policy.toml import parse
+from policy.values import models
 
 ARM = """
 [[arms]]

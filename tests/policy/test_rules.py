@@ -10,11 +10,11 @@ import pytest
 from features.profile import Profile, profile
 from features.query import Hints, Query
 from features.signals import TASK_INDEX, TASK_TYPES
-from policy.catalog import Catalog
-from policy.config import RulesConfig
+from policy.arms.catalog import Catalog
+from policy.choosing.protocol import Ruling
+from policy.choosing.rules import MANNERS, Fitted, Rules, fit
+from policy.config.schema import RulesConfig
 from policy.objective import Scales, Weights
-from policy.rules import MANNERS, Fitted, Rules, fit
-from policy.ruling import Ruling
 from tests.policy.test_catalog import arm
 
 # For 1,000 tokens out: small 10 s and 0.001 USD, quick 2 s and 0.002 USD, strong 20 s and 0.03 USD.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policy.comparing import Scoreboard, ShadowBatch, Tally, values_of
 from policy.objective import Scales, Weights
-from policy.scoreboard import Scoreboard, ShadowBatch, Tally, values_of
 
 SCALES = Scales(latency_ref_ms=1000.0, cost_ref_usd=0.01)
 QUALITY = Weights.of(quality=1.0)

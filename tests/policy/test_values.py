@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from features.profile import profile
 from features.query import Hints
-from policy import models
-from policy.config import ObjectiveConfig, PolicyConfig
+from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.objective import Weights
 from policy.records import CorrectionBatch, OutcomeBatch
-from policy.values import Forecast, ValueModel, ValuesView
+from policy.values import models
+from policy.values.protocol import Forecast, ValueModel, ValuesView
 
 OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)

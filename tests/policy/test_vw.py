@@ -23,13 +23,13 @@ import redis
 import vowpal_wabbit_next as vw
 from numpy.typing import NDArray
 
-from policy.catalog import Arm, Catalog
-from policy.config import Config, PolicyConfig
+from policy.arms.catalog import Arm, Catalog
+from policy.config.schema import Config, PolicyConfig
+from policy.config.toml import ConfigError, parse, to_toml
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch, packed
-from policy.snapshot import Header, pack, unpack
-from policy.toml import ConfigError, parse, to_toml
-from policy.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
+from policy.values.snapshot import Header, pack, unpack
+from policy.values.vw import ARGUMENTS, CB_TYPES, VwModel, VwValues, VwView, arguments
 from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, fold_again, http_service, learn_all, settings_for, until
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints, Query
-from policy.catalog import Catalog
-from policy.config import ObjectiveConfig, PolicyConfig
-from policy.linear import LinearModel
+from policy.arms.catalog import Catalog
+from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.objective import Weights
 from policy.policy import Request
 from policy.records import OutcomeBatch, packed
-from policy.values import ValueModel
-from policy.warm import Corpus, _batch, warm_start
+from policy.values.linear import LinearModel
+from policy.values.protocol import ValueModel
+from policy.values.warm import Corpus, _batch, warm_start
 from tests.features.test_encoder import SUBJECTS
 from tests.policy.test_catalog import arm
 

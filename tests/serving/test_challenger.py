@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from features.encoder import Encoder
+from policy.config.toml import parse
 from policy.records import from_json
-from policy.snapshot import unpack
-from policy.toml import parse
+from policy.values.snapshot import unpack
 from serving.follower import register
 from serving.learner import Learner
 from serving.settings import Settings

@@ -16,11 +16,11 @@ import pytest
 import redis
 
 from features.encoder import Encoder
-from policy.catalog import Catalog
-from policy.config import PolicyConfig
-from policy.linear import LinearModel
-from policy.snapshot import unpack
-from policy.toml import parse
+from policy.arms.catalog import Catalog
+from policy.config.schema import PolicyConfig
+from policy.config.toml import parse
+from policy.values.linear import LinearModel
+from policy.values.snapshot import unpack
 from serving.follower import register
 from serving.learner import Fold
 from serving.store.keys import Keys

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import redis
 
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.records import positions
-from policy.snapshot import unpack
+from policy.values.snapshot import unpack
 from serving.learner import Learner, batch_of
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore

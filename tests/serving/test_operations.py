@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from policy.config import PolicyConfig
+from policy.config.schema import PolicyConfig
 from serving.store.learning import LearnerStore
 from serving.store.operations import GateRecord, OperatorStore, Refused, Switch
 from tests.servers import override

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.catalog import Catalog, Index
+from policy.arms.catalog import Catalog, Index
 from policy.objective import Weights
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy import pooling
-from policy.arrays import expect, pack, unpack
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights, components
-from policy.pooling import MATRIX, TARGETS, Spread, Sums
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
-from policy.values import Forecast
+from policy.values import pooling
+from policy.values.arrays import expect, pack, unpack
+from policy.values.pooling import MATRIX, TARGETS, Spread, Sums
+from policy.values.protocol import Forecast
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from features.profile import Profile
 from features.signals import TASK_TYPES
-from policy.catalog import Catalog
-from policy.config import RulesConfig
-from policy.constraints import LATENCY_CEILING_MS
+from policy.arms.catalog import Catalog
+from policy.arms.constraints import LATENCY_CEILING_MS
+from policy.choosing.protocol import Index, Ruling
+from policy.config.schema import RulesConfig
 from policy.objective import Scales, Weights, components, reward
 from policy.records import Context, Vector
-from policy.ruling import Index, Ruling
 
 Table = NDArray[np.float64]  # (k arms, number of task types)
 PSEUDO_COUNT = 5.0  # outcomes that an arm's mean counts for beside those of one task type

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from policy.catalog import ArmId, Catalog, Share, by_task_type, distinct
+from policy.arms.catalog import ArmId, Catalog, Share, by_task_type, distinct
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -62,7 +62,7 @@ class RulesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     speed: Literal["ultra_fast", "fast", "balanced", "quality"] = "balanced"
-    """What it looks for, and how long an answer may take: see policy/rules.py."""
+    """What it looks for, and how long an answer may take: see policy/choosing/rules.py."""
     min_quality: Share = 0.5
     """The least expected quality of an arm, ..."""
     task_min_quality: Mapping[str, Share] = {}

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from features.encoder import Encoder
 from features.fitting import fit_encoder
 from features.profile import Profile, profile
-from policy import models
-from policy.catalog import Catalog, Index, Vector
-from policy.config import PolicyConfig
+from policy.arms.catalog import Catalog, Index, Vector
+from policy.config.schema import PolicyConfig
 from policy.policy import Request
 from policy.records import OutcomeBatch, packed
-from policy.values import ValueModel
+from policy.values import models
+from policy.values.protocol import ValueModel
 
 AT_MOST = 500.0  # outcomes per arm that a start counts as
 FEWEST_TEXTS = 50  # fewer tell nothing of how texts differ

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from policy.catalog import Arm, Catalog
-from policy.config import (
+from policy.arms.catalog import Arm, Catalog
+from policy.config.schema import (
     CAPS,
     KEYS_OF,
     MAX_SHARE,

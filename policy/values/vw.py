@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from vowpal_wabbit_next import CBLabel, Example, Workspace
 
-from policy.catalog import Arm, Catalog
+from policy.arms.catalog import Arm, Catalog
 from policy.objective import COMPONENTS, LOG_SLOPE, Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector, positions
-from policy.values import Forecast
+from policy.values.protocol import Forecast
 
 Index = NDArray[np.intp]
 Expected = Mapping[int, float]  # feature -> quality

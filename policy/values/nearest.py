@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.arrays import expect, pack, unpack
-from policy.catalog import Catalog
+from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
-from policy.values import Forecast
+from policy.values.arrays import expect, pack, unpack
+from policy.values.protocol import Forecast
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]

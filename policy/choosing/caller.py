@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from policy.catalog import Index
-from policy.constraints import Excluded
+from policy.arms.catalog import Index
+from policy.arms.constraints import Excluded
 from policy.records import Vector
 
 TOLERANCE = 1e-6  # how far a reported pmf may sum from 1: it comes in decimal notation

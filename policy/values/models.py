@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from features.encoder import Encoder
-from policy.config import PolicyConfig
-from policy.linear import LinearModel, LinearView
-from policy.nearest import NearestModel, NearestView
-from policy.values import ValueModel, ValuesView
+from policy.config.schema import PolicyConfig
+from policy.values.linear import LinearModel, LinearView
+from policy.values.nearest import NearestModel, NearestView
+from policy.values.protocol import ValueModel, ValuesView
 
 VALUE_MODELS = ("linear", "nearest", "vw")
 NO_VALUES = frozenset({"fixed", "rules", "uniform", "caller"})
@@ -22,7 +22,7 @@ def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
     if config.model in NO_VALUES:
         return None
     if config.model == "vw":
-        from policy.vw import VwModel  # noqa: PLC0415 - loaded only where a policy runs it
+        from policy.values.vw import VwModel  # noqa: PLC0415 - loaded only where a policy runs it
 
         return VwModel(encoder.groups, config.scales, config.cb_type)
     if config.model == "nearest":
@@ -40,7 +40,7 @@ def read_model(kind: str, body: bytes) -> ValueModel:
     """A model from the body of a checkpoint."""
     _known(kind)
     if kind == "vw":
-        from policy.vw import VwModel  # noqa: PLC0415
+        from policy.values.vw import VwModel  # noqa: PLC0415
 
         return VwModel.from_bytes(body)
     return NearestModel.from_bytes(body) if kind == "nearest" else LinearModel.from_bytes(body)
@@ -50,7 +50,7 @@ def read_view(kind: str, body: bytes) -> ValuesView:
     """A view from the body of a snapshot."""
     _known(kind)
     if kind == "vw":
-        from policy.vw import VwView  # noqa: PLC0415
+        from policy.values.vw import VwView  # noqa: PLC0415
 
         return VwView.from_bytes(body)
     return NearestView.from_bytes(body) if kind == "nearest" else LinearView.from_bytes(body)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.catalog import Arm, ArmId, Capability, Catalog, Index, Mask, Name, Vector
+from policy.arms.catalog import Arm, ArmId, Capability, Catalog, Index, Mask, Name, Vector
 from policy.objective import COMPONENTS
 
 Excluded = tuple[tuple[str, str], ...]

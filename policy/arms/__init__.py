@@ -1,0 +1,1 @@
+"""What may be chosen: arms, and a request's constraints on them."""

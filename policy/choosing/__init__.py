@@ -1,0 +1,1 @@
+"""From what is expected to a probability per arm."""

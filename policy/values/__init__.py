@@ -1,0 +1,1 @@
+"""Value models: what an arm is expected to do, learned from outcomes."""
