@@ -25,7 +25,7 @@ from benchmarks.learner import GROUP, MADE, POLICY, make
 from benchmarks.serving import ARMS, configuration
 from offline_eval import log
 from pointsman.archiver import archive_burst
-from serving.embedded import Embedded
+from serving.processes.embedded import Embedded
 from serving.store.keys import Keys
 
 ROUNDS = 1_000_000

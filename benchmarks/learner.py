@@ -31,10 +31,10 @@ from features.query import Query
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from serving.app import clock_ms
-from serving.embedded import Embedded
-from serving.follower import Follower
-from serving.learner import BATCH, Fold, batch_of
-from serving.schemas import RewardRequest, RouteRequest
+from serving.learning.follower import Follower
+from serving.learning.learner import BATCH, Fold, batch_of
+from serving.processes.embedded import Embedded
+from serving.routes.schemas import RewardRequest, RouteRequest
 from serving.service import Service
 from serving.store.keys import Keys
 from serving.store.learning import LearnerStore

@@ -33,7 +33,7 @@ from fastapi import FastAPI
 
 from benchmarks.encoder import texts
 from benchmarks.load import Load, Run, cpu_s, post
-from serving.schemas import RouteRequest, RouteResponse
+from serving.routes.schemas import RouteRequest, RouteResponse
 
 CHARACTERS = 180
 ARMS = 10

@@ -17,9 +17,9 @@ from offline_eval.archive import STREAMS, Archive, Position, order
 from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.snapshot import unpack
+from serving.learning.threads import run_each
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable
-from serving.threads import run_each
 
 log = logging.getLogger(__name__)
 

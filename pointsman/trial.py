@@ -23,8 +23,8 @@ from offline_eval import archive
 from pointsman.client import Client
 from policy.config.schema import Config
 from policy.config.toml import to_toml
-from serving.embedded import running_url
-from serving.processes import die_with_parent
+from serving.processes.embedded import running_url
+from serving.processes.supervision import die_with_parent
 from serving.store.archiving import ArchiverStore
 
 READY_S = 60.0

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving import errors, metrics, schemas
-from serving.follower import Follower
-from serving.routes import correct, decide, reward, state
+from serving import errors, metrics
+from serving.learning.follower import Follower
+from serving.routes import correct, decide, reward, schemas, state
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store

@@ -16,7 +16,7 @@ from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
-from serving.schemas import CorrectionRequest, RewardRequest, RouteRequest
+from serving.routes.schemas import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import Correction, NewDecision, Overruled, Receipt, Report, Store
 

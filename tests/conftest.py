@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from offline_eval.registry import Registry
-from serving.embedded import Embedded
+from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
 

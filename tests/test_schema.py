@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from serving.app import create_app
-from serving.embedded import Embedded
+from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
 

@@ -11,8 +11,8 @@ import click
 
 from pointsman import archiver
 from pointsman.commands import settings
-from serving.config_file import ConfigFile
-from serving.embedded import running_url
+from serving.processes.config_file import ConfigFile
+from serving.processes.embedded import running_url
 
 
 @click.command(epilog=settings.help_text())

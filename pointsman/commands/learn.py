@@ -9,8 +9,8 @@ import threading
 import click
 
 from pointsman.commands import settings
-from serving import learner
-from serving.config_file import ConfigFile
+from serving.learning import learner
+from serving.processes.config_file import ConfigFile
 
 
 @click.command(epilog=settings.help_text())

@@ -20,7 +20,7 @@ from offline_eval.log import Index, LoggedData
 from pointsman.commands import settings
 from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
-from serving.config_file import ConfigFile
+from serving.processes.config_file import ConfigFile
 
 Vector = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pointsman.commands import settings
-from serving import up
+from serving.processes import up
 
 
 @click.command(epilog=settings.help_text())

@@ -14,8 +14,8 @@ import click
 from pydantic import ValidationError
 
 from policy.config.schema import Config, PolicyConfig
-from serving.config_file import ConfigFile
-from serving.embedded import running_url
+from serving.processes.config_file import ConfigFile
+from serving.processes.embedded import running_url
 from serving.settings import Settings
 from serving.store.keys import StoreUnavailable
 from serving.store.operations import OperatorStore

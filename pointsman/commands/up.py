@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pointsman.commands import settings
-from serving import up
+from serving.processes import up
 
 
 @click.command(epilog=settings.help_text())

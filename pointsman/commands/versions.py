@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pointsman.commands import settings
-from serving.config_file import ConfigFile
+from serving.processes.config_file import ConfigFile
 from serving.store.operations import OperatorStore
 
 PROMOTIONS = ("initial", "promoted", "override", "rollback")

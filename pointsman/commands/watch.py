@@ -12,8 +12,8 @@ import click
 from offline_eval.registry import default_uri
 from pointsman import watch
 from pointsman.commands import settings
-from serving.config_file import ConfigFile
-from serving.embedded import running_url
+from serving.processes.config_file import ConfigFile
+from serving.processes.embedded import running_url
 
 
 @click.command(epilog=settings.help_text())

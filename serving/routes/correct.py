@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving import metrics
 from serving.routes import bodies
-from serving.schemas import (
+from serving.routes.schemas import (
     CorrectionBatch,
     CorrectionRequest,
     CorrectionResponse,

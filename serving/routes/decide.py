@@ -6,9 +6,15 @@ from typing import Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from serving import answers, metrics
-from serving.routes import bodies
-from serving.schemas import DecisionBody, RouteBatch, RouteRequest, RouteResponse, RouteResults
+from serving import metrics
+from serving.routes import answers, bodies
+from serving.routes.schemas import (
+    DecisionBody,
+    RouteBatch,
+    RouteRequest,
+    RouteResponse,
+    RouteResults,
+)
 from serving.service import Service
 
 router = APIRouter(tags=["route"])

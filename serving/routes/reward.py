@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving import metrics
 from serving.routes import bodies
-from serving.schemas import RewardBatch, RewardRequest, RewardResponse, RewardResults
+from serving.routes.schemas import RewardBatch, RewardRequest, RewardResponse, RewardResults
 from serving.service import Service
 
 router = APIRouter(tags=["reward"])

@@ -11,7 +11,7 @@ from fastapi.responses import PlainTextResponse
 from policy.policy import Policy
 from serving import metrics
 from serving.routes import bodies
-from serving.schemas import ArmList, PolicyBody, PolicyList
+from serving.routes.schemas import ArmList, PolicyBody, PolicyList
 from serving.service import Service
 
 router = APIRouter(tags=["state"])

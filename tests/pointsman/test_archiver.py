@@ -32,7 +32,7 @@ from pointsman.commands.archive import command
 from policy.config.schema import PolicyConfig
 from policy.values.linear import LinearModel
 from policy.values.snapshot import Header, pack, unpack
-from serving.learner import BATCH, Fold
+from serving.learning.learner import BATCH, Fold
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore

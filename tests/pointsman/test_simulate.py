@@ -32,7 +32,7 @@ from pointsman.simulate import (
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 from policy.config.toml import to_toml
 from policy.values import models
-from serving.learner import Learner
+from serving.learning.learner import Learner
 from serving.store.learning import LearnerStore
 from tests.pointsman.sets import tiny
 from tests.servers import http_service, settings_for

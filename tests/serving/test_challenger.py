@@ -19,8 +19,8 @@ from features.encoder import Encoder
 from policy.config.toml import parse
 from policy.records import from_json
 from policy.values.snapshot import unpack
-from serving.follower import register
-from serving.learner import Learner
+from serving.learning.follower import register
+from serving.learning.learner import Learner
 from serving.settings import Settings
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore

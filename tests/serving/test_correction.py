@@ -21,8 +21,8 @@ from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
 from policy.values.linear import LinearModel
 from policy.values.snapshot import unpack
-from serving.follower import register
-from serving.learner import Fold
+from serving.learning.follower import register
+from serving.learning.learner import Fold
 from serving.store.keys import Keys
 from serving.store.learning import Entry, LearnerStore
 from serving.store.traffic import Store

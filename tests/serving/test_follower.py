@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import redis
 
-from serving.embedded import Embedded
+from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, override, settings_for, until
 

@@ -30,9 +30,9 @@ from policy.records import CorrectionBatch, OutcomeBatch, Vector
 from policy.values import models
 from policy.values.protocol import ValueModel
 from policy.values.snapshot import Header, pack, unpack
+from serving.learning.threads import run_each
 from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable, order
 from serving.store.learning import LearnerStore
-from serving.threads import run_each
 
 log = logging.getLogger(__name__)
 

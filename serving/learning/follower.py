@@ -20,7 +20,7 @@ from policy.policy import Policy
 from policy.values import models
 from policy.values.protocol import ValuesView
 from policy.values.snapshot import unpack
-from serving.config_file import ConfigFile
+from serving.processes.config_file import ConfigFile
 from serving.service import Service
 from serving.store.keys import Roles, StoreUnavailable
 from serving.store.traffic import Store

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import uvicorn
 
-from serving import processes
 from serving.app import create_app
-from serving.config_file import ConfigFile
-from serving.embedded import FOLDER, Embedded, EmbeddedError
-from serving.processes import Child
+from serving.processes import supervision as processes
+from serving.processes.config_file import ConfigFile
+from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
+from serving.processes.supervision import Child
 from serving.settings import Settings
 from serving.store.keys import answers
 

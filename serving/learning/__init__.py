@@ -1,0 +1,1 @@
+"""Outcomes into snapshots, and snapshots into serving."""

@@ -1,0 +1,1 @@
+"""Which processes make up a service, and what they are started with."""
