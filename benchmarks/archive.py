@@ -23,7 +23,7 @@ import redis
 
 from benchmarks.learner import GROUP, MADE, POLICY, make
 from benchmarks.serving import ARMS, configuration
-from offline_eval import log
+from offline_eval.log import reading as log
 from pointsman.archiver import archive_burst
 from serving.processes.embedded import Embedded
 from serving.store.keys import Keys

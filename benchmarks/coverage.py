@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from offline_eval.intervals import Bets, bootstrap, value_sequence
+from offline_eval.estimating.intervals import Bets, bootstrap, value_sequence
 
 Vector = NDArray[np.float64]
 

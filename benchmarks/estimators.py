@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import oracle
-from offline_eval import estimators, reward_models, target
-from offline_eval import rounds as of_logs
-from offline_eval.estimators import Vector
-from offline_eval.log import LoggedData
-from offline_eval.rounds import at_arm, expected, weights_of
+from offline_eval.estimating import estimators, reward_models, target
+from offline_eval.estimating import rounds as of_logs
+from offline_eval.estimating.estimators import Vector
+from offline_eval.estimating.rounds import at_arm, expected, weights_of
+from offline_eval.log.reading import LoggedData
 
 Index = NDArray[np.int64]
 

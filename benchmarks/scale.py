@@ -34,7 +34,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.tables import Columns, cells, head
-from offline_eval import log, partitions, reward_models, rounds, target
+from offline_eval.estimating import reward_models, rounds, target
+from offline_eval.log import partitions
+from offline_eval.log import reading as log
 from policy.objective import PRESETS, Scales
 
 Vector = NDArray[np.float64]

@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from offline_eval.gate import Verdict
-from offline_eval.intervals import Interval
-from offline_eval.log import Range
+from offline_eval.estimating.intervals import Interval
+from offline_eval.gate.verdict import Verdict
+from offline_eval.log.reading import Range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from offline_eval import diagnostics, gate, groups, reward_models, target, valuation
-from offline_eval import log as logs
-from offline_eval.estimators import Estimate, snips
-from offline_eval.log import LoggedData, Vector
+from offline_eval.estimating import diagnostics, groups, reward_models, target
+from offline_eval.estimating import one_target as valuation
+from offline_eval.estimating.estimators import Estimate, snips
+from offline_eval.estimating.one_target import Valuation
+from offline_eval.gate import verdict as gate
+from offline_eval.log import reading as logs
+from offline_eval.log.reading import LoggedData, Vector
 from offline_eval.registry import Estimated
-from offline_eval.valuation import Valuation
 from pointsman.gating import Judged
 from pointsman.report import Report
 

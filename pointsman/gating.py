@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from features.encoder import Encoder
-from offline_eval import archive, gate, target
-from offline_eval.archive import START
-from offline_eval.gate import Settings, Verdict
-from offline_eval.log import LoggedData
-from offline_eval.window import Window
+from offline_eval.estimating import target
+from offline_eval.gate import verdict as gate
+from offline_eval.gate.verdict import Settings, Verdict
+from offline_eval.gate.window import Window
+from offline_eval.log import archive
+from offline_eval.log.archive import START
+from offline_eval.log.reading import LoggedData
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig, current

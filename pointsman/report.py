@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from offline_eval.gate import Check, Verdict
-from offline_eval.intervals import Interval
-from offline_eval.log import Range
+from offline_eval.estimating.intervals import Interval
+from offline_eval.gate.verdict import Check, Verdict
+from offline_eval.log.reading import Range
 from offline_eval.registry import Estimated, Evaluation, gate_metrics
 
 _VERDICTS = {

@@ -19,7 +19,7 @@ from typing import Self
 
 import httpx
 
-from offline_eval import archive
+from offline_eval.log import archive
 from pointsman.client import Client
 from policy.config.schema import Config
 from policy.config.toml import to_toml

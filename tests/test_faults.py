@@ -21,7 +21,8 @@ import httpx
 import pytest
 import redis
 
-from offline_eval import archive, log
+from offline_eval.log import archive
+from offline_eval.log import reading as log
 from policy.values.snapshot import unpack
 from serving.processes.embedded import running_url
 from serving.store.learning import LearnerStore

@@ -13,13 +13,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import reward_models, rounds, sweep, target, valuation
-from offline_eval.estimators import Estimate, not_evaluable
-from offline_eval.intervals import Interval
-from offline_eval.log import LoggedData
-from offline_eval.replay import Candidate
-from offline_eval.sweep import Comparison
-from offline_eval.valuation import Valuation
+from offline_eval.estimating import one_target as valuation
+from offline_eval.estimating import reward_models, rounds, sweep, target
+from offline_eval.estimating.estimators import Estimate, not_evaluable
+from offline_eval.estimating.intervals import Interval
+from offline_eval.estimating.one_target import Valuation
+from offline_eval.estimating.replay import Candidate
+from offline_eval.estimating.sweep import Comparison
+from offline_eval.log.reading import LoggedData
 from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
 from pointsman.commands.simulate import progress

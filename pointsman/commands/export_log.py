@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from offline_eval import dsjson, log
+from offline_eval.importing import dsjson
+from offline_eval.log import reading as log
 from policy.config.schema import Config
 from policy.config.toml import parse
 

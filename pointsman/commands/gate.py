@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from offline_eval.gate import Check
+from offline_eval.gate.verdict import Check
 from offline_eval.registry import default_uri
 from pointsman import findings, gating, tracking
 from pointsman.commands import settings

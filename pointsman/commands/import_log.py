@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from offline_eval import log, obd
-from offline_eval.dsjson import Reader, Skipped
+from offline_eval.importing import obd
+from offline_eval.importing.dsjson import Reader, Skipped
+from offline_eval.log import reading as log
 from pointsman.commands.simulate import progress
 from pointsman.simulate import Tick
 from policy.records import LoggedDecision

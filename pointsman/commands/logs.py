@@ -13,10 +13,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import archive, log, rounds, target
-from offline_eval.estimators import Estimate
-from offline_eval.intervals import Interval, bootstrap
-from offline_eval.log import Index, LoggedData
+from offline_eval.estimating import rounds, target
+from offline_eval.estimating.estimators import Estimate
+from offline_eval.estimating.intervals import Interval, bootstrap
+from offline_eval.log import archive
+from offline_eval.log import reading as log
+from offline_eval.log.reading import Index, LoggedData
 from pointsman.commands import settings
 from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights

@@ -10,9 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
-from offline_eval import replay, reward_models
-from offline_eval.intervals import Interval
-from offline_eval.replay import Candidate, Index, Replay
+from offline_eval.estimating import replay, reward_models
+from offline_eval.estimating.intervals import Interval
+from offline_eval.estimating.replay import Candidate, Index, Replay
 from pointsman.commands import logs, settings
 from pointsman.commands.logs import Opened, aligned, between, figure
 from policy.objective import Weights

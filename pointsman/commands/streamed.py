@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from offline_eval import partitions, target
-from offline_eval.partitions import READINGS, Cluster, Part, Summary, Target, Value
+from offline_eval.estimating import target
+from offline_eval.log import partitions
+from offline_eval.log.partitions import READINGS, Cluster, Part, Summary, Target, Value
 from pointsman.commands import logs
 from pointsman.commands.logs import aligned, between, figure
 from pointsman.commands.simulate import progress

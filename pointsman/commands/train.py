@@ -13,8 +13,10 @@ import click
 import numpy as np
 
 from features.encoder import Encoder
-from offline_eval import archive, log, registry
-from offline_eval.archive import START
+from offline_eval import registry
+from offline_eval.log import archive
+from offline_eval.log import reading as log
+from offline_eval.log.archive import START
 from offline_eval.registry import Registry, VersionRecord
 from pointsman import outcomes as folders
 from pointsman.commands import settings

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from offline_eval.estimators import Estimate
-from offline_eval.intervals import Interval
+from offline_eval.estimating.estimators import Estimate
+from offline_eval.estimating.intervals import Interval
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank, colours
 
 WRAPPED = 100  # characters of a reason, per line

@@ -11,8 +11,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
-from offline_eval.diagnostics import Drawn, effective_sample_size
-from offline_eval.log import Index, LoggedData, Vector
+from offline_eval.estimating.diagnostics import Drawn, effective_sample_size
+from offline_eval.log.reading import Index, LoggedData, Vector
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank, colours
 
 BINS = 40

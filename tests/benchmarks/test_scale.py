@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from offline_eval import log, partitions
+from offline_eval.log import partitions
+from offline_eval.log import reading as log
 
 
 def test_its_log_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_eval import archive, events, files, log
-from offline_eval.archive import Archive, Position
-from offline_eval.events import Entry
+from offline_eval.log import archive, events, files
+from offline_eval.log import reading as log
+from offline_eval.log.archive import Archive, Position
+from offline_eval.log.events import Entry
 from policy.records import Decision, LoggedDecision, Outcome, to_json
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
 

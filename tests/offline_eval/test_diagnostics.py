@@ -7,8 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from offline_eval import diagnostics
-from offline_eval.diagnostics import arrival, calibration, effective_sample_size, overlap
+from offline_eval.estimating import diagnostics
+from offline_eval.estimating.diagnostics import (
+    arrival,
+    calibration,
+    effective_sample_size,
+    overlap,
+)
 
 IDS = ("a", "b", "c")
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints, Query
-from offline_eval import dsjson, log
-from offline_eval.dsjson import Reader, Skipped
+from offline_eval.importing import dsjson
+from offline_eval.importing.dsjson import Reader, Skipped
+from offline_eval.log import reading as log
 from policy.arms.catalog import Catalog
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks import oracle
-from offline_eval import estimators
-from offline_eval.estimators import Estimate, Vector
-from offline_eval.intervals import student_t
+from offline_eval.estimating import estimators
+from offline_eval.estimating.estimators import Estimate, Vector
+from offline_eval.estimating.intervals import student_t
 
 INF = math.inf
 

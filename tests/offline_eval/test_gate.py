@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks.gate import Cells, World, play
-from offline_eval import gate, log
-from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
-from offline_eval.gate import DAY_MS, Check, Settings, Verdict
-from offline_eval.intervals import EProcess
-from offline_eval.log import LoggedData
+from offline_eval.estimating.intervals import EProcess
+from offline_eval.gate import verdict as gate
+from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
+from offline_eval.gate.verdict import DAY_MS, Check, Settings, Verdict
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.objective import PRESETS, Weights
 from tests.offline_eval.rows import NOON, row
 from tests.offline_eval.simulated import CHALLENGER, SCALES, START_MS, logged

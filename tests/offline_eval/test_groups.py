@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offline_eval import estimators, groups, target
+from offline_eval.estimating import estimators, groups, target
 from tests.offline_eval import simulated
 
 

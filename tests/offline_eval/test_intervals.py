@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from offline_eval import gate, intervals
-from offline_eval.intervals import (
+from offline_eval.estimating import intervals
+from offline_eval.estimating.intervals import (
     AT_STAKE,
     LOOK,
     Bets,
@@ -23,6 +23,7 @@ from offline_eval.intervals import (
     student_t,
     value_sequence,
 )
+from offline_eval.gate import verdict as gate
 
 ONE_BET = Bets(np.array([0.5]), np.array([1.0]))
 

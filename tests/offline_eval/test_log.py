@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from offline_eval import log
+from offline_eval.log import reading as log
 from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline_eval import log, obd, reward_models, rounds, target
-from offline_eval.estimators import Vector
-from offline_eval.log import LoggedData
+from offline_eval.estimating import reward_models, rounds, target
+from offline_eval.estimating.estimators import Vector
+from offline_eval.importing import obd
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.objective import PRESETS, Scales
 
 REAL = Path(__file__).parents[2] / "../shared/data/obd_small"

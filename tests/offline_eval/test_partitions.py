@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_eval import (
+from offline_eval.estimating import (
     diagnostics,
     estimators,
     intervals,
-    log,
-    partitions,
     reward_models,
     rounds,
     target,
 )
-from offline_eval.log import LoggedData
-from offline_eval.partitions import Part, Summary
+from offline_eval.log import partitions
+from offline_eval.log import reading as log
+from offline_eval.log.partitions import Part, Summary
+from offline_eval.log.reading import LoggedData
 from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, row

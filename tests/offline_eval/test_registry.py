@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from offline_eval import gate, log, registry
-from offline_eval.intervals import Interval
+from offline_eval import registry
+from offline_eval.estimating.intervals import Interval
+from offline_eval.gate import verdict as gate
+from offline_eval.log import reading as log
 from offline_eval.registry import Estimated, Evaluation, Registry, VersionRecord
 from policy.config.schema import PolicyConfig
 from tests.offline_eval.simulated import SCALES, logged

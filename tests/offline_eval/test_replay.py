@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offline_eval import replay, reward_models, target
-from offline_eval.intervals import student_t
-from offline_eval.log import LoggedData
-from offline_eval.replay import Candidate, Replay, Vector
+from offline_eval.estimating import replay, reward_models, target
+from offline_eval.estimating.intervals import student_t
+from offline_eval.estimating.replay import Candidate, Replay, Vector
+from offline_eval.log.reading import LoggedData
 from policy.config.toml import parse
 from policy.objective import PRESETS
 from policy.records import OutcomeBatch, packed

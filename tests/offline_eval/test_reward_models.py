@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.estimators import uniform_log
-from offline_eval import reward_models
+from offline_eval.estimating import reward_models
 
 
 def test_a_fold_is_a_hash_of_the_id():

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_eval import log, rounds, target
-from offline_eval.log import LoggedData
+from offline_eval.estimating import rounds, target
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import row

@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from offline_eval import sweep
-from offline_eval.intervals import student_t
-from offline_eval.reward_models import folds
-from offline_eval.sweep import Lead, Vector
+from offline_eval.estimating import sweep
+from offline_eval.estimating.intervals import student_t
+from offline_eval.estimating.reward_models import folds
+from offline_eval.estimating.sweep import Lead, Vector
 
 N, M, RUNS = 1_000, 12, 200
 NAMES = tuple(f"c{i}" for i in range(M))

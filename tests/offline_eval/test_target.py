@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from features.query import Hints, Query
-from offline_eval import log, target
-from offline_eval.log import LoggedData
+from offline_eval.estimating import target
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.arms.constraints import Constraints
 from policy.objective import PRESETS
 from policy.policy import Policy, Request

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offline_eval import target, valuation
+from offline_eval.estimating import one_target as valuation
+from offline_eval.estimating import target
 from policy.objective import PRESETS
 from tests.offline_eval.simulated import SCALES, logged
 

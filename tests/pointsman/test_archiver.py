@@ -24,8 +24,9 @@ import redis
 from click.testing import CliRunner
 
 from features.encoder import Encoder
-from offline_eval import archive, log
-from offline_eval.archive import Archive, Position
+from offline_eval.log import archive
+from offline_eval.log import reading as log
+from offline_eval.log.archive import Archive, Position
 from pointsman.archiver import Archiver, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import redis
 
-from offline_eval import archive, log
+from offline_eval.log import archive
+from offline_eval.log import reading as log
 from pointsman.archiver import archive_burst
 from serving.store.learning import LearnerStore
 from tests.servers import drive, fold_again, learn_all

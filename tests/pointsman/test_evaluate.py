@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from offline_eval import estimators, log
+from offline_eval.estimating import estimators
+from offline_eval.log import reading as log
 from pointsman import cli
 from pointsman.commands import evaluate, replay
 from policy.records import LoggedDecision, Outcome

@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from features.encoder import Encoder
-from offline_eval import gate, log
+from offline_eval.gate import verdict as gate
+from offline_eval.log import reading as log
 from offline_eval.registry import Registry
 from pointsman.archiver import IN_FLIGHT_MS, archive_burst
 from pointsman.cli import cli

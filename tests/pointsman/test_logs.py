@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from offline_eval import log
+from offline_eval.log import reading as log
 from pointsman import outcomes as folders
 from pointsman.commands import export_log, import_log
 from policy.config.toml import to_toml

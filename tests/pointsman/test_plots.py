@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from offline_eval import diagnostics, estimators, gate, target
-from offline_eval.intervals import Interval, student_t
+from offline_eval.estimating import diagnostics, estimators, target
+from offline_eval.estimating.intervals import Interval, student_t
+from offline_eval.gate import verdict as gate
 from pointsman import plots
 from pointsman.plots.canvas import ALARM, colours
 from tests.offline_eval import simulated

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from offline_eval import gate, log
-from offline_eval.gate import Verdict
-from offline_eval.intervals import Interval
+from offline_eval.estimating.intervals import Interval
+from offline_eval.gate import verdict as gate
+from offline_eval.gate.verdict import Verdict
+from offline_eval.log import reading as log
 from offline_eval.registry import Estimated, Registry, VersionRecord
 from pointsman import report
 from pointsman.report import Report

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from offline_eval import log
+from offline_eval.log import reading as log
 from offline_eval.registry import Registry
 from pointsman import outcomes as folders
 from pointsman.archiver import archive_burst

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from offline_eval import log
+from offline_eval.log import reading as log
 from pointsman import demo, trial
 from policy.config.schema import Config
 

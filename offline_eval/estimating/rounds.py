@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import estimators, faults
-from offline_eval.estimators import Estimate, Vector
-from offline_eval.log import TOLERANCE, LoggedData, check
+from offline_eval.estimating import estimators
+from offline_eval.estimating.estimators import Estimate, Vector
+from offline_eval.log import problems as faults
+from offline_eval.log.reading import TOLERANCE, LoggedData, check
 
 Index = NDArray[np.int64]
 

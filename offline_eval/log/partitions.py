@@ -21,10 +21,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import estimators, log, rounds
-from offline_eval import target as targets
-from offline_eval.estimators import Trials
-from offline_eval.intervals import (
+from offline_eval.estimating import estimators, rounds
+from offline_eval.estimating import target as targets
+from offline_eval.estimating.estimators import Trials
+from offline_eval.estimating.intervals import (
     NOTHING,
     Interval,
     ValueSequence,
@@ -32,9 +32,10 @@ from offline_eval.intervals import (
     t_interval,
     unspread,
 )
-from offline_eval.log import LoggedData
-from offline_eval.reward_models import Coefficients, Sums
-from offline_eval.rounds import UNSUPPORTED, Rounds
+from offline_eval.estimating.reward_models import Coefficients, Sums
+from offline_eval.estimating.rounds import UNSUPPORTED, Rounds
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.objective import Scales, Weights
 
 Vector = NDArray[np.float64]

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, log, target
-from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
-from offline_eval.intervals import ConfidenceSequence, EProcess
-from offline_eval.log import LoggedData
+from offline_eval.estimating import diagnostics, target
+from offline_eval.estimating.intervals import ConfidenceSequence, EProcess
+from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy import objective
 from policy.objective import Scales, Weights
 

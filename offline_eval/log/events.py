@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from offline_eval.schema import FORMAT
+from offline_eval.log.schema import FORMAT
 
 Event = dict[bytes, bytes]
 Entry = tuple[str, Event]  # with its id in the stream

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.intervals import AT_STAKE, Bets
+from offline_eval.estimating.intervals import AT_STAKE, Bets
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

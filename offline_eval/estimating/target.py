@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from features.profile import profile
 from features.query import Hints
-from offline_eval import faults
-from offline_eval.log import TOLERANCE, LoggedData
+from offline_eval.log import problems as faults
+from offline_eval.log.reading import TOLERANCE, LoggedData
 from policy.choosing import explore
 from policy.choosing.protocol import Rule
 from policy.objective import Weights

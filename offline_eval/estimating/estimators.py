@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.faults import rows
-from offline_eval.intervals import Interval, effective_of, few_rows, student_t
+from offline_eval.estimating.intervals import Interval, effective_of, few_rows, student_t
+from offline_eval.log.problems import rows
 
 Vector = NDArray[np.float64]
 

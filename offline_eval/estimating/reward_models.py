@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import faults
-from offline_eval.log import LoggedData
+from offline_eval.log import problems as faults
+from offline_eval.log.reading import LoggedData
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline_eval import log
-from offline_eval.log import LoggedData
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 
 UNREAD = ("query", "challenger_x")  # neither is asked for, and both are large
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, estimators, rounds
-from offline_eval.estimators import Estimate
-from offline_eval.log import LoggedData
-from offline_eval.rounds import Rounds
+from offline_eval.estimating import diagnostics, estimators, rounds
+from offline_eval.estimating.estimators import Estimate
+from offline_eval.estimating.rounds import Rounds
+from offline_eval.log.reading import LoggedData
 from policy import objective
 from policy.objective import Scales
 

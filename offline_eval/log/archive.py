@@ -33,10 +33,10 @@ import pyarrow.fs as pfs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offline_eval import events as raw
-from offline_eval import files
-from offline_eval.events import Entry
-from offline_eval.schema import DECISION, FORMAT, SCHEMA, day, decision_table
+from offline_eval.log import events as raw
+from offline_eval.log import files
+from offline_eval.log.events import Entry
+from offline_eval.log.schema import DECISION, FORMAT, SCHEMA, day, decision_table
 from policy.arms.catalog import Catalog
 from policy.records import from_json
 

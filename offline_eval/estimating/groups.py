@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from offline_eval import rounds
-from offline_eval.log import LoggedData, Vector
-from offline_eval.rounds import Rounds
+from offline_eval.estimating import rounds
+from offline_eval.estimating.rounds import Rounds
+from offline_eval.log.reading import LoggedData, Vector
 
 
 def per_group(

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
-from offline_eval import estimators, log, rounds, target
-from offline_eval.estimators import Estimate
-from offline_eval.log import LoggedData
-from offline_eval.rounds import Rounds
+from offline_eval.estimating import estimators, rounds, target
+from offline_eval.estimating.estimators import Estimate
+from offline_eval.estimating.rounds import Rounds
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.intervals import Interval, student_t
-from offline_eval.reward_models import folds
+from offline_eval.estimating.intervals import Interval, student_t
+from offline_eval.estimating.reward_models import folds
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

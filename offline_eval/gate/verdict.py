@@ -15,11 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval import diagnostics, faults, log
-from offline_eval.contrast import BETS, Pair, plain_terms, terms_for
-from offline_eval.evidence import Difference, Rounds, Trail, chunks, judged_rounds
-from offline_eval.intervals import EProcess
-from offline_eval.log import LoggedData
+from offline_eval.estimating import diagnostics
+from offline_eval.estimating.intervals import EProcess
+from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
+from offline_eval.gate.rows import Difference, Rounds, Trail, chunks, judged_rounds
+from offline_eval.log import problems as faults
+from offline_eval.log import reading as log
+from offline_eval.log.reading import LoggedData
 from policy.objective import Scales, Weights
 
 Vector = NDArray[np.float64]

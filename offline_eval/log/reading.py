@@ -22,8 +22,9 @@ import pyarrow.fs as pfs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offline_eval import archive, faults, files, schema
-from offline_eval.schema import FORMAT, PREDICTED, day
+from offline_eval.log import archive, files, schema
+from offline_eval.log import problems as faults
+from offline_eval.log.schema import FORMAT, PREDICTED, day
 from policy import objective
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights

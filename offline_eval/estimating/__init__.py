@@ -1,0 +1,1 @@
+"""What a target policy would have earned on a log."""

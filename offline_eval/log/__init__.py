@@ -1,0 +1,1 @@
+"""Decisions joined with their outcomes: what offline evaluation reads."""
