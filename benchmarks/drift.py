@@ -1,6 +1,6 @@
 """What changes do to a running policy: `python -m benchmarks.drift FOLDER [--json FILE]`.
 
-A folder of full-information outcomes (see pointsman/outcomes.py) is played for `--rounds` rounds,
+A folder of full-information outcomes (see pointsman/trying/outcomes.py) is played for `--rounds` rounds,
 its queries as often as that takes, and in the middle something changes:
 
 steady    nothing does: what handling costs
@@ -42,10 +42,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from pointsman import outcomes as folders
 from pointsman.commands.simulate import progress
-from pointsman.outcomes import OutcomeSet
-from pointsman.simulate import Asked, Hindsight, InProcess, Routed, Traffic, asked, drive, silent
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import OutcomeSet
+from pointsman.trying.simulate import (
+    Asked,
+    Hindsight,
+    InProcess,
+    Routed,
+    Traffic,
+    asked,
+    drive,
+    silent,
+)
 from policy.arms.catalog import Catalog, Index, Mask, Vector
 from policy.config.schema import PolicyConfig
 from policy.values import models

@@ -1,6 +1,6 @@
 """Other libraries' bandits on the same contexts and rewards. Knows no policy of ours.
 
-Each is a `Router` (pointsman/simulate.py) that sees x (d,) and one scalar reward, the objective's.
+Each is a `Router` (pointsman/trying/simulate.py) that sees x (d,) and one scalar reward, the objective's.
 None is needed to run: `pip install -e '.[peers]'` brings them, and one that is missing is said to
 be. Settings are a library's defaults and, beside them, the one that its authors or our probes
 recommend: each line of `PEERS` says which.
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pointsman.simulate import MAX_GAP, Routed
+from pointsman.trying.simulate import MAX_GAP, Routed
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]

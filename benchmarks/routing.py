@@ -1,7 +1,7 @@
 """Routing quality on real outcomes, ours beside other libraries: `python -m benchmarks.routing
 --sets FOLDER... [--json FILE] [--plot FILE]`.
 
-Each folder holds full-information outcomes (see pointsman/outcomes.py). The whole grid is every
+Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). The whole grid is every
 policy and peer x every set x {cold, warm} x {category hint, text only} x {rewards at once, delayed
 by 200 rounds, 30% missing}; options narrow it. Warm means that the first 500 queries of each
 shuffle come with all arms' outcomes, and that only the rounds after them count.
@@ -34,10 +34,10 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.peers import PEERS, SLOW, PeerRouter, installed
-from pointsman import outcomes as folders
 from pointsman.commands.simulate import progress
-from pointsman.outcomes import OutcomeSet
-from pointsman.simulate import (
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import OutcomeSet
+from pointsman.trying.simulate import (
     Asked,
     Hindsight,
     InProcess,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from pointsman import demo, plots
+from pointsman import plots
 from pointsman.client import PointsmanError
 from pointsman.commands.simulate import progress, table
+from pointsman.trying import demo
 
 COMPARED = 300  # rounds at the start and at the end
 

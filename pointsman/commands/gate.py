@@ -9,10 +9,12 @@ import click
 
 from offline_eval.gate.verdict import Check
 from offline_eval.registry import default_uri
-from pointsman import findings, gating, tracking
 from pointsman.commands import settings
-from pointsman.gating import Judged
-from pointsman.report import html
+from pointsman.promotion import asking as gating
+from pointsman.promotion import pictures as findings
+from pointsman.promotion import roles as tracking
+from pointsman.promotion.asking import Judged
+from pointsman.promotion.report import html
 
 EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
 

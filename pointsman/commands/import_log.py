@@ -13,7 +13,7 @@ from offline_eval.importing import obd
 from offline_eval.importing.dsjson import Reader, Skipped
 from offline_eval.log import reading as log
 from pointsman.commands.simulate import progress
-from pointsman.simulate import Tick
+from pointsman.trying.simulate import Tick
 from policy.records import LoggedDecision
 
 SHOWN = 10  # skipped lines that are named; with --json a hundred

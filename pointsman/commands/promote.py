@@ -8,8 +8,8 @@ import json
 import click
 
 from offline_eval.registry import default_uri
-from pointsman import tracking
 from pointsman.commands import settings
+from pointsman.promotion import roles as tracking
 from serving.store.operations import Switch
 
 

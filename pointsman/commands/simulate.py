@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from pointsman import outcomes as folders
 from pointsman.client import Client, PointsmanError
 from pointsman.commands import settings
-from pointsman.outcomes import OutcomeSet
-from pointsman.simulate import Result, Tick, Traffic, in_process, over_http, sample
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import OutcomeSet
+from pointsman.trying.simulate import Result, Tick, Traffic, in_process, over_http, sample
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import parse, to_toml
 

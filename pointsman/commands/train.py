@@ -18,10 +18,10 @@ from offline_eval.log import archive
 from offline_eval.log import reading as log
 from offline_eval.log.archive import START
 from offline_eval.registry import Registry, VersionRecord
-from pointsman import outcomes as folders
 from pointsman.commands import settings
-from pointsman.outcomes import QUERIES, OutcomeSet
-from pointsman.simulate import corpus
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import QUERIES, OutcomeSet
+from pointsman.trying.simulate import corpus
 from policy.arms.catalog import Catalog
 from policy.config.schema import Config, PolicyConfig
 from policy.values import models

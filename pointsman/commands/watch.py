@@ -10,8 +10,8 @@ from dataclasses import asdict
 import click
 
 from offline_eval.registry import default_uri
-from pointsman import watch
 from pointsman.commands import settings
+from pointsman.promotion import watch
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import running_url
 

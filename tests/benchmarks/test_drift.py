@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import drift
 from benchmarks.drift import Changing, Played, Scene
-from pointsman import outcomes as folders
-from pointsman.outcomes import OutcomeSet
-from pointsman.simulate import asked
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import OutcomeSet
+from pointsman.trying.simulate import asked
 from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.values import models
 from tests.pointsman.sets import arm, tiny

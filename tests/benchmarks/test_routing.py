@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import peers, routing
 from benchmarks.peers import PEERS, PeerRouter
-from pointsman import outcomes as folders
-from pointsman.simulate import Routed
+from pointsman.trying import outcomes as folders
+from pointsman.trying.simulate import Routed
 from tests.pointsman.sets import tiny
 
 

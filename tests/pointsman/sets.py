@@ -6,7 +6,7 @@ import datetime
 
 import numpy as np
 
-from pointsman.outcomes import OutcomeSet
+from pointsman.trying.outcomes import OutcomeSet
 from policy.arms.catalog import Arm, Catalog
 
 

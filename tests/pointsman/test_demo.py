@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pointsman import demo
 from pointsman.commands.demo import command
-from pointsman.simulate import Hindsight
+from pointsman.trying import demo
+from pointsman.trying.simulate import Hindsight
 
 
 def test_made_data_is_worth_routing():

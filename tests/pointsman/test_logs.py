@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from offline_eval.log import reading as log
-from pointsman import outcomes as folders
 from pointsman.commands import export_log, import_log
+from pointsman.trying import outcomes as folders
 from policy.config.toml import to_toml
 from policy.records import Outcome
 from tests.offline_eval.rows import row

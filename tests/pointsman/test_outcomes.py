@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pointsman import outcomes
+from pointsman.trying import outcomes
 from policy.config.toml import parse, to_toml
 from tests.pointsman.sets import tiny
 

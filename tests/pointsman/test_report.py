@@ -15,8 +15,8 @@ from offline_eval.gate import verdict as gate
 from offline_eval.gate.verdict import Verdict
 from offline_eval.log import reading as log
 from offline_eval.registry import Estimated, Registry, VersionRecord
-from pointsman import report
-from pointsman.report import Report
+from pointsman.promotion import report
+from pointsman.promotion.report import Report
 from tests.offline_eval.simulated import SCALES, START_MS, logged
 
 BETTER = (0.4, 0.8, 0.5)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pointsman import outcomes as folders
 from pointsman.client import Client, PointsmanError
 from pointsman.commands.simulate import command
-from pointsman.simulate import (
+from pointsman.trying import outcomes as folders
+from pointsman.trying.simulate import (
     Hindsight,
     InProcess,
     Routed,

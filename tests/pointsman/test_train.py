@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from offline_eval.log import reading as log
 from offline_eval.registry import Registry
-from pointsman import outcomes as folders
 from pointsman.archiver import archive_burst
 from pointsman.commands import promote
 from pointsman.commands.train import command
-from pointsman.outcomes import OutcomeSet
+from pointsman.trying import outcomes as folders
+from pointsman.trying.outcomes import OutcomeSet
 from policy.arms.catalog import Catalog
 from policy.config.toml import parse
 from policy.records import LoggedDecision, Outcome

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from offline_eval.log import reading as log
-from pointsman import demo, trial
+from pointsman.trying import demo, trial
 from policy.config.schema import Config
 
 CONFIG = Config(demo.make(1).catalog, {"default": demo.POLICY})

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pointsman import watch
 from pointsman.commands import status
+from pointsman.promotion import watch
 from policy.config.toml import parse
 from serving.store.operations import OperatorStore
 from tests.pointsman.test_gate import LARGE, SMALL, TEXT, Place, decided, place, write
@@ -115,7 +115,7 @@ def test_a_finding_is_logged_once(place: Place, caplog: pytest.LogCaptureFixture
 
     uri = f"sqlite:///{place.folder}/unused.db"
     watch.run(place.redis_url, lambda: policies, place.log, uri, wait, 0.0)
-    said = [r.getMessage() for r in caplog.records if r.name == "pointsman.watch"]
+    said = [r.getMessage() for r in caplog.records if r.name == "pointsman.promotion.watch"]
     assert len(said) == 1
     assert "go back with `pointsman rollback default`" in said[0]
     looks.release()

@@ -18,9 +18,9 @@ from types import FrameType
 
 import numpy as np
 
-from pointsman.outcomes import OutcomeSet, save
-from pointsman.simulate import Result, Tick, Traffic, over_http
-from pointsman.trial import Service
+from pointsman.trying.outcomes import OutcomeSet, save
+from pointsman.trying.simulate import Result, Tick, Traffic, over_http
+from pointsman.trying.trial import Service
 from policy.arms.catalog import Arm, Catalog
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 from policy.config.toml import to_toml

@@ -19,7 +19,7 @@ from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
 from pointsman.client import Client, PointsmanError, RewardRequest, RouteRequest
-from pointsman.outcomes import OutcomeSet
+from pointsman.trying.outcomes import OutcomeSet
 from policy import policy as policies
 from policy import records
 from policy.arms.catalog import Index, Mask, Vector

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 
 from offline_eval.registry import ALIASES, Registry, VersionRecord
-from pointsman.gating import Judged
-from pointsman.report import Report
+from pointsman.promotion.asking import Judged
+from pointsman.promotion.report import Report
 from serving.store.operations import OperatorStore
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from pointsman import gating, tracking
+from pointsman.promotion import asking as gating
+from pointsman.promotion import roles as tracking
 from policy.config.schema import PolicyConfig
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.operations import OperatorStore, Refused

@@ -15,8 +15,8 @@ from offline_eval.gate import verdict as gate
 from offline_eval.log import reading as logs
 from offline_eval.log.reading import LoggedData, Vector
 from offline_eval.registry import Estimated
-from pointsman.gating import Judged
-from pointsman.report import Report
+from pointsman.promotion.asking import Judged
+from pointsman.promotion.report import Report
 
 SHOWN = ("dr", "snips")  # of the reward, by falling efficiency
 ALPHA = 0.05

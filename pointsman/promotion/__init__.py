@@ -1,0 +1,1 @@
+"""Asking the gate, and what follows from its verdict."""

@@ -1,0 +1,1 @@
+"""Policies at work on recorded outcomes."""
