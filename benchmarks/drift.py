@@ -1,7 +1,7 @@
 """What changes do to a running policy: `python -m benchmarks.drift FOLDER [--json FILE]`.
 
-A folder of full-information outcomes (see pointsman/trying/outcomes.py) is played for `--rounds` rounds,
-its queries as often as that takes, and in the middle something changes:
+A folder of full-information outcomes (see pointsman/trying/outcomes.py) is played for `--rounds`
+rounds, its queries as often as that takes, and in the middle something changes:
 
 steady    nothing does: what handling costs
 swap      the best single arm and the one of median reward exchange their outcomes

@@ -1,6 +1,7 @@
 """Other libraries' bandits on the same contexts and rewards. Knows no policy of ours.
 
-Each is a `Router` (pointsman/trying/simulate.py) that sees x (d,) and one scalar reward, the objective's.
+Each is a `Router` (pointsman/trying/simulate.py) that sees x (d,) and one scalar reward, the
+objective's.
 None is needed to run: `pip install -e '.[peers]'` brings them, and one that is missing is said to
 be. Settings are a library's defaults and, beside them, the one that its authors or our probes
 recommend: each line of `PEERS` says which.

@@ -1,10 +1,10 @@
 """Routing quality on real outcomes, ours beside other libraries: `python -m benchmarks.routing
 --sets FOLDER... [--json FILE] [--plot FILE]`.
 
-Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). The whole grid is every
-policy and peer x every set x {cold, warm} x {category hint, text only} x {rewards at once, delayed
-by 200 rounds, 30% missing}; options narrow it. Warm means that the first 500 queries of each
-shuffle come with all arms' outcomes, and that only the rounds after them count.
+Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). The whole grid is
+every policy and peer x every set x {cold, warm} x {category hint, text only} x {rewards at once,
+delayed by 200 rounds, 30% missing}; options narrow it. Warm means that the first 500 queries of
+each shuffle come with all arms' outcomes, and that only the rounds after them count.
 
 `captured` = (mean reward of all rounds, learning included, - best single arm) / (best arm per
 category - best single arm), both in hindsight over the same rounds; mean of the shuffles and its

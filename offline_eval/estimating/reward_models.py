@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.log import problems as faults
+from offline_eval.log import problems
 from offline_eval.log.reading import LoggedData
 
 Vector = NDArray[np.float64]
@@ -129,7 +129,7 @@ def _sums(
     xx, xy = np.zeros((count, k, d, d)), np.zeros((count, k, d))
     wild = ~np.isfinite(data.contexts.sum(axis=1))
     if wild.any():
-        raise ValueError(f"contexts must be finite: {faults.rows(wild)}")
+        raise ValueError(f"contexts must be finite: {problems.rows(wild)}")
     for start in range(0, len(data), ROWS_AT_ONCE):
         some = start + np.flatnonzero(usable[start : start + ROWS_AT_ONCE])
         if not len(some):

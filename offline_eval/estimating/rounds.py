@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from offline_eval.estimating import estimators
 from offline_eval.estimating.estimators import Estimate, Vector
-from offline_eval.log import problems as faults
+from offline_eval.log import problems
 from offline_eval.log.reading import TOLERANCE, LoggedData, check
 
 Index = NDArray[np.int64]
@@ -122,7 +122,7 @@ def check_pmf(data: LoggedData, pmf: Vector) -> None:
         ),
     }
     found = [
-        f"{what}: {faults.rows(where, data.decision_ids)}"
+        f"{what}: {problems.rows(where, data.decision_ids)}"
         for what, where in wrong.items()
         if where.any()
     ]

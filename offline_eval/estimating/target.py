@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.profile import profile
 from features.query import Hints
-from offline_eval.log import problems as faults
+from offline_eval.log import problems
 from offline_eval.log.reading import TOLERANCE, LoggedData
 from policy.choosing import explore
 from policy.choosing.protocol import Rule
@@ -56,7 +56,7 @@ def challenger(data: LoggedData) -> Vector:
     without: Mask = np.any(np.isnan(data.challenger_pmf) & (data.actions >= 0), axis=1)
     if without.any():
         raise ValueError(
-            f"no challenger's pmf was logged: {faults.rows(without, data.decision_ids)}"
+            f"no challenger's pmf was logged: {problems.rows(without, data.decision_ids)}"
         )
     expect_one(data.challengers)
     return np.where(data.actions >= 0, data.challenger_pmf, 0.0)
@@ -158,5 +158,6 @@ def check(data: LoggedData, policy: Policy) -> None:
     strangers: Mask = np.all(_positions(data, policy) < 0, axis=1)
     if strangers.any():
         raise ValueError(
-            f"the policy has none of the eligible arms: {faults.rows(strangers, data.decision_ids)}"
+            "the policy has none of the eligible arms: "
+            + problems.rows(strangers, data.decision_ids)
         )

@@ -19,7 +19,7 @@ from offline_eval.estimating import diagnostics
 from offline_eval.estimating.intervals import EProcess
 from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
 from offline_eval.gate.rows import Difference, Rounds, Trail, chunks, judged_rounds
-from offline_eval.log import problems as faults
+from offline_eval.log import problems
 from offline_eval.log import reading as log
 from offline_eval.log.reading import LoggedData
 from policy.objective import Scales, Weights
@@ -180,7 +180,7 @@ def _check(data: LoggedData, tasks: Sequence[str] | None, windows_before: int) -
     if len(set(data.policies)) > 1:  # whose versions may be called alike
         raise ValueError(f"the log must be of one policy, got {sorted(set(data.policies))}")
     if (data.stands_for != 1.0).any():
-        where = faults.rows(data.stands_for != 1.0, data.decision_ids)
+        where = problems.rows(data.stands_for != 1.0, data.decision_ids)
         raise ValueError(f"bets are on single decisions, but rows stand for several: {where}")
     if (np.diff(data.made_at_ms) < 0).any():
         raise ValueError("rows must be in the order in which they were decided")

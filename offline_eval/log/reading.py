@@ -22,8 +22,7 @@ import pyarrow.fs as pfs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offline_eval.log import archive, files, schema
-from offline_eval.log import problems as faults
+from offline_eval.log import archive, files, problems, schema
 from offline_eval.log.schema import FORMAT, PREDICTED, day
 from policy import objective
 from policy.arms.catalog import Catalog
@@ -424,7 +423,7 @@ def check(data: LoggedData) -> None:
         ),
     }
     found = [
-        f"{what}: {faults.rows(wrong, data.decision_ids)}"
+        f"{what}: {problems.rows(wrong, data.decision_ids)}"
         for what, wrong in checks.items()
         if wrong.any()
     ]
@@ -519,7 +518,7 @@ def _contexts(column: Any) -> Context:
     lengths = pc.list_value_length(column).fill_null(0).to_numpy()
     d = int(lengths[0]) if len(lengths) else 0
     if (other := lengths != d).any():
-        raise ValueError(f"contexts must all have {d} numbers: {faults.rows(other)}")
+        raise ValueError(f"contexts must all have {d} numbers: {problems.rows(other)}")
     flat: Context = _flat(column).to_numpy(zero_copy_only=False)
     return flat.reshape(len(lengths), d)
 

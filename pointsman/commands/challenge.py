@@ -9,7 +9,7 @@ import click
 
 from offline_eval.registry import default_uri
 from pointsman.commands import settings
-from pointsman.promotion import roles as tracking
+from pointsman.promotion import roles
 from policy.config.schema import MAX_SHARE
 
 
@@ -41,4 +41,4 @@ def command(policy: str, version: str, share: float, as_json: bool) -> None:
         f"once it has been at work for a while: pointsman gate {policy}"
     )
     click.echo(json.dumps(told) if as_json else text)
-    tracking.tell_roles(default_uri(chosen.data), policy, state)
+    roles.tell_roles(default_uri(chosen.data), policy, state)

@@ -13,8 +13,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.estimating import one_target as valuation
-from offline_eval.estimating import reward_models, rounds, sweep, target
+from offline_eval.estimating import one_target, reward_models, rounds, sweep, target
 from offline_eval.estimating.estimators import Estimate, not_evaluable
 from offline_eval.estimating.intervals import Interval
 from offline_eval.estimating.one_target import Valuation
@@ -144,7 +143,7 @@ def command(
         for name in names:
             part = _part(name, split)
             pmf = _pmf(name, log, part)
-            found[name] = valuation.value(part.valued, pmf, part.reward, log.policy.scales, part.q)
+            found[name] = one_target.value(part.valued, pmf, part.reward, log.policy.scales, part.q)
             tick(1)
         if candidates:
             values = {}
@@ -271,7 +270,7 @@ class _Told:
     how: str  # intervals are made
 
     def text(self) -> list[str]:
-        means = valuation.logged(self.split.valued, self.split.reward, self.log.policy.scales)
+        means = one_target.logged(self.split.valued, self.split.reward, self.log.policy.scales)
         own = f"the log itself: reward {figure(means['reward'])}, quality "
         own += f"{figure(means['quality'])}, latency {figure(means['latency_ms'], ',.0f')} ms, "
         own += f"cost USD {figure(means['cost_usd'], '.6f')}"
@@ -300,7 +299,7 @@ class _Told:
     def _row(self, name: str) -> list[str]:
         one = self.found[name]
         estimate = one.reward[self.main]
-        quality, latency_ms, cost_usd = (one.outcomes[o].value for o in valuation.OUTCOMES)
+        quality, latency_ms, cost_usd = (one.outcomes[o].value for o in one_target.OUTCOMES)
         return [
             name,
             figure(estimate.value),
@@ -352,7 +351,7 @@ class _Told:
         return self.log.figures() | {
             "taught": len(self.split.taught),
             "valued": len(self.split.valued),
-            "logged": valuation.logged(
+            "logged": one_target.logged(
                 self.split.valued, self.split.reward, self.log.policy.scales
             ),
             "interval": self.how,
@@ -438,7 +437,7 @@ def _draw(told: _Told, compared: Comparison | None, file: Path) -> None:
         shown |= {} if interval is None else {name: interval}
     if compared is not None:
         shown |= dict(zip(compared.names, compared.values, strict=True))
-    reward = valuation.logged(told.split.valued, told.split.reward, told.log.policy.scales)
+    reward = one_target.logged(told.split.valued, told.split.reward, told.log.policy.scales)
     level = reward["reward"]
     lines = None if level is None else {"the log itself": level}
     plots.save(plots.values(shown, lines=lines, quantity=f"mean reward by {told.main}"), file)

@@ -10,9 +10,7 @@ import click
 from offline_eval.gate.verdict import Check
 from offline_eval.registry import default_uri
 from pointsman.commands import settings
-from pointsman.promotion import asking as gating
-from pointsman.promotion import pictures as findings
-from pointsman.promotion import roles as tracking
+from pointsman.promotion import asking, pictures, roles
 from pointsman.promotion.asking import Judged
 from pointsman.promotion.report import html
 
@@ -67,17 +65,17 @@ def command(
     with settings.operating(chosen, policy) as store:
         version = version or settings.challenger_of(store)
         path = path or chosen.log_path()
-        judged = gating.judge(store, policy, wanted, version, path, now_ms, alpha)
+        judged = asking.judge(store, policy, wanted, version, path, now_ms, alpha)
         run = None
         if file is not None or not no_mlflow:
-            report = findings.report(judged, path, now_ms)
+            report = pictures.report(judged, path, now_ms)
         if not no_mlflow:
-            run = tracking.tell_verdict(default_uri(chosen.data), store, judged, report)
+            run = roles.tell_verdict(default_uri(chosen.data), store, judged, report)
         store.record_gate(version, judged.record(run), now_ms)
     if file is not None:
         file.write_text(html(report), "utf-8")
         click.echo(f"wrote {file}", err=True)
-    click.echo(json.dumps(gating.told(judged)) if as_json else text(judged))
+    click.echo(json.dumps(asking.told(judged)) if as_json else text(judged))
     ctx.exit(EXIT_CODES[judged.verdict.verdict])
 
 

@@ -9,7 +9,7 @@ import click
 
 from offline_eval.registry import default_uri
 from pointsman.commands import settings
-from pointsman.promotion import roles as tracking
+from pointsman.promotion import roles
 from serving.store.operations import Switch
 
 
@@ -46,7 +46,7 @@ def command(policy: str, version: str | None, override: bool, reason: str, as_js
         )
         state = store.state()
     click.echo(_json(policy, made, override) if as_json else _text(policy, made))
-    tracking.tell_roles(default_uri(chosen.data), policy, state)
+    roles.tell_roles(default_uri(chosen.data), policy, state)
 
 
 def _json(policy: str, made: Switch, override: bool) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from offline_eval.estimating import diagnostics, groups, reward_models, target
-from offline_eval.estimating import one_target as valuation
+from offline_eval.estimating import diagnostics, groups, one_target, reward_models, target
 from offline_eval.estimating.estimators import Estimate, snips
 from offline_eval.estimating.one_target import Valuation
 from offline_eval.gate import verdict as gate
@@ -49,7 +48,7 @@ def _pmfs(judged: Judged) -> dict[str, Vector]:
 def _valued(judged: Judged, pmfs: Mapping[str, Vector], reward: Vector) -> dict[str, Valuation]:
     q = reward_models.ridge(judged.data, reward)
     return {
-        version: valuation.value(judged.data, pmf, reward, judged.scales, q)
+        version: one_target.value(judged.data, pmf, reward, judged.scales, q)
         for version, pmf in pmfs.items()
     }
 

@@ -14,8 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from pointsman.promotion import asking as gating
-from pointsman.promotion import roles as tracking
+from pointsman.promotion import asking, roles
 from policy.config.schema import PolicyConfig
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.operations import OperatorStore, Refused
@@ -53,7 +52,7 @@ def look(store: OperatorStore, policy: str, wanted: PolicyConfig, path: str, now
         return Look("nothing to watch", "no champion that was replaced runs beside it", champion)
     try:
         since_ms = _promoted_ms(store, champion)
-        judged = gating.judge(store, policy, wanted, previous, path, now_ms, since_ms=since_ms)
+        judged = asking.judge(store, policy, wanted, previous, path, now_ms, since_ms=since_ms)
     except ValueError as error:  # nothing in the log yet, as a rule
         return Look("not shown", str(error), champion, previous)
     verdict = judged.verdict
@@ -92,7 +91,7 @@ def burst(
             except LookupError as error:  # as long as serving hasn't registered it
                 found[name] = Look("nothing to watch", str(error))
             if found[name].rolled_back:
-                tracking.tell_roles(mlflow_uri, name, store.state())
+                roles.tell_roles(mlflow_uri, name, store.state())
     return found
 
 

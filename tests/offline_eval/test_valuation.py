@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offline_eval.estimating import one_target as valuation
-from offline_eval.estimating import target
+from offline_eval.estimating import one_target, target
 from policy.objective import PRESETS
 from tests.offline_eval.simulated import SCALES, logged
 
@@ -20,7 +19,7 @@ REWARD = DATA.rewards(PRESETS["quality"], SCALES)
 
 def test_outcomes_of_one_arm_are_its_own():
     """In ms and USD; where only that arm's rows count they don't differ."""
-    found = valuation.value(DATA, target.one_arm(DATA, "c"), REWARD, SCALES)
+    found = one_target.value(DATA, target.one_arm(DATA, "c"), REWARD, SCALES)
     drawn = DATA.arm == 2
     assert found.outcomes["latency_ms"].value == pytest.approx(300.0)
     assert found.outcomes["cost_usd"].value == pytest.approx(0.002)
@@ -35,20 +34,20 @@ def test_each_outcome_is_of_the_rows_that_have_it():
     outcomes[:100, 1] = np.nan
     outcomes[:50, 0] = np.nan
     data = replace(DATA, outcomes=outcomes, error=np.arange(400) < 50)
-    found = valuation.value(data, target.logged(data), REWARD, SCALES)
+    found = one_target.value(data, target.logged(data), REWARD, SCALES)
     assert found.outcomes["latency_ms"].value == pytest.approx(DATA.outcomes[100:, 1].mean())
     assert found.outcomes["quality"].value == pytest.approx(DATA.outcomes[50:, 0].sum() / 400)
-    means = valuation.logged(data, REWARD, SCALES)
+    means = one_target.logged(data, REWARD, SCALES)
     assert means["latency_ms"] == pytest.approx(DATA.outcomes[100:, 1].mean())
 
 
 def test_nothing_known_is_none():
     """No mean of nothing, and no outcome of what was never tried."""
     unheard = replace(DATA, outcomes=np.full((400, 3), np.nan))
-    assert set(valuation.logged(unheard, np.full(400, np.nan), SCALES).values()) == {None}
+    assert set(one_target.logged(unheard, np.full(400, np.nan), SCALES).values()) == {None}
     never = replace(DATA, pmf=np.tile([0.5, 0.5, 0.0], (400, 1)), propensity=np.full(400, 0.5))
     some = never.take(np.flatnonzero(never.arm < 2))
     reward = some.rewards(PRESETS["quality"], SCALES)
-    found = valuation.value(some, target.one_arm(some, "c"), reward, SCALES)
+    found = one_target.value(some, target.one_arm(some, "c"), reward, SCALES)
     assert found.outcomes["quality"].value is None
     assert "never tried" in str(found.outcomes["quality"].why)
