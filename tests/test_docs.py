@@ -13,11 +13,15 @@ from serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
 def test_every_setting_is_documented_with_its_default():
     """And the table names none that doesn't exist."""
-    rows = dict(re.findall(r"^\| `POINTSMAN_(\w+)` \| `?([^`|]+?)`? \|", README, re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `POINTSMAN_(\w+)` \| `?([^`|]+?)`? \|", CONFIGURATION, re.MULTILINE)
+    )
     defaults = {
         name.upper(): "unset" if field.default is None else str(field.default)
         for name, field in Settings.model_fields.items()
@@ -27,7 +31,7 @@ def test_every_setting_is_documented_with_its_default():
 
 def test_the_tree_names_every_module():
     """No file that a newcomer can't find, none that has gone."""
-    tree = README.split("## The tree")[1].split("## ")[0]
+    tree = ARCHITECTURE.split("## The tree")[1].split("## ")[0]
     named = set(re.findall(r"\b\w+\.py\b", tree))
     packages = ("features", "policy", "serving", "offline_eval", "pointsman")
     there = {
@@ -62,3 +66,10 @@ def test_the_openapi_document_describes_every_body():
     for path in document["paths"].values():
         for operation in path.values():
             assert operation["summary"]
+
+
+def test_the_readme_is_a_door():
+    """One sitting's reading; the rest is in docs/, and it names each document there."""
+    assert len(README.splitlines()) <= 150
+    for path in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{path.name})" in README
