@@ -24,7 +24,7 @@ from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
 from pointsman.commands.simulate import progress
 from policy.config.schema import PolicyConfig
-from policy.config.toml import variants
+from policy.config.variants import variants
 from policy.objective import Weights
 
 Vector = NDArray[np.float64]

@@ -293,6 +293,21 @@ OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")
 CAPS = ("new_arm_share", "new_arm_events")  # mean something only where a model learns
 
 
+def inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a challenger with these overrides takes over from its policy.
+
+    Another model takes over what is the whole policy's, another exploration rule all but the old
+    rule's parameter; what remains unsaid is the default.
+    """
+    if overrides.get("model", policy.model) != policy.model:
+        names = set(OF_THE_POLICY) - set(CAPS)
+    else:
+        names = set(PolicyConfig.model_fields)
+        if overrides.get("exploration", policy.exploration) != policy.exploration:
+            names.discard(PARAMETER_OF.get(policy.exploration, ""))
+    return {name: getattr(policy, name) for name in names}
+
+
 def current(version: PolicyConfig, file: PolicyConfig) -> PolicyConfig:
     """A version's configuration, with all that is no part of a version as the file has it now."""
     return version.model_copy(update={name: getattr(file, name) for name in ACTS_AT_ONCE})

@@ -14,8 +14,8 @@ from pathlib import Path
 from features.encoder import Encoder
 from policy import policy as policies
 from policy.comparing import Scoreboard
+from policy.config.problems import ConfigError
 from policy.config.schema import Config, PolicyConfig, current
-from policy.config.toml import ConfigError
 from policy.policy import Policy
 from policy.values import models
 from policy.values.protocol import ValuesView

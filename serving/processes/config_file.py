@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from policy.config.problems import ConfigError
 from policy.config.schema import Config
-from policy.config.toml import ConfigError, parse
+from policy.config.toml import parse
 
 log = logging.getLogger(__name__)
 

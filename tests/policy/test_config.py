@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.arms.catalog import Arm, Catalog
+from policy.config.problems import ConfigError
 from policy.config.schema import (
     Config,
     GateConfig,
@@ -18,7 +19,8 @@ from policy.config.schema import (
     RulesConfig,
     current,
 )
-from policy.config.toml import ConfigError, parse, to_toml, variants
+from policy.config.toml import parse, to_toml
+from policy.config.variants import variants
 from policy.objective import PRESETS, Scales, Weights
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"

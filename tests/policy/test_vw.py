@@ -24,8 +24,9 @@ import vowpal_wabbit_next as vw
 from numpy.typing import NDArray
 
 from policy.arms.catalog import Arm, Catalog
+from policy.config.problems import ConfigError
 from policy.config.schema import Config, PolicyConfig
-from policy.config.toml import ConfigError, parse, to_toml
+from policy.config.toml import parse, to_toml
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch, packed
 from policy.values.snapshot import Header, pack, unpack
