@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from features import profile as profiles
 from features import signals
+from features.lexicon import TASK_TYPES
 from features.profile import Profile
 from features.query import FOCUS_CHARS, TAIL_CHARS, Hints, Query
 
@@ -121,7 +122,7 @@ class Encoder:
         """The most probable task type of each context (n, d); "unknown" where all are alike."""
         mix = x[:, self.groups["task"]]
         told = mix.max(axis=1) > mix.min(axis=1)
-        names = np.where(told, np.array(signals.TASK_TYPES)[mix.argmax(axis=1)], "unknown")
+        names = np.where(told, np.array(TASK_TYPES)[mix.argmax(axis=1)], "unknown")
         return tuple(names.tolist())
 
     def project(self, text: str) -> Context:
@@ -203,7 +204,7 @@ class Encoder:
 
 
 def dimensions(d: int, d_text: int) -> Mapping[str, slice]:
-    sizes = {"bias": 1, "task": len(signals.TASK_TYPES), "signals": len(SIGNAL_NAMES)}
+    sizes = {"bias": 1, "task": len(TASK_TYPES), "signals": len(SIGNAL_NAMES)}
     hints = d - sum(sizes.values()) - d_text
     if d_text < 0 or hints < MIN_HINTS:
         raise ValueError(f"d={d} with d_text={d_text} leaves {hints} for hints, needs {MIN_HINTS}")
@@ -218,7 +219,7 @@ def _names(groups: Mapping[str, slice]) -> tuple[str, ...]:
     sizes = {name: group.stop - group.start for name, group in groups.items()}
     return (
         "bias",
-        *(f"task:{name}" for name in signals.TASK_TYPES),
+        *(f"task:{name}" for name in TASK_TYPES),
         *(f"signal:{name}" for name in SIGNAL_NAMES),
         *(f"hint:{i}" for i in range(sizes["hints"])),
         *(f"text:{i}" for i in range(sizes["text"])),

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import signals
+from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.query import Hints, Query
-from features.signals import TASK_INDEX, TASK_TYPES, Reading
+from features.signals import Reading
 
 Mix = NDArray[np.float64]
 

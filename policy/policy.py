@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
+from features.lexicon import TASK_INDEX
 from features.profile import Profile, profile
 from features.query import Hints, Query
-from features.signals import TASK_INDEX
 from policy.arms.catalog import Arm, Catalog
 from policy.arms.constraints import ANYTHING, Constraints, action_set, within
 from policy.choosing import caller, explore

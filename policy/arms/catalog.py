@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
 
-from features.signals import TASK_TYPES
+from features.lexicon import TASK_TYPES
 
 Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]

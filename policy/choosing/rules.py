@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.lexicon import TASK_TYPES
 from features.profile import Profile
-from features.signals import TASK_TYPES
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import LATENCY_CEILING_MS
 from policy.choosing.protocol import Index, Ruling

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.profile import HINT_SHARE, Mix, Profile, known_task, profile
 from features.query import Hints, Query
-from features.signals import TASK_INDEX, TASK_TYPES
 
 LABELS = st.text(max_size=64)
 HINTS = st.builds(

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import signals
+from features.lexicon import TASK_INDEX
 from features.signals import read
 
 
@@ -103,7 +104,7 @@ def test_quantities_and_facts() -> None:
 
 def test_instructions_count_at_either_end_only() -> None:
     """The verb in the middle of a long text is content, not an instruction."""
-    task, filler = signals.TASK_INDEX["translation"], "word " * 100
+    task, filler = TASK_INDEX["translation"], "word " * 100
     assert signals.instructed(read(f"Translate: {filler}"))[task] == 1
     assert signals.instructed(read(f"{filler} Translate this."))[task] == 1
     assert signals.instructed(read(f"{filler} translate {filler}"))[task] == 0

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.profile import Profile, profile
 from features.query import Hints, Query
-from features.signals import TASK_INDEX, TASK_TYPES
 from policy.arms.catalog import Catalog
 from policy.choosing.protocol import Ruling
 from policy.choosing.rules import MANNERS, Fitted, Rules, fit
