@@ -7,7 +7,7 @@ of the moment. Serving replaces it whole, so a request sees one consistent state
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,12 @@ class Policy:
         """Outcomes that this state's arms have taught."""
         return int(self.rule.values.events.sum()) if isinstance(self.rule, Bandit) else 0
 
+    def beside(self, challenger: Policy | None, share: float) -> Policy:
+        """This one with a challenger, built for the same catalog, that has `share` of the draw; a
+        caller's router shares with nobody."""
+        alone = challenger is None or "caller" in (self.config.model, challenger.config.model)
+        return replace(self, challenger=challenger, share=0.0 if alone else share)
+
     def decide(self, request: Request, decision_id: str, made_at_ms: int) -> Decision:
         """One decision.
 
@@ -253,15 +259,9 @@ def build(
     encoder: Encoder,
     catalog: Catalog,
     view: ValuesView | None,
-    challenger: Policy | None = None,
-    share: float = 0.0,
     scores: Scoreboard = NO_SCORES,
 ) -> Policy:
-    """Put a version's configuration, one snapshot of its values and a catalog together.
-
-    `challenger`, built for the same catalog, has `share` of the draw; a caller's router shares
-    with nobody.
-    """
+    """Put a version's configuration, one snapshot of its values and a catalog together."""
     return Policy(
         name=name,
         version=version,
@@ -271,16 +271,8 @@ def build(
         catalog=catalog,
         rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
-        challenger=challenger,
-        share=_share(config, challenger, share),
         scores=scores,
     )
-
-
-def _share(config: PolicyConfig, challenger: Policy | None, share: float) -> float:
-    if challenger is None or "caller" in (config.model, challenger.config.model):
-        return 0.0
-    return share
 
 
 def _rule(

@@ -168,33 +168,8 @@ class Follower:
     def _swap(self, name: str, config: Config) -> None:
         running = self._running[name]
         challenger = running.challenger
-        self._service.policies[name] = self._built(
-            name,
-            running.champion,
-            config,
-            None if challenger is None else self._built(name, challenger, config),
-            running.share,
-        )
-
-    def _built(
-        self,
-        name: str,
-        loaded: _Loaded,
-        config: Config,
-        challenger: Policy | None = None,
-        share: float = 0.0,
-    ) -> Policy:
-        return policies.build(
-            name,
-            loaded.version,
-            loaded.number,
-            config=current(loaded.config, config.policies[name]),
-            encoder=loaded.encoder,
-            catalog=config.arms,
-            view=loaded.view,
-            challenger=challenger,
-            share=share,
-            scores=loaded.scores,
+        self._service.policies[name] = _built(name, running.champion, config).beside(
+            None if challenger is None else _built(name, challenger, config), running.share
         )
 
     async def _challenger(self, name: str, roles: Roles, before: _Running | None) -> _Loaded | None:
@@ -287,4 +262,17 @@ async def register(store: Store, name: str, config: PolicyConfig, now_ms: int) -
         config.model_dump_json().encode(),
         encoder.to_bytes(),
         now_ms,
+    )
+
+
+def _built(name: str, loaded: _Loaded, config: Config) -> Policy:
+    return policies.build(
+        name,
+        loaded.version,
+        loaded.number,
+        config=current(loaded.config, config.policies[name]),
+        encoder=loaded.encoder,
+        catalog=config.arms,
+        view=loaded.view,
+        scores=loaded.scores,
     )

@@ -9,7 +9,6 @@ import pytest
 
 from features.encoder import Encoder
 from features.query import Hints
-from policy import policy as policies
 from policy.arms.constraints import Constraints, action_set
 from policy.choosing.caller import Choice, WrongChoice, reported, tried
 from policy.config.schema import PolicyConfig
@@ -23,17 +22,7 @@ DEAR = arm("a", 0.1) + arm("b", 30.0)
 
 def beside(champion: Policy, challenger: Policy, share: float) -> Policy:
     """A champion with a challenger."""
-    return policies.build(
-        champion.name,
-        champion.version,
-        champion.snapshot,
-        config=champion.config,
-        encoder=champion.encoder,
-        catalog=champion.catalog,
-        view=None,
-        challenger=replace(challenger, version="2"),
-        share=share,
-    )
+    return champion.beside(replace(challenger, version="2"), share)
 
 
 FIXED = make(DEAR, 'model = "fixed"\narm = "b"\nfloor = 0.2')
