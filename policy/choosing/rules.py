@@ -108,6 +108,24 @@ def choose(concerns: Sequence[Concern], tasks: int) -> Index:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Calls:
+    """What a log says of n calls, each of one arm that was drawn."""
+
+    task: Index
+    """(n,) positions in TASK_TYPES."""
+    arm: Index
+    """(n,) positions in the catalog."""
+    quality: Vector
+    """(n,) as latency_ms and cost_usd: NaN where missing."""
+    latency_ms: Vector
+    cost_usd: Vector
+    propensity: Vector
+    """(n,) in (0, 1], with which the arm was drawn."""
+    error: NDArray[np.bool_]
+    """(n,) whether the call failed: its quality is then 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """What a log says the rules' figures should be: `priors` (k, number of task types) are for the
     catalog, NaN for an arm without outcomes; `mean_reward` is what the rules would have earned on
@@ -119,44 +137,20 @@ class Fitted:
 
 
 def fit(
-    task: NDArray[np.intp],
-    arm: NDArray[np.intp],
-    quality: Vector,
-    latency_ms: Vector,
-    cost_usd: Vector,
-    propensity: Vector,
-    error: NDArray[np.bool_] | None = None,
-    *,
-    k: int,
-    weights: Weights,
-    scales: Scales,
-    pseudo_count: float = PSEUDO_COUNT,
+    calls: Calls, k: int, weights: Weights, scales: Scales, pseudo_count: float = PSEUDO_COUNT
 ) -> Fitted:
     """Expected qualities per arm and task type, and the threshold of the highest mean reward.
 
     For the manner "balanced": the cheapest arm whose expected quality is at least the threshold,
-    else the best. Rows count by 1 / propensity (Horvitz and Thompson 1952), normalised within each
+    else the best. Calls count by 1 / propensity (Horvitz and Thompson 1952), normalised within each
     arm and task type, whose mean is shrunk to the arm's by `pseudo_count` outcomes.
-
-    Parameters
-    ----------
-    task, arm
-        (n,) positions in TASK_TYPES and in the catalog.
-    quality, latency_ms, cost_usd
-        (n,) outcomes, NaN where missing.
-    propensity
-        (n,) in (0, 1], with which the arm was drawn.
-    error
-        (n,) whether the call failed: its quality is then 0. None where none did.
-    k
-        How many arms the catalog has.
     """
+    task, propensity = calls.task, calls.propensity
     if not len(task) or not ((propensity > 0) & (propensity <= 1)).all():
-        raise ValueError("fit needs rows, each with a propensity in (0, 1]")
-    cells = _Cells(task, arm, 1.0 / propensity, k, pseudo_count)
-    failed = np.zeros(len(task), dtype=bool) if error is None else error
-    y = components(quality, latency_ms, cost_usd, failed, scales)
-    qualities, costs, rewards = map(cells.means, (y[:, 0], cost_usd, reward(y, weights)))
+        raise ValueError("fit needs calls, each with a propensity in (0, 1]")
+    cells = _Cells(task, calls.arm, 1.0 / propensity, k, pseudo_count)
+    y = components(calls.quality, calls.latency_ms, calls.cost_usd, calls.error, scales)
+    qualities, costs, rewards = map(cells.means, (y[:, 0], calls.cost_usd, reward(y, weights)))
     seen = np.flatnonzero(~np.isnan(qualities[:, 0]) & ~np.isnan(rewards[:, 0]))
     if not len(seen):
         raise ValueError("fit needs outcomes with a quality and all that the objective weighs")

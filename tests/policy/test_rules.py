@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from features.profile import Profile, profile
 from features.query import Hints, Query
 from policy.arms.catalog import Catalog
 from policy.choosing.protocol import Ruling
-from policy.choosing.rules import MANNERS, Fitted, Rules, fit
+from policy.choosing.rules import MANNERS, PSEUDO_COUNT, Calls, Fitted, Rules, fit
 from policy.config.schema import RulesConfig
 from policy.objective import Scales, Weights
 from tests.policy.test_catalog import arm
@@ -148,23 +149,23 @@ def test_a_prompt_is_read_a_hundred_times_as_fast_as_an_answer_is_written():
 
 # Two arms in two task types. The cheap one is right on questions only, the dear one on both.
 CODE, QA = TASK_INDEX["code"], TASK_INDEX["qa"]
-LOG = {
-    "task": np.array([CODE, CODE, QA, QA] * 10),
-    "arm": np.array([0, 1, 0, 1] * 10),
-    "quality": np.array([0.0, 1.0, 1.0, 1.0] * 10),
-    "latency_ms": np.full(40, np.nan),
-    "cost_usd": np.array([0.0, 0.01, 0.0, 0.01] * 10),
-    "propensity": np.full(40, 0.5),
-}
-SETTINGS: dict[str, Any] = {
-    "k": 3,
-    "weights": Weights.of(quality=0.9, cost=0.1),
-    "scales": Scales(1_000.0, 0.01),
-}
+LOG = Calls(
+    task=np.array([CODE, CODE, QA, QA] * 10),
+    arm=np.array([0, 1, 0, 1] * 10),
+    quality=np.array([0.0, 1.0, 1.0, 1.0] * 10),
+    latency_ms=np.full(40, np.nan),
+    cost_usd=np.array([0.0, 0.01, 0.0, 0.01] * 10),
+    propensity=np.full(40, 0.5),
+    error=np.zeros(40, dtype=bool),
+)
+MOSTLY_QUALITY = Weights.of(quality=0.9, cost=0.1)
 
 
-def fitted(**changes: Any) -> Fitted:
-    return fit(**{**LOG, **SETTINGS, **changes})
+def fitted(
+    weights: Weights = MOSTLY_QUALITY, pseudo_count: float = PSEUDO_COUNT, **changes: Any
+) -> Fitted:
+    """The rules' figures from LOG, but for these columns."""
+    return fit(replace(LOG, **changes), 3, weights, Scales(1_000.0, 0.01), pseudo_count)
 
 
 def test_expected_qualities_are_shrunk_to_the_arms_mean():
@@ -204,7 +205,7 @@ def test_a_fit_routes_as_it_was_judged():
     assert choice("qa", catalog=catalog, **settings) == "cheap"
 
 
-def test_rows_count_by_the_inverse_of_their_propensity():
+def test_calls_count_by_the_inverse_of_their_propensity():
     """A success drawn with 0.1 and a failure drawn with 0.9 mean 10 / (10 + 10/9) = 0.9."""
     made = fitted(
         task=np.array([CODE, CODE]),
@@ -213,6 +214,7 @@ def test_rows_count_by_the_inverse_of_their_propensity():
         latency_ms=np.full(2, np.nan),
         cost_usd=np.zeros(2),
         propensity=np.array([0.1, 0.9]),
+        error=np.zeros(2, dtype=bool),
         pseudo_count=0.0001,
     )
     assert made.priors[0, CODE] == pytest.approx(0.9)
@@ -220,7 +222,7 @@ def test_rows_count_by_the_inverse_of_their_propensity():
 
 def test_missing_outcomes_teach_no_quality():
     """They are left out, not counted as 0; where all are, it is an error."""
-    some = np.where(np.arange(40) < 20, LOG["quality"], np.nan)
+    some = np.where(np.arange(40) < 20, LOG.quality, np.nan)
     assert fitted(quality=some).priors[1] == pytest.approx(np.ones(len(TASK_TYPES)))
     with pytest.raises(ValueError, match="quality"):
         fitted(quality=np.full(40, np.nan))
@@ -236,6 +238,6 @@ def test_a_fit_needs_propensities(propensity: float):
 def test_a_failed_call_counts_as_quality_0():
     """An arm that fails most of the time is no good arm, however good its other answers are."""
     failing = np.tile([True, False, False, False], 10)
-    quality = np.where(failing, np.nan, LOG["quality"])
+    quality = np.where(failing, np.nan, LOG.quality)
     assert fitted(quality=quality, error=failing).priors[0, CODE] < 0.5
     assert fitted(quality=quality).priors[0, CODE] > 0.9
