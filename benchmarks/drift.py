@@ -42,19 +42,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from pointsman.commands.simulate import progress
+from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
-from pointsman.trying.simulate import (
-    Asked,
-    Hindsight,
-    InProcess,
-    Routed,
-    Traffic,
-    asked,
-    drive,
-    silent,
-)
+from pointsman.trying.result import Hindsight
+from pointsman.trying.routers import Asked, InProcess, Routed, asked
+from pointsman.trying.simulate import Traffic, drive, silent
 from policy.arms.catalog import Catalog, Index, Mask, Vector
 from policy.config.schema import PolicyConfig
 from policy.values import models

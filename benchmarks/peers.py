@@ -1,6 +1,6 @@
 """Other libraries' bandits on the same contexts and rewards. Knows no policy of ours.
 
-Each is a `Router` (pointsman/trying/simulate.py) that sees x (d,) and one scalar reward, the
+Each is a `Router` (pointsman/trying/routers.py) that sees x (d,) and one scalar reward, the
 objective's.
 None is needed to run: `pip install -e '.[peers]'` brings them, and one that is missing is said to
 be. Settings are a library's defaults and, beside them, the one that its authors or our probes
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pointsman.trying.simulate import MAX_GAP, Routed
+from pointsman.trying.routers import MAX_GAP, Routed
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]

@@ -34,22 +34,12 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.peers import PEERS, SLOW, PeerRouter, installed
-from pointsman.commands.simulate import progress
+from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
-from pointsman.trying.simulate import (
-    Asked,
-    Hindsight,
-    InProcess,
-    Result,
-    Router,
-    Traffic,
-    asked,
-    corpus,
-    drive,
-    in_process,
-    silent,
-)
+from pointsman.trying.result import Hindsight, Result
+from pointsman.trying.routers import Asked, InProcess, Router, asked
+from pointsman.trying.simulate import Traffic, corpus, drive, in_process, silent
 from policy.arms.catalog import Index, Vector
 from policy.config.schema import PolicyConfig
 from policy.values import models

@@ -8,7 +8,8 @@ import click
 
 from pointsman import plots
 from pointsman.client import PointsmanError
-from pointsman.commands.simulate import progress, table
+from pointsman.commands.settings import progress
+from pointsman.commands.simulate import table
 from pointsman.trying import demo
 
 COMPARED = 300  # rounds at the start and at the end

@@ -22,7 +22,7 @@ from offline_eval.estimating.sweep import Comparison
 from offline_eval.log.reading import LoggedData
 from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
-from pointsman.commands.simulate import progress
+from pointsman.commands.settings import progress
 from policy.config.schema import PolicyConfig
 from policy.config.variants import variants
 from policy.objective import Weights

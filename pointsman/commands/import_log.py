@@ -12,8 +12,8 @@ import click
 from offline_eval.importing import obd
 from offline_eval.importing.dsjson import Reader, Skipped
 from offline_eval.log import reading as log
-from pointsman.commands.simulate import progress
-from pointsman.trying.simulate import Tick
+from pointsman.commands.settings import progress
+from pointsman.trying.routers import Tick
 from policy.records import LoggedDecision
 
 SHOWN = 10  # skipped lines that are named; with --json a hundred

@@ -1,11 +1,12 @@
-"""What commands share: settings, their help text, the policy and the store they act on, logging."""
+"""What commands share: settings, options, the policy and store they act on, logging, progress."""
 
 from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -107,3 +108,14 @@ def challenger_of(store: OperatorStore) -> str:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def progress(length: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr, where a person looks at it."""
+    if not sys.stderr.isatty():
+        yield lambda rounds: None
+        return
+    steps = max(length // 200, 1)
+    with click.progressbar(length=length, file=sys.stderr, update_min_steps=steps) as bar:
+        yield bar.update

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from pointsman.client import Client, PointsmanError
 from pointsman.commands import settings
+from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
-from pointsman.trying.simulate import Result, Tick, Traffic, in_process, over_http, sample
+from pointsman.trying.result import Result
+from pointsman.trying.simulate import Traffic, in_process, over_http, sample
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import parse, to_toml
 
@@ -178,17 +178,6 @@ def _over_http(
             return over_http(outcomes, policy, traffic, client, concurrency, tick)
     except PointsmanError as error:
         raise click.ClickException(str(error)) from error
-
-
-@contextmanager
-def progress(length: int) -> Iterator[Tick]:
-    """A progress bar on stderr, where a person looks at it."""
-    if not sys.stderr.isatty():
-        yield lambda rounds: None
-        return
-    steps = max(length // 200, 1)
-    with click.progressbar(length=length, file=sys.stderr, update_min_steps=steps) as bar:
-        yield bar.update
 
 
 def table(result: Result) -> str:

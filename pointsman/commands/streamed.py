@@ -15,7 +15,7 @@ from offline_eval.log import partitions
 from offline_eval.log.partitions import READINGS, Cluster, Part, Summary, Target, Value
 from pointsman.commands import logs
 from pointsman.commands.logs import aligned, between, figure
-from pointsman.commands.simulate import progress
+from pointsman.commands.settings import progress
 from policy.objective import Scales, Weights
 
 PLAIN: Mapping[str, Target] = {

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pointsman.plots.canvas import BLUE, GREY, blank, colours
-from pointsman.trying.simulate import Result
+from pointsman.trying.result import Result
 from policy.arms.catalog import Index, Vector
 
 BINS = 40

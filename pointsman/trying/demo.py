@@ -19,7 +19,9 @@ from types import FrameType
 import numpy as np
 
 from pointsman.trying.outcomes import OutcomeSet, save
-from pointsman.trying.simulate import Result, Tick, Traffic, over_http
+from pointsman.trying.result import Result
+from pointsman.trying.routers import Tick
+from pointsman.trying.simulate import Traffic, over_http
 from pointsman.trying.trial import Service
 from policy.arms.catalog import Arm, Catalog
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig

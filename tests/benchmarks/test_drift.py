@@ -13,7 +13,7 @@ from benchmarks import drift
 from benchmarks.drift import Changing, Played, Scene
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
-from pointsman.trying.simulate import asked
+from pointsman.trying.routers import asked
 from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.values import models
 from tests.pointsman.sets import arm, tiny

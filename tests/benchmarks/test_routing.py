@@ -10,7 +10,7 @@ import pytest
 from benchmarks import peers, routing
 from benchmarks.peers import PEERS, PeerRouter
 from pointsman.trying import outcomes as folders
-from pointsman.trying.simulate import Routed
+from pointsman.trying.routers import Routed
 from tests.pointsman.sets import tiny
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from pointsman.commands.demo import command
 from pointsman.trying import demo
-from pointsman.trying.simulate import Hindsight
+from pointsman.trying.result import Hindsight
 
 
 def test_made_data_is_worth_routing():

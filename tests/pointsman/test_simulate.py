@@ -16,19 +16,9 @@ from click.testing import CliRunner, Result
 from pointsman.client import Client, PointsmanError
 from pointsman.commands.simulate import command
 from pointsman.trying import outcomes as folders
-from pointsman.trying.simulate import (
-    Hindsight,
-    InProcess,
-    Routed,
-    Traffic,
-    asked,
-    differences,
-    drive,
-    in_process,
-    over_http,
-    sample,
-    together,
-)
+from pointsman.trying.result import Hindsight, together
+from pointsman.trying.routers import InProcess, Routed, asked
+from pointsman.trying.simulate import Traffic, differences, drive, in_process, over_http, sample
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 from policy.config.toml import to_toml
 from policy.values import models
