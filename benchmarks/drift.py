@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables
+from benchmarks.common import tables
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet

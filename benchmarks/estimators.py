@@ -5,7 +5,7 @@ a model's values, which are made once for all of them. `ratio_whole`: from the a
 takes, pmfs and rewards (n, k), each estimator making its own; there both wait for memory most of
 the time. Times are the best of several; both check their input and give the value to the last bits
 (`difference`), ours with influence terms as well. Then the reward model and the checks that come
-before, once for all estimators. `benchmarks/oracle.py` says how to install obp; without it, only
+before, once for all estimators. `benchmarks/common/oracle.py` says how to install obp; without it, only
 our own times are printed.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import oracle
+from benchmarks.common import oracle
 from offline_eval.estimating import estimators, reward_models, target
 from offline_eval.estimating import rounds as of_logs
 from offline_eval.estimating.estimators import Vector

@@ -32,8 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables
-from benchmarks.peers import PEERS, SLOW, PeerRouter, installed
+from benchmarks.common import tables
+from benchmarks.common.peers import PEERS, SLOW, PeerRouter, installed
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.tables import Columns, cells, head
+from benchmarks.common.tables import Columns, cells, head
 from offline_eval.estimating import reward_models, rounds, target
 from offline_eval.log import partitions
 from offline_eval.log import reading as log

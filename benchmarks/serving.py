@@ -31,8 +31,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from benchmarks.common.load import Load, Run, cpu_s, post
 from benchmarks.encoder import texts
-from benchmarks.load import Load, Run, cpu_s, post
 from serving.routes.schemas import RouteRequest, RouteResponse
 
 CHARACTERS = 180

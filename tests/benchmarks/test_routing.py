@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import peers, routing
-from benchmarks.peers import PEERS, PeerRouter
+from benchmarks import routing
+from benchmarks.common import peers
+from benchmarks.common.peers import PEERS, PeerRouter
 from pointsman.trying import outcomes as folders
 from pointsman.trying.routers import Routed
 from tests.pointsman.sets import tiny

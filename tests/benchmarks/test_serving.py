@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import serving
-from benchmarks.load import Load, post
+from benchmarks.common.load import Load, post
 from tests.servers import http_service
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import oracle
+from benchmarks.common import oracle
 from offline_eval.estimating import estimators
 from offline_eval.estimating.estimators import Estimate, Vector
 from offline_eval.estimating.intervals import student_t

@@ -31,7 +31,7 @@ def estimators() -> tuple[Any, Any]:
     """
     spec = find_spec("obp")
     if spec is None or spec.submodule_search_locations is None:
-        raise ImportError("Open Bandit Pipeline isn't installed: see benchmarks/oracle.py")
+        raise ImportError("Open Bandit Pipeline isn't installed: see benchmarks/common/oracle.py")
     root = next(iter(spec.submodule_search_locations))
     before = set(sys.modules)
     sys.modules["obp"] = _package("obp", root)

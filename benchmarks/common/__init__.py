@@ -1,0 +1,1 @@
+"""What benchmarks share: load, tables of figures, other libraries to compare with."""
