@@ -5,8 +5,8 @@ a model's values, which are made once for all of them. `ratio_whole`: from the a
 takes, pmfs and rewards (n, k), each estimator making its own; there both wait for memory most of
 the time. Times are the best of several; both check their input and give the value to the last bits
 (`difference`), ours with influence terms as well. Then the reward model and the checks that come
-before, once for all estimators. `benchmarks/common/oracle.py` says how to install obp; without it, only
-our own times are printed.
+before, once for all estimators. `benchmarks/common/oracle.py` says how to install obp; without it,
+only our own times are printed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from policy.config.schema import MAX_SHARE
     show_default=True,
     help="Its share of the draw: the larger, the sooner the gate can tell.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(policy: str, version: str, share: float, as_json: bool) -> None:
     """Make a registered VERSION of POLICY the challenger: it learns in the champion's shadow, and
     what it would have done is logged with each decision, which is what `pointsman gate` judges.

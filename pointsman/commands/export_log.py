@@ -11,8 +11,7 @@ import click
 
 from offline_eval.importing import dsjson
 from offline_eval.log import reading as log
-from policy.config.schema import Config
-from policy.config.toml import parse
+from serving.processes.config_file import ConfigFile
 
 
 @click.command()
@@ -46,7 +45,7 @@ def command(
     """Write the log at PATH in another service's format, for `vw --dsjson --cb_adf` say."""
     if as_json and file is None:
         raise click.UsageError("--json needs --to: standard output takes the log or the figures")
-    config = _config(config_file)
+    config = None if config_file is None else ConfigFile(config_file).read()
     scales = {name: one.scales for name, one in config.policies.items()} if config else None
     rows = log.rows(path, policy)
     count = 0
@@ -58,12 +57,3 @@ def command(
         click.echo(json.dumps({"rows": count, "file": str(file)}))
     elif file is not None:
         click.echo(f"{count:,} rows in {file}", err=True)
-
-
-def _config(file: Path | None) -> Config | None:
-    if file is None:
-        return None
-    try:
-        return parse(file.read_text("utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file}: can't be read: {error}") from error

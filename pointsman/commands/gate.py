@@ -34,7 +34,7 @@ EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
     help="Write the report with its plots here as well.",
 )
 @click.option("--no-mlflow", is_flag=True, help="Tell MLflow nothing: a quick look.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -18,7 +18,7 @@ from serving.store.operations import Switch
 @click.argument("version", required=False)
 @click.option("--override", is_flag=True, help="Promote without a passed gate.")
 @click.option("--reason", default="", help="Why; recorded with who and when. --override needs it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(policy: str, version: str | None, override: bool, reason: str, as_json: bool) -> None:
     """Make VERSION of POLICY (its challenger, when left out) the champion; serving switches within
     two seconds, without a restart.

@@ -16,7 +16,7 @@ from serving.store.operations import Switch
 @click.command(epilog=settings.help_text())
 @click.argument("policy")
 @click.option("--reason", default="", help="Why; recorded with who and when.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(policy: str, reason: str, as_json: bool) -> None:
     """Make the champion before POLICY's last promotion champion again; serving switches within two
     seconds, without a restart. No gate is asked.

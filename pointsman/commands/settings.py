@@ -63,6 +63,9 @@ class Time(click.ParamType[int]):
         return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1_000)
 
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
 def help_text() -> str:
     r"""The environment variables, for --help. \b keeps click from wrapping them."""
     lines = [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,10 +18,59 @@ from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Result
 from pointsman.trying.simulate import Traffic, in_process, over_http, sample
 from policy.config.schema import Config, PolicyConfig
-from policy.config.toml import parse, to_toml
+from policy.config.toml import to_toml
+from serving.processes.config_file import ConfigFile
 
 SHUFFLES = 5
 TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for on the command line; UsageError where it contradicts itself."""
+
+    folder: Path
+    url: str | None
+    shuffles: int | None
+    rounds: int | None
+    seed: int
+    delay: int
+    loss: float
+    no_hints: bool
+    warm: int
+    no_warm_labels: bool
+    concurrency: int
+    config_file: Path | None
+    write_config: Path | None
+    plot: Path | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.url is not None and (self.shuffles or 1) > 1:
+            raise click.UsageError(
+                "--shuffles is 1 with --url: the service goes on from what it has learned"
+            )
+        if self.no_warm_labels and not (self.warm and self.no_hints):
+            raise click.UsageError("--no-warm-labels needs --warm and --no-hints")
+        if self.url is not None and self.warm:
+            raise click.UsageError(
+                "--warm is for runs in process: `pointsman train` warms a service"
+            )
+        if self.url is None and self.concurrency > 1:
+            raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
+        if self.plot is not None and not self.plot.parent.is_dir():
+            raise click.ClickException(f"{self.plot}: there is no folder {self.plot.parent}")
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(
+            seed=self.seed,
+            delay=self.delay,
+            loss=self.loss,
+            hints=not self.no_hints,
+            warm=self.warm,
+            warm_labels=not self.no_warm_labels,
+        )
 
 
 @click.command()
@@ -81,24 +132,8 @@ TIMEOUT_S = 30.0
     help="Write a pointsman.toml with these arms and this policy, for `make up`.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the running reward: a PNG.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    folder: Path,
-    url: str | None,
-    shuffles: int | None,
-    rounds: int | None,
-    seed: int,
-    delay: int,
-    loss: float,
-    no_hints: bool,
-    warm: int,
-    no_warm_labels: bool,
-    concurrency: int,
-    config_file: Path | None,
-    write_config: Path | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+@settings.as_json
+def command(**given: Any) -> None:
     """Drive a policy with FOLDER, a set of full-information outcomes: queries.parquet (query_id,
     text, category), outcomes.parquet (query_id, arm, quality, cost_usd, latency_ms) and arms.csv.
 
@@ -107,60 +142,43 @@ def command(
     only in hindsight, and of uniform choice. `captured` is how much of the way from the one to the
     other was made, learning included.
     """
-    if url is not None and (shuffles or 1) > 1:
-        raise click.UsageError(
-            "--shuffles is 1 with --url: the service goes on from what it has learned"
-        )
-    if no_warm_labels and not (warm and no_hints):
-        raise click.UsageError("--no-warm-labels needs --warm and --no-hints")
-    if url is not None and warm:
-        raise click.UsageError("--warm is for runs in process: `pointsman train` warms a service")
-    if url is None and concurrency > 1:
-        raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
-    if plot is not None and not plot.parent.is_dir():
-        raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
-    outcomes = folders.load(folder)
-    config = _config(outcomes, config_file)
-    if write_config is not None:
-        write_config.write_text(to_toml(config), "utf-8")
-        click.echo(f"wrote {write_config}", err=True)
-    outcomes = sample(outcomes, rounds, seed)
-    if warm >= len(outcomes):
-        raise click.ClickException(
-            f"--warm {warm} leaves none of {len(outcomes)} queries to be scored"
-        )
-    traffic = Traffic(
-        seed=seed,
-        delay=delay,
-        loss=loss,
-        hints=not no_hints,
-        warm=warm,
-        warm_labels=not no_warm_labels,
-    )
-    policy = config.policies["default"]
-    if url is not None:
-        result = _over_http(outcomes, policy, traffic, url, concurrency)
-    else:
-        m = shuffles or SHUFFLES
-        encoded = m if warm else 1
-        with progress(len(outcomes) * (m + encoded) - m * warm) as tick:
-            result = in_process(outcomes, policy, traffic, range(m), tick)
-    click.echo(json.dumps(result.figures()) if as_json else table(result))
-    if plot is not None:
+    asked = Options(**given)
+    outcomes = folders.load(asked.folder)
+    config = _config(outcomes, asked.config_file)
+    if asked.write_config is not None:
+        asked.write_config.write_text(to_toml(config), "utf-8")
+        click.echo(f"wrote {asked.write_config}", err=True)
+    outcomes = sample(outcomes, asked.rounds, asked.seed)
+    result = _played(asked, outcomes, config.policies["default"])
+    click.echo(json.dumps(result.figures()) if asked.as_json else table(result))
+    if asked.plot is not None:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
-        plots.save(plots.running(result), plot)
-        click.echo(f"wrote {plot}", err=True)
+        plots.save(plots.running(result), asked.plot)
+        click.echo(f"wrote {asked.plot}", err=True)
+
+
+def _played(asked: Options, outcomes: OutcomeSet, policy: PolicyConfig) -> Result:
+    n, warm = len(outcomes), asked.warm
+    if warm >= n:
+        raise click.ClickException(f"--warm {warm} leaves none of {n} queries to be scored")
+    if asked.url is None:
+        m = asked.shuffles or SHUFFLES
+        encoded = m if warm else 1
+        with progress(n * (m + encoded) - m * warm) as tick:
+            return in_process(outcomes, policy, asked.traffic, range(m), tick)
+    try:
+        with closing(Client(asked.url, timeout_s=TIMEOUT_S)) as client, progress(n) as tick:
+            return over_http(outcomes, policy, asked.traffic, client, asked.concurrency, tick)
+    except PointsmanError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _config(outcomes: OutcomeSet, file: Path | None) -> Config:
     """The set's arms with the built-in policy, or with the policy `default` of a file."""
     if file is None:
         return folders.config(outcomes)
-    try:
-        given = parse(file.read_text("utf-8"), str(file)).policies
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file}: can't be read: {error}") from error
+    given = ConfigFile(file).read().policies
     if "default" not in given:
         raise click.ClickException(f"{file}: there is no [policies.default]")
     policy = given["default"]
@@ -168,16 +186,6 @@ def _config(outcomes: OutcomeSet, file: Path | None) -> Config:
         if arm not in outcomes.catalog:
             raise click.ClickException(f"{file}: {outcomes.name} has no arm {arm!r}")
     return Config(outcomes.catalog, {"default": policy})
-
-
-def _over_http(
-    outcomes: OutcomeSet, policy: PolicyConfig, traffic: Traffic, url: str, concurrency: int
-) -> Result:
-    try:
-        with closing(Client(url, timeout_s=TIMEOUT_S)) as client, progress(len(outcomes)) as tick:
-            return over_http(outcomes, policy, traffic, client, concurrency, tick)
-    except PointsmanError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def table(result: Result) -> str:

@@ -25,7 +25,7 @@ UNITS = {
 @click.command(epilog=settings.help_text())
 @click.argument("policy", required=False)
 @click.option("--url", help="Where the service runs. [http://POINTSMAN_HOST:POINTSMAN_PORT]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(policy: str | None, url: str | None, as_json: bool) -> None:
     """Show POLICY, or all policies: the champion, and how the challenger that learns in its shadow
     compares.

@@ -58,7 +58,7 @@ from serving.store.learning import LearnerStore
     metavar="N",
     help="What is learned of an arm counts as at most so many live outcomes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(
     path: str | None,
     policy: str,

@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 @click.command(epilog=settings.help_text())
 @click.argument("policy", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings.as_json
 def command(policy: str | None, as_json: bool) -> None:
     """Show the versions of POLICY, or of all policies in the configuration file: their roles, what
     the gate said of them, and who made them champion, when and why."""
