@@ -50,18 +50,19 @@ def by_task_type(values: Mapping[str, float]) -> Mapping[str, float]:
 
 
 class Arm(BaseModel):
-    """One model choice. Prices are USD per million tokens, as on `prices_checked`."""
+    """One model choice. Prices are USD per million tokens, as on `prices_checked` if told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: ArmId
     provider: Name
     model: Name
-    context_window_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)]
+    context_window_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)] | None = None
+    """None where nobody has said: then no query is too long for it."""
     usd_per_mtok_in: Price
     usd_per_mtok_out: Price
-    prices_checked: Annotated[datetime.date, Field(strict=True)]
-    prices_source: Source
+    prices_checked: Annotated[datetime.date, Field(strict=True)] | None = None
+    prices_source: Source | None = None
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
     priors: Mapping[str, Share] = {}
     """Expected quality per task type, where somebody knows it."""
@@ -148,7 +149,10 @@ class Catalog:
 
     @cached_property
     def context_window_tokens(self) -> NDArray[np.int64]:
-        return _readonly(np.array([arm.context_window_tokens for arm in self.arms], dtype=np.int64))
+        """The most that an integer holds where nobody has said."""
+        unknown = np.iinfo(np.int64).max
+        windows = [arm.context_window_tokens or unknown for arm in self.arms]
+        return _readonly(np.array(windows, dtype=np.int64))
 
     @cached_property
     def usd_per_mtok(self) -> Vector:
@@ -227,10 +231,7 @@ class Catalog:
     def cost_usd(self, arm_id: str, input_tokens: float, output_tokens: float) -> float:
         """What a call cost at one arm's prices.
 
-        >>> import datetime
-        >>> arm = Arm(id="a", provider="p", model="m", context_window_tokens=8192,
-        ...     usd_per_mtok_in=0.5, usd_per_mtok_out=1.5, prices_source="p.example",
-        ...     prices_checked=datetime.date(2026, 1, 1))
+        >>> arm = Arm(id="a", provider="p", model="m", usd_per_mtok_in=0.5, usd_per_mtok_out=1.5)
         >>> Catalog((arm,)).cost_usd("a", input_tokens=1000, output_tokens=200)
         0.0008
         """

@@ -16,11 +16,15 @@ from policy.config.schema import MAX_SHARE, OF_THE_POLICY, Config, PolicyConfig,
 
 
 def parse(text: str, source: str) -> Config:
-    """Read a configuration; ConfigError names every fault. `source` is what to call the text."""
+    """Read a configuration; ConfigError names every fault. `source` is what to call the text.
+
+    Arms alone suffice: then there is one policy, `default`, with the defaults.
+    """
     problems = Problems(text, source)
     problems.unknown_keys(("arms", "policies"))
     arms = _arms(problems.data.get("arms"), problems)
-    tables = problems.data.get("policies")
+    tables = problems.data.get("policies", {})
+    tables = {"default": {}} if tables == {} else tables
     policies = _policies(tables, problems)
     challengers, shares = _challengers(tables, policies, problems)
     _cross_check(arms, policies, challengers, problems)
@@ -69,8 +73,8 @@ def _arms(tables: Any, problems: Problems) -> dict[str, Arm]:
 
 
 def _policies(tables: Any, problems: Problems) -> dict[str, PolicyConfig]:
-    if not isinstance(tables, dict) or not tables:
-        problems.add(("policies",), "there must be at least one [policies.NAME] table")
+    if not isinstance(tables, dict):
+        problems.add(("policies",), "must be tables: write [policies.NAME] above each policy")
         return {}
     policies: dict[str, PolicyConfig] = {}
     for name, table in tables.items():

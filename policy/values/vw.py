@@ -409,9 +409,10 @@ def _traits(arm: Arm) -> dict[str, float]:
     traits = {
         "price_in": math.log1p(100.0 * arm.usd_per_mtok_in) / 8.0,
         "price_out": math.log1p(100.0 * arm.usd_per_mtok_out) / 8.0,
-        "context_window": math.log2(arm.context_window_tokens) / 20.0,
-        f"provider:{arm.provider}": 0.5,
     }
+    if arm.context_window_tokens is not None:
+        traits["context_window"] = math.log2(arm.context_window_tokens) / 20.0
+    traits[f"provider:{arm.provider}"] = 0.5
     return traits | {f"capability:{name}": 0.5 for name in arm.capabilities}
 
 

@@ -97,6 +97,11 @@ class Follower:
 
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
+        if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
+            log.warning(
+                "nobody has said when these arms' prices were checked (prices_checked): %s",
+                ", ".join(undated),
+            )
         for name, wanted in config.policies.items():
             version = await self._registered(name, wanted)
             await self._store.put_catalog(

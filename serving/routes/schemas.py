@@ -270,7 +270,7 @@ class ArmBody(BaseModel):
     arm: str
     provider: str
     model: str
-    context_window_tokens: int
+    context_window_tokens: int | None
     usd_per_mtok_in: float
     usd_per_mtok_out: float
     capabilities: list[str]

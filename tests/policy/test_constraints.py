@@ -66,6 +66,13 @@ def test_prompt_and_output_must_fit_the_window():
     assert dict(chosen.excluded)["small"] == "context window 4096 < 4097 tokens needed"
 
 
+def test_nothing_is_too_long_for_a_window_that_nobody_has_told():
+    """What isn't known leaves no arm out."""
+    catalog = Catalog((arm("unknown", context_window_tokens=None),))
+    chosen = action_set(catalog, None, Needs(prompt_tokens=10**9), Constraints())
+    assert chosen.index.tolist() == [0]
+
+
 def test_the_larger_of_prompt_and_context_constraint_counts():
     """A wanted window of 8,000 tokens outweighs a prompt of 100, and not one of 9,000."""
     assert eligible(choose(context_tokens=7992)) == ["seeing", "large"]

@@ -202,6 +202,14 @@ def test_a_new_arm_is_judged_by_its_traits():
     assert bound(learned, new).joined[3:].tolist() == [600, 600]
 
 
+def test_an_arm_whose_window_nobody_has_told_is_judged_by_the_rest():
+    """An unknown trait is absent; the prediction is still a number, near that of an arm alike."""
+    told, untold = arm("told"), arm("untold", context_window_tokens=None)
+    forecast = outcome(taught(events(600)), context(1.0), Catalog((*CATALOG.arms, told, untold)))
+    assert np.isfinite(forecast[:, 0]).all()
+    assert forecast[4, 0] == pytest.approx(forecast[3, 0], abs=0.3)
+
+
 def test_a_price_acts_at_once():
     """Cost is learned relative to the list cost: a list price that doubles is predicted at once."""
     batch = events(300)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import redis
 
 from serving.processes.embedded import Embedded
@@ -29,6 +30,24 @@ def rewrite(settings: Settings, text: str) -> None:
 
 def in_force(http: httpx.Client, arm: str) -> bool:
     return arm in arms_of(http.post("/route", json=QUERY).json())
+
+
+def test_arms_alone_are_served(redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """By a policy `default`; what isn't known of them is null, and the log says whose prices have
+    no date."""
+    alone = """
+[[arms]]
+id = "small"
+provider = "local"
+model = "small-8b"
+usd_per_mtok_in = 0.1
+usd_per_mtok_out = 0.2
+"""
+    with http_service(settings_for(redis_url, tmp_path, "\ufeff" + alone)) as http:
+        assert http.post("/route", json={**QUERY, "policy": "default"}).json()["arm"] == "small"
+        (arm,) = http.get("/arms").json()["arms"]
+        assert arm["context_window_tokens"] is None
+    assert "when these arms' prices were checked (prices_checked): small" in caplog.text
 
 
 def test_a_new_arm_joins_without_a_restart_under_a_cap(
