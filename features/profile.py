@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features import signals
+from features import capabilities, signals
 from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.query import Hints, Query
 from features.signals import Reading
@@ -60,6 +60,7 @@ class Profile:
     task_mix: Mix  # (10,) over TASK_TYPES, sums to 1
     prompt_tokens: int
     output_tokens: int
+    reserved_tokens: int  # room for the answer: what the caller lets it have, or output_tokens
     characters: int
     language: str
     code_density: float
@@ -105,10 +106,13 @@ def profile(query: Query | None, hints: Hints) -> Profile:
     shape = _shape(reading, query)
     mix = _task_mix(reading, shape, hints)
     prompt_tokens = _prompt_tokens(query, hints, reading)
+    limit = query.output_limit() if query else None
+    output_tokens = _output_tokens(hints, mix, prompt_tokens, limit)
     return Profile(
         task_mix=mix,
         prompt_tokens=prompt_tokens,
-        output_tokens=_output_tokens(hints, mix, prompt_tokens),
+        output_tokens=output_tokens,
+        reserved_tokens=max(output_tokens, limit or 0),
         characters=query.characters() if query else 0,
         language=_language(hints, reading),
         code_density=shape.code,
@@ -179,13 +183,15 @@ def _prompt_tokens(query: Query | None, hints: Hints, reading: Reading) -> int:
     return math.ceil(signals.tokens(reading) * scale) + overhead
 
 
-def _output_tokens(hints: Hints, mix: Mix, prompt_tokens: int) -> int:
-    """The caller's number, or what answers of this mix usually take; a translation its prompt."""
+def _output_tokens(hints: Hints, mix: Mix, prompt_tokens: int, limit: int | None) -> int:
+    """The caller's number, or what answers of this mix usually take, a translation its prompt; no
+    more than they may."""
     if hints.output_tokens is not None:
         return hints.output_tokens
     usual = float(mix @ _USUAL_OUTPUT)
     beyond = max(0.0, min(prompt_tokens, 4_000) - OUTPUT_TOKENS[TASK_INDEX["translation"]])
-    return round(usual + float(mix[TASK_INDEX["translation"]]) * beyond)
+    expected = round(usual + float(mix[TASK_INDEX["translation"]]) * beyond)
+    return expected if limit is None else min(expected, limit)
 
 
 def _language(hints: Hints, reading: Reading) -> str:
@@ -211,7 +217,7 @@ def _complexity(reading: Reading, shape: Shape) -> float:
 
 def _capabilities(query: Query | None, hints: Hints) -> frozenset[str]:
     embeds = hints.task_type is not None and known_task(hints.task_type) == "embedding"
-    needed = {"embeddings" if embeds else "chat", *hints.capabilities}
-    if query is not None and query.images():
-        needed.add("vision")
-    return frozenset(needed)
+    presumed = {"embeddings" if embeds else "chat"}
+    if query is not None:
+        presumed |= query.capabilities()
+    return capabilities.needed(presumed, hints.capabilities)

@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from features.capabilities import Capability
 
 FOCUS_CHARS = 4_000  # how much of a query is looked at
 TAIL_CHARS = 1_000  # of these, how many come from the end: instructions stand first or last
-MAX_TEXT_CHARS = 4_000_000
 MAX_TOKENS = 100_000_000
+LABEL_CHARS = 128  # of longer labels the beginning stands, and a digest of all
 
-Label = Annotated[str, Field(max_length=64)]
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+IMAGES = frozenset({"image_url", "image", "input_image"})  # types of a message's parts
+SOUNDS = frozenset({"input_audio", "audio"})
+
+
+def null_is(default: object, kind: Any) -> BeforeValidator:
+    """For an optional field of this kind: null means absent."""
+    return BeforeValidator(
+        lambda value: default if value is None else value, json_schema_input_type=kind | None
+    )
+
+
+def _bounded(label: str) -> str:
+    if len(label) <= LABEL_CHARS:
+        return label
+    raw = label.encode("utf-8", "surrogatepass")
+    return label[: LABEL_CHARS - 33] + "#" + hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+def _label(value: Any) -> Any:
+    """Numbers and booleans as their JSON text."""
+    return json.dumps(value) if isinstance(value, int | float) else value
+
+
+def _without_nulls(labels: Any) -> Any:
+    if isinstance(labels, dict) and None in labels.values():
+        return {name: value for name, value in labels.items() if value is not None}
+    return {} if labels is None else labels
+
+
+Name = Annotated[str, AfterValidator(_bounded)]
+Label = Annotated[Name, BeforeValidator(_label, json_schema_input_type=str | int | float | bool)]
+Labels = Annotated[
+    dict[Name, Label],
+    Field(max_length=32),
+    BeforeValidator(
+        _without_nulls, json_schema_input_type=dict[str, str | int | float | bool | None] | None
+    ),
+]
+Capabilities = Annotated[
+    tuple[Capability, ...],
+    Field(max_length=32),
+    null_is((), tuple[Capability, ...]),
+]
 Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
 
 
@@ -29,41 +75,18 @@ class Lenient(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class TextPart(Lenient):
-    """A piece of text within a message."""
+class Part(Lenient):
+    """A piece of a message: text, an image, a sound, or what says nothing to us. Nothing is ever
+    fetched."""
 
-    type: Literal["text"]
-    text: Text
+    type: str
+    text: str | None = None
 
-
-class ImageUrl(Lenient):
-    """Where an image is; a `data:` URL holds it. It is never fetched."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(Lenient):
-    """An image within a message."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class OtherPart(Lenient):
-    """A part that says nothing to us: a refusal, a sound, a file."""
-
-    type: Label
-
-    @field_validator("type")
-    @classmethod
-    def _is_another(cls, kind: str) -> str:
-        if kind in ("text", "image_url"):
-            raise ValueError(f"a part of type {kind!r} has another shape")
-        return kind
-
-
-Part = TextPart | ImagePart | OtherPart
+    @model_validator(mode="after")
+    def _text_has_text(self) -> Part:
+        if self.type == "text" and self.text is None:
+            raise ValueError("a part of type 'text' needs a text")
+        return self
 
 
 class Message(Lenient):
@@ -73,18 +96,23 @@ class Message(Lenient):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | Annotated[list[Part], Field(max_length=1_000)] | None = None
+    content: str | Annotated[list[Part], Field(max_length=1_000)] | None = None
+
+    def texts(self) -> list[str]:
+        """The message's words, part by part."""
+        if self.content is None or isinstance(self.content, str):
+            return [self.content or ""]
+        return [part.text or "" for part in self.content if part.type == "text"]
 
     def text(self) -> str:
         """The message's words, parts joined by line breaks."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+        return "\n".join(self.texts())
 
-    def images(self) -> int:
+    def count(self, types: frozenset[str]) -> int:
+        """How many of its parts are of these types."""
         if self.content is None or isinstance(self.content, str):
             return 0
-        return sum(isinstance(part, ImagePart) for part in self.content)
+        return sum(part.type in types for part in self.content)
 
 
 def _exactly_one(schema: dict[str, Any]) -> None:
@@ -94,8 +122,11 @@ def _exactly_one(schema: dict[str, Any]) -> None:
     ]
 
 
-class Query(Frozen):
+class Query(Lenient):
     """What the caller wants answered: plain text, or chat messages.
+
+    A chat completion's own body is a query: what it says of the arm that is needed is read, and
+    what routing has no use for (`temperature`, `stream`, `user`, ...) is passed over.
 
     >>> Query(text="What is a pointsman?").prompt()
     'What is a pointsman?'
@@ -103,8 +134,15 @@ class Query(Frozen):
 
     model_config = ConfigDict(json_schema_extra=_exactly_one)
 
-    text: Text | None = None
+    text: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    reasoning_effort: str | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _has_exactly_one(self) -> Query:
@@ -113,23 +151,52 @@ class Query(Frozen):
         return self
 
     def prompt(self) -> str:
-        """All of the query's text, in order."""
+        """All of the query's text, in order, but for what was left out."""
         if self.messages is None:
-            return self.text or ""
-        return "\n".join(message.text() for message in self.messages)
+            text = self.text or ""
+        else:
+            text = "\n".join(message.text() for message in self.messages)
+        return _LEFT_OUT.sub("\n", text)
 
     def characters(self) -> int:
-        """How long the query's text is."""
+        """How long the query's text is, with what was left out of it."""
         if self.messages is None:
-            return len(self.text or "")
-        return sum(len(message.text()) for message in self.messages)
+            return length(self.text or "")
+        texts = [message.texts() for message in self.messages]
+        return sum(sum(map(length, parts)) + max(len(parts) - 1, 0) for parts in texts)
+
+    def output_limit(self) -> int | None:
+        """How many tokens the caller lets the answer have."""
+        given = (self.max_completion_tokens, self.max_tokens)
+        return next((limit for limit in given if limit is not None), None)
+
+    def capabilities(self) -> set[str]:
+        """What an arm must be able to do for a query of this shape."""
+        needed = set()
+        if self.tools and self.tool_choice != "none":
+            needed.add("tools")
+        if self.response_format and self.response_format.get("type") in (
+            "json_object",
+            "json_schema",
+        ):
+            needed.add("json")
+        if self.reasoning_effort and self.reasoning_effort != "none":
+            needed.add("reasoning")
+        if self.images():
+            needed.add("vision")
+        if (self.modalities and "audio" in self.modalities) or self._count(SOUNDS):
+            needed.add("audio")
+        return needed
+
+    def _count(self, types: frozenset[str]) -> int:
+        return sum(message.count(types) for message in self.messages or ())
 
     def turns(self) -> int:
         """How many messages the conversation has; 1 for plain text."""
         return 1 if self.messages is None else len(self.messages)
 
     def images(self) -> int:
-        return sum(message.images() for message in self.messages or ())
+        return self._count(IMAGES)
 
     def focus(self) -> str:
         """The at most 4,000 characters that tell most about the query.
@@ -148,6 +215,25 @@ def shorten(text: str) -> str:
         return text
     head = FOCUS_CHARS - TAIL_CHARS - 1
     return f"{text[:head]}\n{text[-TAIL_CHARS:]}"
+
+
+_LEFT_OUT = re.compile("\ufdd0([0-9]{1,9}) [0-9a-f]*\ufdd1")  # noncharacters: texts have none
+
+
+def without_middle(head: str, dropped: int, digest: str, tail: str) -> str:
+    """A text of which `dropped` characters were left out, told apart by their digest.
+
+    Where `head` and `tail` are as long as `shorten` wants them, the focus is that of the whole.
+    """
+    return f"{head}\ufdd0{dropped} {digest}\ufdd1{tail}"
+
+
+def length(text: str) -> int:
+    """How many characters a text has, with those that were left out of it."""
+    found = _LEFT_OUT.search(text) if len(text) > FOCUS_CHARS else None
+    if found is None:
+        return len(text)
+    return len(text) - len(found[0]) + int(found[1])
 
 
 def _by_weight(messages: list[Message]) -> Iterator[Message]:
@@ -177,5 +263,5 @@ class Hints(Frozen):
     context_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     language: Annotated[str, Field(max_length=35)] | None = None
-    capabilities: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
-    labels: Annotated[dict[Label, Label], Field(max_length=32)] = Field(default_factory=dict)
+    capabilities: Capabilities = ()
+    labels: Labels = Field(default_factory=dict)

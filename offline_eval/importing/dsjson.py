@@ -25,7 +25,7 @@ import orjson
 
 from features.encoder import Encoder
 from features.profile import profile
-from features.query import MAX_TEXT_CHARS, Hints, Query
+from features.query import Hints, Query
 from policy import objective
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
@@ -168,7 +168,7 @@ class Reader:
                 _vector(context[_CONTEXT]),
             )
         text = context.get("_text")
-        query = Query(text=text[:MAX_TEXT_CHARS]) if isinstance(text, str) and text else None
+        query = Query(text=text) if isinstance(text, str) and text else None
         hints = Hints(labels=labels(context))
         x = self._encoder.encode(query, hints, profile(query, hints))
         return model, 0, self._encoder.fingerprint, x

@@ -12,7 +12,9 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.arms.catalog import Arm, ArmId, Capability, Catalog, Index, Mask, Name, Vector
+from features.capabilities import needed
+from features.query import Capabilities, null_is
+from policy.arms.catalog import Arm, ArmId, Catalog, Index, Mask, Name, Vector
 from policy.objective import COMPONENTS
 
 Excluded = tuple[tuple[str, str], ...]
@@ -36,10 +38,10 @@ class Constraints(BaseModel):
 
     context_tokens: Annotated[int, Field(strict=True, ge=0, le=10**9)] | None = None
     """The smallest context window wanted for the prompt; output tokens come on top."""
-    capabilities: Annotated[tuple[Capability, ...], Field(max_length=64)] = ()
+    capabilities: Capabilities = ()
     allow: Annotated[tuple[ArmId, ...], Field(max_length=1000)] | None = None
     """Only these arms; an empty list allows none."""
-    deny: Annotated[tuple[ArmId, ...], Field(max_length=1000)] = ()
+    deny: Annotated[tuple[ArmId, ...], Field(max_length=1000), null_is((), tuple[ArmId, ...])] = ()
     providers: Annotated[tuple[Name, ...], Field(max_length=1000)] | None = None
 
     cost_tier: CostTier | None = None
@@ -96,6 +98,8 @@ class Needs(Protocol):
     def prompt_tokens(self) -> int: ...
     @property
     def output_tokens(self) -> int: ...
+    @property
+    def reserved_tokens(self) -> int: ...
 
 
 Rule = tuple[Mask, Callable[[Arm], str]]
@@ -135,6 +139,22 @@ class ActionSet:
         )
 
 
+def unknown_names(catalog: Catalog, constraints: Constraints) -> list[str]:
+    """What the constraints name and the catalog doesn't have, a sentence each: it has no effect,
+    and is probably a slip of the pen."""
+    providers = {arm.provider for arm in catalog.arms} if constraints.providers else ()
+    found = [
+        *(("allow", "arm", name) for name in constraints.allow or () if name not in catalog),
+        *(("deny", "arm", name) for name in constraints.deny if name not in catalog),
+        *(
+            ("providers", "provider", name)
+            for name in constraints.providers or ()
+            if name not in providers
+        ),
+    ]
+    return [f"constraints.{field}: no such {kind}: {name!r}" for field, kind, name in found]
+
+
 def action_set(
     catalog: Catalog,
     arms_of_policy: Sequence[str] | None,
@@ -162,12 +182,12 @@ def _rules(
     if arms_of_policy is not None:
         yield catalog.among(arms_of_policy), lambda arm: "not one of this policy's arms"
 
-    tokens = max(needs.prompt_tokens, constraints.context_tokens or 0) + needs.output_tokens
+    tokens = max(needs.prompt_tokens, constraints.context_tokens or 0) + needs.reserved_tokens
     yield (
         catalog.context_window_tokens >= tokens,
         lambda arm: f"context window {arm.context_window_tokens} < {tokens} tokens needed",
     )
-    for capability in sorted(needs.capabilities.union(constraints.capabilities)):
+    for capability in sorted(needed(needs.capabilities, constraints.capabilities)):
         yield catalog.having(capability), partial(_lacks, capability)
 
     if constraints.allow is not None:

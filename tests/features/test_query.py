@@ -70,15 +70,15 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
 @pytest.mark.parametrize(
     "hints",
     [
-        {"task_type": "x" * 65},
+        {"task_type": ["code"]},
         {"context_tokens": -1},
         {"context_tokens": 1.5},
         {"context_tokens": "12"},
         {"output_tokens": True},
         {"output_tokens": float("nan")},
         {"output_tokens": 10**12},
-        {"labels": {"app": 3}},
-        {"labels": {"x" * 65: "y"}},
+        {"labels": {"app": {"name": "hrm"}}},
+        {"capabilities": ["telepathy"]},
         {"labels": {str(i): "y" for i in range(100)}},
         {"capabilities": ["vision"] * 100},
         {"language": "e" * 36},

@@ -111,7 +111,7 @@ class Needs:
     """A query that needs nothing."""
 
     capabilities: frozenset[str] = frozenset()
-    prompt_tokens = output_tokens = 0
+    prompt_tokens = output_tokens = reserved_tokens = 0
 
 
 def test_a_version_of_a_callers_router_has_a_fingerprint_of_its_own():

@@ -36,6 +36,10 @@ class Needs:
     prompt_tokens: int = 100
     output_tokens: int = 200
 
+    @property
+    def reserved_tokens(self) -> int:
+        return self.output_tokens
+
 
 def choose(
     needs: Needs | None = None, arms: tuple[str, ...] | None = None, **constraints: Any
