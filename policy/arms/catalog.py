@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
 
+from features.capabilities import Capability
 from features.lexicon import TASK_TYPES
 
 Vector = NDArray[np.float64]
@@ -22,7 +23,6 @@ Array = TypeVar("Array", bound=NDArray[Any])
 
 ArmId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Capability = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
@@ -49,6 +49,10 @@ def by_task_type(values: Mapping[str, float]) -> Mapping[str, float]:
     return values
 
 
+class UnknownPrice(LookupError):
+    """A call used something that its arm has no price for: its cost can't be known."""
+
+
 class Arm(BaseModel):
     """One model choice. Prices are USD per million tokens, as on `prices_checked` if told."""
 
@@ -61,6 +65,12 @@ class Arm(BaseModel):
     """None where nobody has said: then no query is too long for it."""
     usd_per_mtok_in: Price
     usd_per_mtok_out: Price
+    usd_per_mtok_cached_in: Price | None = None
+    """Of prompt tokens that the provider had in its cache; None is unknown, and never 0."""
+    usd_per_mtok_cache_write: Price | None = None
+    """Of prompt tokens that the provider puts into its cache; None is unknown, and never 0."""
+    usd_per_request: Price = 0.0
+    """What a call costs beside its tokens; most cost nothing."""
     prices_checked: Annotated[datetime.date, Field(strict=True)] | None = None
     prices_source: Source | None = None
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
@@ -148,6 +158,10 @@ class Catalog:
         return _readonly(np.array([arm.usd_per_mtok_out for arm in self.arms]))
 
     @cached_property
+    def usd_per_request(self) -> Vector:
+        return _readonly(np.array([arm.usd_per_request for arm in self.arms]))
+
+    @cached_property
     def context_window_tokens(self) -> NDArray[np.int64]:
         """The most that an integer holds where nobody has said."""
         unknown = np.iinfo(np.int64).max
@@ -203,7 +217,7 @@ class Catalog:
         """What a call with these token counts costs at the arms at positions `index`, (k,); (n, k)
         for counts (n, 1)."""
         usd = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
-        cost: Vector = usd[..., index] / 1e6
+        cost: Vector = usd[..., index] / 1e6 + self.usd_per_request[index]
         return cost
 
     def latency_ms(self, prompt_tokens: float, output_tokens: float, index: Index) -> Vector:
@@ -228,15 +242,37 @@ class Catalog:
         cost_usd = self.list_cost_usd(prompt_tokens, output_tokens, index)
         return np.column_stack([quality, latency_ms, cost_usd])
 
-    def cost_usd(self, arm_id: str, input_tokens: float, output_tokens: float) -> float:
-        """What a call cost at one arm's prices.
+    def cost_usd(
+        self,
+        arm_id: str,
+        input_tokens: float,
+        output_tokens: float,
+        cached_in: float = 0,
+        cache_write: float = 0,
+    ) -> float:
+        """What a call cost at one arm's prices; `input_tokens` are those that no cache had.
+
+        Raises
+        ------
+        UnknownPrice
+            If the provider's cache was used, and the arm doesn't say what that costs.
 
         >>> arm = Arm(id="a", provider="p", model="m", usd_per_mtok_in=0.5, usd_per_mtok_out=1.5)
         >>> Catalog((arm,)).cost_usd("a", input_tokens=1000, output_tokens=200)
         0.0008
         """
         arm = self.arm(arm_id)
-        return (input_tokens * arm.usd_per_mtok_in + output_tokens * arm.usd_per_mtok_out) / 1e6
+        usd = input_tokens * arm.usd_per_mtok_in + output_tokens * arm.usd_per_mtok_out
+        for name, tokens in (
+            ("usd_per_mtok_cached_in", cached_in),
+            ("usd_per_mtok_cache_write", cache_write),
+        ):
+            if tokens:
+                price = getattr(arm, name)
+                if price is None:
+                    raise UnknownPrice(f"arm {arm_id!r} has no {name} for {tokens} tokens")
+                usd += tokens * price
+        return usd / 1e6 + arm.usd_per_request
 
     def to_json(self) -> str:
         return _ARMS.dump_json(self.arms).decode()
