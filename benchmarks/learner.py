@@ -34,7 +34,7 @@ from serving.app import clock_ms
 from serving.learning.follower import Follower
 from serving.learning.learner import BATCH, Fold, batch_of
 from serving.processes.embedded import Embedded
-from serving.routes.schemas import RewardRequest, RouteRequest
+from serving.routes.requests import RewardRequest, RouteRequest
 from serving.service import Service
 from serving.store.keys import Keys
 from serving.store.learning import LearnerStore

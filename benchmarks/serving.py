@@ -33,7 +33,8 @@ from fastapi import FastAPI
 
 from benchmarks.common.load import Load, Run, cpu_s, post
 from benchmarks.encoder import texts
-from serving.routes.schemas import RouteRequest, RouteResponse
+from serving.routes.requests import RouteRequest
+from serving.routes.schemas import RouteResponse
 
 CHARACTERS = 180
 ARMS = 10

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,19 +19,19 @@ from starlette.routing import Route
 
 from serving import errors, metrics
 from serving.learning.follower import Follower
-from serving.routes import correct, decide, reward, schemas, state
+from serving.routes import correct, decide, requests, reward, schemas, state
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
 
 DESCRIPTION = "Ask `/route` which model arm should answer a query; tell `/reward` what happened."
 BODIES = (
-    schemas.RouteRequest,
-    schemas.RouteBatch,
-    schemas.RewardRequest,
-    schemas.RewardBatch,
-    schemas.CorrectionRequest,
-    schemas.CorrectionBatch,
+    requests.RouteRequest,
+    requests.RouteBatch,
+    requests.RewardRequest,
+    requests.RewardBatch,
+    requests.CorrectionRequest,
+    requests.CorrectionBatch,
 )
 
 
@@ -71,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for kind in (*errors.TABLE, ValidationError, RequestValidationError, HTTPException, Exception):
+    for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
     for group in (decide, reward, correct, state):
         app.include_router(group.router, responses=PROBLEMS)
@@ -94,10 +93,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         },
     }
     for status, description in {
-        400: "Malformed JSON",
+        400: "Malformed JSON, or a key twice in an object",
         404: "Unknown policy or decision",
         409: "Conflict with what was stored before",
         413: "Body or batch too large",
+        415: "A content encoding other than gzip",
         422: "Invalid request, or no eligible arm",
         503: "The store can't be reached: nothing was acknowledged",
     }.items()

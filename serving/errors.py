@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
+from serving.parsing.checking import Invalid
+from serving.parsing.decoding import Malformed
+from serving.parsing.unpacking import TooLarge
 from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store.keys import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
 
-class TooLarge(ValueError):
-    """A body or batch beyond the limit."""
-
-
 TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
+    Malformed: (400, "malformed-json", "Malformed JSON"),
+    Invalid: (422, "invalid-request", "Invalid request"),
     UnknownPolicy: (404, "unknown-policy", "Unknown policy"),
     UnknownDecision: (404, "unknown-decision", "Unknown decision"),
     UnknownArm: (422, "unknown-arm", "Unknown arm"),
@@ -38,10 +38,8 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
 
 def problem(error: Exception) -> dict[str, Any]:
     """The problem details of an exception; one that the table doesn't know is a 500."""
-    if isinstance(error, ValidationError):
-        return _invalid(error.errors(include_url=False, include_context=False, include_input=False))
     if isinstance(error, RequestValidationError):  # FastAPI's own, of path and query parameters
-        return _invalid(error.errors())
+        error = Invalid([(str(fault["loc"][-1]), fault["msg"]) for fault in error.errors()])
     if isinstance(error, HTTPException):
         return _problem(error.status_code, "about:blank", str(error.detail), str(error.detail))
     for kind, (status, name, title) in TABLE.items():
@@ -49,27 +47,12 @@ def problem(error: Exception) -> dict[str, Any]:
             body = _problem(status, f"/problems/{name}", title, str(error))
             if isinstance(error, NoEligibleArm):
                 body["excluded"] = [{"arm": arm, "reason": why} for arm, why in error.excluded]
+            if isinstance(error, Invalid):
+                body["errors"] = [{"field": field, "reason": why} for field, why in error.faults]
             return body
     return _problem(
         500, "about:blank", "Internal error", "the service failed to answer; see its log"
     )
-
-
-def _invalid(faults: Sequence[Any]) -> dict[str, Any]:
-    if faults[0]["type"] == "json_invalid":
-        return _problem(400, "/problems/malformed-json", "Malformed JSON", faults[0]["msg"])
-    body = _problem(
-        422, "/problems/invalid-request", "Invalid request", "; ".join(map(_sentence, faults))
-    )
-    body["errors"] = [
-        {"field": ".".join(map(str, fault["loc"])), "reason": fault["msg"]} for fault in faults
-    ]
-    return body
-
-
-def _sentence(fault: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, fault["loc"]))
-    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
 
 
 def _problem(status: int, kind: str, title: str, detail: str) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from policy import records
-from policy.arms.catalog import Catalog
+from policy.arms.catalog import Catalog, UnknownPrice
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision, Vector
-from serving.routes.schemas import CorrectionRequest, RewardRequest, RouteRequest
+from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import Correction, NewDecision, Overruled, Receipt, Report, Store
 
@@ -113,8 +113,8 @@ class Service:
         decision = records.from_json(fields["record"], fields["x"])
         return decision, await self._catalog(policy, decision.catalog), True
 
-    async def reward(self, body: RewardRequest) -> Receipt:
-        """Accept an outcome, whole or not at all.
+    async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
+        """Accept an outcome, whole or not at all; and what there is to say of it.
 
         Raises
         ------
@@ -123,9 +123,15 @@ class Service:
             If a component was accepted before with another value.
         """
         policy = self.policy(body.policy)
-        cost_usd, list_cost_usd = body.cost_usd, None
-        if body.input_tokens is not None or body.executed_arm is not None:
-            cost_usd, list_cost_usd = await self._priced(policy, body)
+        cost_usd, list_cost_usd, notes = body.cost_usd, None, []
+        if body.tokens() is not None or body.executed_arm is not None:
+            ran, decision, catalog = await self._ran(policy, body)
+            list_cost_usd = catalog.cost_usd(ran, decision.prompt_tokens, decision.output_tokens)
+            try:
+                if (tokens := body.tokens()) is not None:
+                    cost_usd = catalog.cost_usd(ran, *tokens)
+            except UnknownPrice as error:
+                notes.append(f"cost_usd stays missing: {error}")
         report = Report(
             body.decision_id,
             quality=body.quality,
@@ -135,6 +141,8 @@ class Service:
             executed_arm=body.executed_arm,
             executed_list_cost_usd=list_cost_usd,
             executed=body.executed,
+            ttft_ms=body.ttft_ms,
+            retry_after_s=body.retry_after_s,
         )
         receipt = await self._store.report(
             policy.name, report, self._clock_ms(), policy.config.reward_window_s * 1000
@@ -146,7 +154,7 @@ class Service:
             raise Conflict(
                 f"decision {body.decision_id!r} contradicts what was accepted before: {names}"
             )
-        return receipt
+        return receipt, notes
 
     async def correct(self, body: CorrectionRequest) -> Overruled:
         """Overrule what was reported of a decision, whole or not at all.
@@ -182,6 +190,9 @@ class Service:
             for name in (component, f"reported_{component}")
             if name in fields
         }
+        outcome |= {
+            name: float(fields[name]) for name in ("ttft_ms", "retry_after_s") if name in fields
+        }
         for name in ("error", "corrected_by", "correction_reason"):
             if name in fields:
                 outcome[name] = fields[name].decode()
@@ -190,10 +201,8 @@ class Service:
             outcome["executed_arm"] = fields["executed_arm"].decode()
         return {"decision": orjson.loads(fields["record"]), "outcome": outcome}
 
-    async def _priced(
-        self, policy: Policy, body: RewardRequest
-    ) -> tuple[float | None, float | None]:
-        """Cost and list cost of the arm that ran, at the prices of the decision's catalog."""
+    async def _ran(self, policy: Policy, body: RewardRequest) -> tuple[str, Decision, Catalog]:
+        """The arm that ran, the decision, and the catalog with its prices."""
         fields = await self._store.decision(policy.name, body.decision_id)
         if fields is None:
             raise _unknown(body.decision_id)
@@ -202,10 +211,7 @@ class Service:
         ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()
         if ran not in catalog:
             raise UnknownArm(f"executed_arm {ran!r} is not in the decision's catalog")
-        list_cost_usd = catalog.cost_usd(ran, decision.prompt_tokens, decision.output_tokens)
-        if body.input_tokens is None or body.output_tokens is None:
-            return body.cost_usd, list_cost_usd
-        return catalog.cost_usd(ran, body.input_tokens, body.output_tokens), list_cost_usd
+        return ran, decision, catalog
 
     async def _catalog(self, policy: Policy, revision: str) -> Catalog:
         """The catalog of a revision: the current one, or one from the store."""

@@ -31,7 +31,10 @@ class Settings(BaseSettings):
         1024, ge=16, description="Memory cap of the embedded server; beyond it writes answer 503."
     )
     workers: int = Field(1, ge=1, le=256, description="Serving processes.")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger bodies answer 413.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger bodies answer 413, ...")
+    max_query_bytes: int = Field(
+        16_777_216, ge=1024, description="... on /route and /route/batch those larger than this."
+    )
     max_batch: int = Field(256, ge=1, le=10_000, description="Longer batches answer 413.")
     degraded: Literal["refuse", "serve"] = Field(
         "refuse",

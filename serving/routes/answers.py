@@ -8,7 +8,7 @@ from policy.arms.catalog import Catalog
 from policy.records import Decision
 
 
-def route(decision: Decision, catalog: Catalog, logged: bool) -> dict[str, Any]:
+def route(decision: Decision, catalog: Catalog, logged: bool, notes: list[str]) -> dict[str, Any]:
     """The body of schemas.RouteResponse; alternatives by falling propensity."""
     rows = []
     propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
@@ -45,6 +45,7 @@ def route(decision: Decision, catalog: Catalog, logged: bool) -> dict[str, Any]:
         "predicted": chosen["predicted"],
         "alternatives": rows,
         "logged": logged,
+        "notes": notes,
     }
 
 

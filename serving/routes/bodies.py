@@ -4,46 +4,76 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import TooLarge, problem
+from serving.errors import problem
+from serving.parsing.checking import Body, checked
+from serving.parsing.decoding import decode, decode_with_care
+from serving.parsing.excerpts import without_middles
+from serving.parsing.unpacking import TooLarge, unpacked
 
-Body = TypeVar("Body", bound=BaseModel)
+LARGE = 65_536  # bytes, from which on a thread reads a body: others aren't kept waiting
 
 
 async def read(request: Request, model: type[Body]) -> Body:
-    """The body as a model, in one pass over its bytes.
+    """The body as a model.
 
     Raises
     ------
     TooLarge
         Beyond the limit of settings, noticed before the body has been read.
-    pydantic.ValidationError
+    Malformed, Invalid
         If it isn't JSON, or not what the model wants.
     """
-    limit: int = request.app.state.settings.max_body_bytes
-    declared = request.headers.get("content-length")
-    if declared is None:
-        raw = await _bounded(request, limit)
-    elif declared.isdigit() and int(declared) <= limit:
-        raw = await request.body()
-    else:
+    return await _read(request, model, request.app.state.settings.max_body_bytes)
+
+
+async def read_query(request: Request, model: type[Body]) -> Body:
+    """The same for a body with queries: it may be larger, and what nobody needs of a long text
+    isn't read."""
+    return await _read(request, model, request.app.state.settings.max_query_bytes, without_middles)
+
+
+async def _read(
+    request: Request,
+    model: type[Body],
+    limit: int,
+    shortened: Callable[[bytes], bytes] = bytes,
+) -> Body:
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        why = f"content-encoding may be gzip or identity, got {encoding[:100]!r}"
+        raise HTTPException(415, why, {"Accept-Encoding": "gzip"})
+    chunks = await _received(request, limit)
+    packed = encoding != "identity"
+    if not packed and sum(map(len, chunks)) <= LARGE:
+        return checked(model, decode(b"".join(chunks)))
+
+    def patiently() -> Body:
+        raw = b"".join(chunks)
+        raw = unpacked(raw, limit) if packed else raw
+        return checked(model, decode_with_care(shortened(raw)) if len(raw) > LARGE else decode(raw))
+
+    return await asyncio.to_thread(patiently)
+
+
+async def _received(request: Request, limit: int) -> list[bytes]:
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > limit:
         raise _too_large(limit)
-    return model.model_validate_json(raw)
-
-
-async def _bounded(request: Request, limit: int) -> bytes:
-    raw = bytearray()
+    chunks, size = [], 0
     async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > limit:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
             raise _too_large(limit)
-    return bytes(raw)
+    return chunks
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -7,13 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serving import metrics
+from serving.parsing.checking import checked
 from serving.routes import bodies
-from serving.routes.schemas import (
-    CorrectionBatch,
-    CorrectionRequest,
-    CorrectionResponse,
-    CorrectionResults,
-)
+from serving.routes.requests import CorrectionBatch, CorrectionRequest
+from serving.routes.schemas import CorrectionResponse, CorrectionResults
 from serving.service import Service
 
 router = APIRouter(tags=["reward"])
@@ -42,7 +39,7 @@ async def correction_batch(request: Request) -> Response:
     service: Service = request.app.state.service
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _overrule(service, CorrectionRequest.model_validate(item))
+        return await _overrule(service, checked(CorrectionRequest, item))
 
     return await bodies.answer_each(request, batch.corrections, one)
 

@@ -6,15 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from policy.arms.constraints import unknown_names
 from serving import metrics
+from serving.parsing.checking import checked
 from serving.routes import answers, bodies
-from serving.routes.schemas import (
-    DecisionBody,
-    RouteBatch,
-    RouteRequest,
-    RouteResponse,
-    RouteResults,
-)
+from serving.routes.requests import RouteBatch, RouteRequest
+from serving.routes.schemas import DecisionBody, RouteResponse, RouteResults
 from serving.service import Service
 
 router = APIRouter(tags=["route"])
@@ -28,7 +25,7 @@ router = APIRouter(tags=["route"])
 )
 async def route(request: Request) -> Response:
     with metrics.seconds("/route").time():
-        body = await bodies.read(request, RouteRequest)
+        body = await bodies.read_query(request, RouteRequest)
         return bodies.write(await _answer(request.app.state.service, body))
 
 
@@ -39,11 +36,11 @@ async def route(request: Request) -> Response:
     summary="Decide for many queries; each result is a decision or a problem",
 )
 async def route_batch(request: Request) -> Response:
-    batch = await bodies.read(request, RouteBatch)
+    batch = await bodies.read_query(request, RouteBatch)
     service: Service = request.app.state.service
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _answer(service, RouteRequest.model_validate(item))
+        return await _answer(service, checked(RouteRequest, item))
 
     return await bodies.answer_each(request, batch.requests, one)
 
@@ -51,7 +48,7 @@ async def route_batch(request: Request) -> Response:
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
     decision, catalog, logged = await service.route(body)
     metrics.decisions(decision.policy, decision.arm, logged).inc()
-    return answers.route(decision, catalog, logged)
+    return answers.route(decision, catalog, logged, unknown_names(catalog, body.constraints))
 
 
 @router.get(

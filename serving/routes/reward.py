@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serving import metrics
+from serving.parsing.checking import checked
 from serving.routes import bodies
-from serving.routes.schemas import RewardBatch, RewardRequest, RewardResponse, RewardResults
+from serving.routes.requests import RewardBatch, RewardRequest
+from serving.routes.schemas import RewardResponse, RewardResults
 from serving.service import Service
 
 router = APIRouter(tags=["reward"])
@@ -37,13 +39,13 @@ async def reward_batch(request: Request) -> Response:
     service: Service = request.app.state.service
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _accept(service, RewardRequest.model_validate(item))
+        return await _accept(service, checked(RewardRequest, item))
 
     return await bodies.answer_each(request, batch.rewards, one)
 
 
 async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:
-    receipt = await service.reward(body)
+    receipt, notes = await service.reward(body)
     for component in receipt.accepted:
         metrics.REWARDS.labels(body.policy, component).inc()
     return {
@@ -52,4 +54,5 @@ async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:
         "unchanged": receipt.unchanged,
         "missing": receipt.missing,
         "late": receipt.late,
+        "notes": notes,
     }

@@ -1,5 +1,6 @@
--- Accept outcomes; begins with event.lua. From ARGV[3] on, seven values per outcome: quality,
--- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''); '' is absent.
+-- Accept outcomes; begins with event.lua. From ARGV[3] on, nine values per outcome: quality,
+-- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
+-- retry_after_s; '' is absent. The last two are kept, and teach nothing.
 -- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
 -- corrected is compared with what was reported, so that a repeated report stays one.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}.
@@ -16,6 +17,8 @@ local function count(d)
   return table.concat(counts, ',')
 end
 
+local asides = {'ttft_ms', 'retry_after_s'}
+
 local function accept(key, at)
   local d = decision(key)
   if not d.arm then return {'unknown', {}, {}, {}, 0} end
@@ -30,6 +33,20 @@ local function accept(key, at)
         unchanged[#unchanged + 1] = name
       else
         conflicts[#conflicts + 1] = name
+      end
+    end
+  end
+  local aside = {}
+  for j, name in ipairs(asides) do
+    local value = ARGV[at + 7 + j]
+    if value ~= '' then
+      local stands = redis.call('HGET', key, name)
+      if not stands then
+        aside[#aside + 1], aside[#aside + 2] = name, value
+        accepted[#accepted + 1] = name
+      else
+        local list = stands == value and unchanged or conflicts
+        list[#list + 1] = name
       end
     end
   end
@@ -64,7 +81,8 @@ local function accept(key, at)
     local list = withdrawn and accepted or unchanged
     list[#list + 1] = 'executed'
   end
-  if #accepted == 0 then return {'ok', accepted, unchanged, missing, is_late(d)} end
+  if #aside > 0 then redis.call('HSET', key, unpack(aside)) end
+  if not (next(given) or withdrawn) then return {'ok', accepted, unchanged, missing, is_late(d)} end
 
   local arm, list_cost_usd = d.executed_arm or d.arm, d.executed_list_cost_usd or d.list_cost_usd
   if not d.executed_arm and executed_arm ~= '' then
@@ -83,6 +101,7 @@ local function accept(key, at)
       if name ~= 'error' and not d.error then taught = taught .. name .. ':' .. at_count .. ' ' end
     end
   end
+  for _, value in ipairs(aside) do event[#event + 1] = value end
   update[#update + 1], update[#update + 2] = 'taught', taught
   redis.call('HSET', key, unpack(update))
   redis.call('XADD', KEYS[1], '*', unpack(event))
@@ -91,7 +110,7 @@ end
 
 local replies = {}
 for i = 3, #KEYS do
-  replies[i - 2] = accept(KEYS[i], (i - 3) * 7 + 2)
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 9 + 2)
 end
 for encoder, count in pairs(learned) do
   redis.call('HSET', KEYS[2], encoder, string.format('%.0f', count))

@@ -90,6 +90,8 @@ class Report:
     executed_arm: str | None = None
     executed_list_cost_usd: float | None = None
     executed: bool | None = None
+    ttft_ms: float | None = None
+    retry_after_s: float | None = None
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -100,6 +102,8 @@ class Report:
             self.executed_arm or "",
             _number(self.executed_list_cost_usd),
             "" if self.executed is None else str(int(self.executed)),
+            _number(self.ttft_ms),
+            _number(self.retry_after_s),
         )
 
 

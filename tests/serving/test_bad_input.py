@@ -26,7 +26,6 @@ def _goes_on(http: httpx.Client):
         (b"\xff\xfe", 400),
         (b"[]", 422),
         (b"null", 422),
-        (b"{}", 422),
         (b'{"query": {"text": 3}}', 422),
         (b'{"query": {"text": "a"}, "colour": "red"}', 422),
         (b'{"query": {"text": "a", "messages": []}}', 422),
@@ -61,10 +60,13 @@ def test_reward_refuses_what_is_no_finite_number(http: httpx.Client, number: byt
     assert_problem(http.post("/reward", content=body), 422)
 
 
-@pytest.mark.parametrize("path", ["/route", "/reward", "/route/batch", "/reward/batch"])
-def test_an_oversized_body_is_refused(http: httpx.Client, path: str):
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/route", 1 << 24), ("/reward", 1 << 20), ("/route/batch", 1 << 24), ("/reward/batch", 1 << 20)],
+)
+def test_an_oversized_body_is_refused(http: httpx.Client, path: str, limit: int):
     """With and without a declared length."""
-    large = b'{"query": {"text": "' + b"a" * 1_100_000 + b'"}}'
+    large = b'{"query": {"text": "' + b"a" * limit + b'"}}'
     assert_problem(http.post(path, content=large), 413)
     assert_problem(http.post(path, content=iter([large[:600_000], large[600_000:]])), 413)
 

@@ -1,0 +1,230 @@
+"""Request bodies: where what callers send becomes records. Knows HTTP's names, no Redis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    model_validator,
+)
+
+from features.query import Hints, Query, null_is
+from policy.arms.catalog import ArmId
+from policy.arms.constraints import ANYTHING, Constraints
+from policy.objective import PRESETS, Weights
+from serving.parsing.usage import MAX_TOKENS, Tokens, tokens
+
+
+def _graded(quality: Any) -> Any:
+    return float(quality) if isinstance(quality, bool) else quality
+
+
+DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Policy = Annotated[PolicyName, null_is("default", PolicyName)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Quality = Annotated[
+    float,
+    Field(strict=True, ge=0, le=1, allow_inf_nan=False),
+    BeforeValidator(_graded, json_schema_input_type=Probability | bool),
+]
+Milliseconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
+Usd = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+Usage = Annotated[Tokens, PlainValidator(tokens, json_schema_input_type=dict[str, Any])]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveWeights(Body):
+    """Weights over quality, latency and cost; they are normalised to sum 1."""
+
+    quality: Annotated[Weight, null_is(0.0, Weight)] = 0.0
+    latency: Annotated[Weight, null_is(0.0, Weight)] = 0.0
+    cost: Annotated[Weight, null_is(0.0, Weight)] = 0.0
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.quality + self.latency + self.cost <= 0:
+            raise ValueError("at least one weight must be > 0")
+        return self
+
+
+class Chosen(Body):
+    """What the caller's own router chose, and by which probabilities; without them it counts as
+    deterministic."""
+
+    arm: ArmId
+    pmf: dict[ArmId, Probability] | None = Field(None, min_length=1, max_length=1000)
+
+
+class RouteRequest(Body):
+    """Which arm should answer this query?
+
+    `chosen` is required where the policy's champion is the caller's own router (model `caller`).
+    With any other champion it doesn't change the answer, so callers may go on sending it.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": {"text": "Write a SQL query that lists the ten largest invoices."},
+                    "hints": {"task_type": "code", "labels": {"app": "billing"}},
+                },
+                {"hints": {"task_type": "translation", "context_tokens": 1200}},
+            ]
+        }
+    )
+
+    policy: Policy = "default"
+    decision_id: DecisionId | None = None
+    query: Query | None = None
+    hints: Hints | None = None
+    constraints: Annotated[Constraints, null_is(ANYTHING, Constraints)] = ANYTHING
+    objective: Literal["balanced", "quality", "speed", "cost"] | ObjectiveWeights | None = None
+    chosen: Chosen | None = None
+
+    def weights(self) -> Weights | None:
+        """The request's own weights, or None for the policy's."""
+        if self.objective is None:
+            return None
+        if isinstance(self.objective, str):
+            return PRESETS[self.objective]
+        return Weights.of(self.objective.quality, self.objective.latency, self.objective.cost)
+
+
+class RewardRequest(Body):
+    """What came of a decision, in any parts; each component is accepted once.
+
+    `usage` is what the provider sent with its answer (OpenAI, Anthropic or Gemini). `error` is
+    timeout, connection, server_error, rate_limited, auth, bad_request, content_filter, cancelled,
+    or any other word.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "decision_id": "3f6c",
+                    "quality": 0.8,
+                    "latency_ms": 812,
+                    "cost_usd": 0.00012,
+                }
+            ]
+        }
+    )
+
+    policy: Policy = "default"
+    decision_id: DecisionId
+    quality: Quality | None = None
+    latency_ms: Milliseconds | None = None
+    cost_usd: Usd | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    usage: Usage | None = None
+    ttft_ms: Milliseconds | None = None
+    error: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    retry_after_s: Seconds | None = None
+    executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    executed: Annotated[bool, Field(strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.input_tokens is None) != (self.output_tokens is None):
+            raise ValueError("give input_tokens and output_tokens together")
+        if self.input_tokens is not None and (self.cost_usd is not None or self.usage is not None):
+            raise ValueError("give cost_usd, usage or token counts, not several of them")
+        if self.retry_after_s is not None and self.error is None:
+            raise ValueError("retry_after_s belongs to an error: give both")
+        parts = (
+            self.quality,
+            self.latency_ms,
+            self.cost_usd,
+            self.input_tokens,
+            self.usage,
+            self.ttft_ms,
+            self.error,
+        )
+        reported = any(part is not None for part in parts)
+        if self.executed is False:
+            if reported or self.executed_arm is not None:
+                raise ValueError("a decision that was not executed has no outcome")
+        elif not reported:
+            raise ValueError(
+                "no component: give quality, latency_ms, ttft_ms, cost_usd (or usage) or error"
+            )
+        if self.error is not None and self.quality:
+            raise ValueError("an error means quality 0: leave quality out")
+        return self
+
+    def tokens(self) -> Tokens | None:
+        """What the call read and wrote, where its cost is to be computed from that."""
+        if self.input_tokens is not None and self.output_tokens is not None:
+            return Tokens(self.input_tokens, self.output_tokens)
+        return self.usage if self.cost_usd is None else None
+
+
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class CorrectionRequest(Body):
+    """Overrule what was reported of a decision: the values that hold instead, who says so and why.
+
+    Only what was reported can be overruled, and an error can't.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "decision_id": "3f6c",
+                    "quality": 0.2,
+                    "by": "ada@example.com",
+                    "reason": "the judge model missed that the query deletes rows",
+                }
+            ]
+        }
+    )
+
+    policy: Policy = "default"
+    decision_id: DecisionId
+    quality: Quality | None = None
+    latency_ms: Milliseconds | None = None
+    cost_usd: Usd | None = None
+    by: Words
+    reason: Words
+
+    @model_validator(mode="after")
+    def _something_to_overrule(self) -> Self:
+        if self.quality is None and self.latency_ms is None and self.cost_usd is None:
+            raise ValueError("no component: give quality, latency_ms or cost_usd")
+        return self
+
+
+class RouteBatch(Body):
+    """Each request is judged by itself: one that is wrong spoils no other."""
+
+    requests: list[Any] = Field(min_length=1)
+
+
+class RewardBatch(Body):
+    """Each reward is judged by itself: one that is wrong spoils no other."""
+
+    rewards: list[Any] = Field(min_length=1)
+
+
+class CorrectionBatch(Body):
+    """Each correction is judged by itself: one that is wrong spoils no other."""
+
+    corrections: list[Any] = Field(min_length=1)
