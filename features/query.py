@@ -98,21 +98,11 @@ class Message(Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[Part], Field(max_length=1_000)] | None = None
 
-    def texts(self) -> list[str]:
-        """The message's words, part by part."""
-        if self.content is None or isinstance(self.content, str):
-            return [self.content or ""]
-        return [part.text or "" for part in self.content if part.type == "text"]
-
     def text(self) -> str:
         """The message's words, parts joined by line breaks."""
-        return "\n".join(self.texts())
-
-    def count(self, types: frozenset[str]) -> int:
-        """How many of its parts are of these types."""
         if self.content is None or isinstance(self.content, str):
-            return 0
-        return sum(part.type in types for part in self.content)
+            return self.content or ""
+        return "\n".join(part.text or "" for part in self.content if part.type == "text")
 
 
 def _exactly_one(schema: dict[str, Any]) -> None:
@@ -162,8 +152,7 @@ class Query(Lenient):
         """How long the query's text is, with what was left out of it."""
         if self.messages is None:
             return length(self.text or "")
-        texts = [message.texts() for message in self.messages]
-        return sum(sum(map(length, parts)) + max(len(parts) - 1, 0) for parts in texts)
+        return sum(length(message.text()) for message in self.messages)
 
     def output_limit(self) -> int | None:
         """How many tokens the caller lets the answer have."""
@@ -189,7 +178,9 @@ class Query(Lenient):
         return needed
 
     def _count(self, types: frozenset[str]) -> int:
-        return sum(message.count(types) for message in self.messages or ())
+        """How many parts of all messages are of these types."""
+        listed = (m.content for m in self.messages or () if isinstance(m.content, list))
+        return sum(part.type in types for parts in listed for part in parts)
 
     def turns(self) -> int:
         """How many messages the conversation has; 1 for plain text."""
@@ -230,10 +221,10 @@ def without_middle(head: str, dropped: int, digest: str, tail: str) -> str:
 
 def length(text: str) -> int:
     """How many characters a text has, with those that were left out of it."""
-    found = _LEFT_OUT.search(text) if len(text) > FOCUS_CHARS else None
-    if found is None:
+    if len(text) <= FOCUS_CHARS:
         return len(text)
-    return len(text) - len(found[0]) + int(found[1])
+    left_out = _LEFT_OUT.finditer(text)
+    return len(text) + sum(int(found[1]) - len(found[0]) for found in left_out)
 
 
 def _by_weight(messages: list[Message]) -> Iterator[Message]:

@@ -152,7 +152,8 @@ def unknown_names(catalog: Catalog, constraints: Constraints) -> list[str]:
             if name not in providers
         ),
     ]
-    return [f"constraints.{field}: no such {kind}: {name!r}" for field, kind, name in found]
+    sentences = (f"constraints.{field}: no such {kind}: {name!r}" for field, kind, name in found)
+    return list(dict.fromkeys(sentences))
 
 
 def action_set(

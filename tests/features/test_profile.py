@@ -109,6 +109,26 @@ def test_capabilities_come_from_shape_and_hints_only() -> None:
     assert of("Look at this image and call the tool").capabilities == {"chat"}
 
 
+def test_who_asks_for_another_kind_of_model_needs_no_chat() -> None:
+    """Chat is only presumed; asked for by name it stays needed."""
+    assert of("x", capabilities=["embedding"]).capabilities == {"embeddings"}
+    assert of("x", capabilities=["rerank"]).capabilities == {"rerank"}
+    assert of("x", capabilities=["chat", "embeddings"]).capabilities == {"chat", "embeddings"}
+
+
+def test_the_answers_limit_bounds_what_is_expected_and_what_is_reserved() -> None:
+    """No longer answer is expected than may come, and the window must have room for all of it."""
+    free = of("Write a haiku about rain.")
+    assert free.reserved_tokens == free.output_tokens > 50
+    for limit in (50, 9_000):
+        query = Query(text="Write a haiku about rain.", max_tokens=limit)
+        known = profile(query, Hints())
+        assert known.output_tokens == min(limit, free.output_tokens)
+        assert known.reserved_tokens == limit
+        hinted = profile(query, Hints(output_tokens=100))
+        assert (hinted.output_tokens, hinted.reserved_tokens) == (100, max(100, limit))
+
+
 @pytest.mark.parametrize(("hint", "expected"), [("en-US", "en"), ("PT_br", "pt"), ("de", "de")])
 def test_the_language_hint_wins(hint: str, expected: str) -> None:
     """Its primary subtag, in lower case."""

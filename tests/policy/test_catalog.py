@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.catalog import Arm, Catalog, UnknownPrice
 
 
 def arm(arm_id: str = "a", **changes: Any) -> Arm:
@@ -50,6 +50,27 @@ def test_both_costs_agree():
     """The list cost of an arm is the cost of a call with exactly those tokens, to the last bit."""
     costs = CATALOG.list_cost_usd(1234, 567, np.arange(3))
     assert [CATALOG.cost_usd(arm_id, 1234, 567) for arm_id in CATALOG.ids] == list(costs)
+
+
+def test_the_price_of_a_request_is_part_of_both_costs():
+    """0.5 USD per million tokens in, 1.5 out, and a cent for the call."""
+    catalog = Catalog((arm("a", usd_per_request=0.01),))
+    assert catalog.cost_usd("a", 1000, 200) == pytest.approx(0.0108)
+    assert catalog.list_cost_usd(1000, 200, np.array([0])) == pytest.approx([0.0108])
+
+
+def test_what_a_cache_has_to_do_with_has_prices_of_its_own():
+    """100 tokens at 0.5, 1,000 at 0.05, 10 at 0.6; a price that isn't given is unknown, never 0,
+    and only where it is needed."""
+    catalog = Catalog(
+        (arm("a", usd_per_mtok_cached_in=0.05, usd_per_mtok_cache_write=0.6), arm("b"))
+    )
+    assert catalog.cost_usd("a", 100, 0, 1000, 10) == pytest.approx(1.06e-4)
+    assert catalog.cost_usd("b", 100, 0) == pytest.approx(5e-5)
+    with pytest.raises(UnknownPrice, match="'b' has no usd_per_mtok_cached_in"):
+        catalog.cost_usd("b", 100, 0, cached_in=1)
+    with pytest.raises(UnknownPrice, match="'b' has no usd_per_mtok_cache_write"):
+        catalog.cost_usd("b", 100, 0, cache_write=1)
 
 
 def test_positions_follow_the_order_given():
@@ -136,6 +157,10 @@ def test_ids_are_unique_and_there_is_an_arm():
         {"prices_checked": "2026-01-31"},
         {"prices_source": ""},
         {"capabilities": ()},
+        {"capabilities": ("embedding", "embeddings")},
+        {"capabilities": ("telepathy",)},
+        {"usd_per_mtok_cached_in": -1.0},
+        {"usd_per_request": float("nan")},
         {"capabilities": ("chat", "chat")},
         {"priors": {"code": 1.01}},
         {"priors": {"coding": 0.5}},

@@ -217,6 +217,9 @@ ARMS = st.builds(
     tokens_per_second=st.none() | st.floats(1e-3, 1e5),
     endpoints=st.lists(TEXT, unique=True, max_size=3).map(tuple),
     enabled=st.booleans(),
+    usd_per_mtok_cached_in=st.none() | AMOUNT,
+    usd_per_mtok_cache_write=st.none() | AMOUNT,
+    usd_per_request=AMOUNT,
 )
 OBJECTIVES = st.builds(
     ObjectiveConfig,

@@ -15,6 +15,7 @@ from policy.arms.constraints import (
     Constraints,
     NoEligibleArm,
     action_set,
+    unknown_names,
     within,
 )
 from tests.policy.test_catalog import arm
@@ -61,6 +62,23 @@ def test_without_constraints_what_the_query_needs_decides():
 def test_an_embedding_goes_to_an_embedder():
     """Who needs embeddings doesn't need chat."""
     assert eligible(choose(Needs(frozenset({"embeddings"})))) == ["embedder"]
+
+
+def test_constraints_may_ask_for_embeddings_too():
+    """Chat is only presumed of a query, and both spellings are understood."""
+    assert eligible(choose(capabilities=("embeddings",))) == ["embedder"]
+    assert eligible(choose(capabilities=("embedding",))) == ["embedder"]
+
+
+def test_what_is_named_and_not_there_is_told():
+    """It has no effect; each name once, with its field."""
+    given = Constraints(allow=("small", "gone", "gone"), deny=("nobody",), providers=("acme",))
+    assert unknown_names(CATALOG, given) == [
+        "constraints.allow: no such arm: 'gone'",
+        "constraints.deny: no such arm: 'nobody'",
+        "constraints.providers: no such provider: 'acme'",
+    ]
+    assert unknown_names(CATALOG, Constraints(allow=("small",), providers=("openai",))) == []
 
 
 def test_prompt_and_output_must_fit_the_window():

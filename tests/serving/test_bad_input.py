@@ -62,7 +62,12 @@ def test_reward_refuses_what_is_no_finite_number(http: httpx.Client, number: byt
 
 @pytest.mark.parametrize(
     ("path", "limit"),
-    [("/route", 1 << 24), ("/reward", 1 << 20), ("/route/batch", 1 << 24), ("/reward/batch", 1 << 20)],
+    [
+        ("/route", 1 << 24),
+        ("/reward", 1 << 20),
+        ("/route/batch", 1 << 24),
+        ("/reward/batch", 1 << 20),
+    ],
 )
 def test_an_oversized_body_is_refused(http: httpx.Client, path: str, limit: int):
     """With and without a declared length."""
