@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from features.capabilities import Capability
@@ -46,6 +47,15 @@ def _without_nulls(labels: Any) -> Any:
     return {} if labels is None else labels
 
 
+def _can_be_written(value: Any) -> Any:
+    """What is free in form may be anything but what no JSON writer takes back."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"is nested too deep or holds too large a number: {error}") from None
+    return value
+
+
 Name = Annotated[str, AfterValidator(_bounded)]
 Label = Annotated[Name, BeforeValidator(_label, json_schema_input_type=str | int | float | bool)]
 Labels = Annotated[
@@ -60,6 +70,7 @@ Capabilities = Annotated[
     Field(max_length=32),
     null_is((), tuple[Capability, ...]),
 ]
+Free = AfterValidator(_can_be_written)
 Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
 
 
@@ -126,9 +137,9 @@ class Query(Lenient):
 
     text: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[Any] | None, Free] = None
+    tool_choice: Annotated[Any, Free] = None
+    response_format: Annotated[dict[str, Any] | None, Free] = None
     modalities: list[str] | None = None
     reasoning_effort: str | None = None
     max_tokens: Tokens | None = None

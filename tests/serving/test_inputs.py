@@ -191,6 +191,23 @@ def test_a_body_may_be_packed(http: httpx.Client):
     assert answer.headers["accept-encoding"] == "gzip"
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        f'"query": {{"text": "a", "tools": [{"[" * 300 + "]" * 300}]}}',
+        f'"query": {{"text": "a", "\\u003a": 1, "tools": [1{"0" * 30}]}}',
+        f'"query": {{"text": "{"a" * 70_000}", "tools": [1{"0" * 30}]}}',
+        f'"objective": {{"quality": 1{"0" * 400}}}',
+        f'"hints": {{"context_tokens": 1{"0" * 30}}}',
+    ],
+)
+def test_depth_and_size_have_bounds(http: httpx.Client, part: str):
+    """What can't be stored is refused at the door, whichever way a body is read."""
+    answer = ask(http, f'{{"decision_id": "a", {part}}}'.encode())
+    assert answer.status_code == 422
+    assert answer.json()["errors"]
+
+
 @pytest.mark.parametrize("field", ["allow", "deny"])
 def test_an_unknown_arm_is_named(http: httpx.Client, field: str):
     """It has no effect on the others, and the answer says so."""
