@@ -33,8 +33,8 @@ from fastapi import FastAPI
 
 from benchmarks.common.load import Load, Run, cpu_s, post
 from benchmarks.encoder import texts
+from pointsman_client.answers import Decision
 from serving.routes.requests import RouteRequest
-from serving.routes.schemas import RouteResponse
 
 CHARACTERS = 180
 ARMS = 10
@@ -121,10 +121,10 @@ def baseline(answer: bytes) -> Iterator[tuple[int, int]]:
 
 def _serve_baseline(port: int, answer: bytes) -> None:
     app = FastAPI()
-    prepared = RouteResponse.model_validate_json(answer)
+    prepared = Decision.model_validate_json(answer)
 
     @app.post("/route")
-    async def route(body: RouteRequest) -> RouteResponse:
+    async def route(body: RouteRequest) -> Decision:
         return prepared
 
     @app.get("/readyz")

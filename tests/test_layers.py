@@ -11,11 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
+    "pointsman_client": {"pointsman_client"},
     "features": {"features"},
     "policy": {"features", "policy"},
-    "serving": {"features", "policy", "serving"},
+    "serving": {"pointsman_client", "features", "policy", "serving"},
     "offline_eval": {"features", "policy", "offline_eval"},
-    "pointsman": {"features", "policy", "serving", "offline_eval", "pointsman"},
+    "pointsman": {
+        "pointsman_client",
+        "features",
+        "policy",
+        "serving",
+        "offline_eval",
+        "pointsman",
+    },
 }
 OWNERS = {  # a file, or a folder of files
     "redis": "serving/store/",
@@ -44,7 +52,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path):
-    """features <- policy <- serving and offline_eval <- pointsman."""
+    """features <- policy <- serving and offline_eval <- pointsman; pointsman_client is a leaf."""
     package = path.relative_to(ROOT).parts[0]
     assert imported(path) & MAY_IMPORT.keys() <= MAY_IMPORT[package]
 
@@ -64,16 +72,34 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_client_is_light():
-    """`import pointsman` loads none of the service."""
-    loaded = loaded_by("import pointsman")
-    assert not loaded & {"numpy", "fastapi", "redis", "serving", "policy", "features"}
+@pytest.mark.parametrize("package", ["pointsman", "pointsman_client"])
+def test_the_client_is_light(package: str):
+    """It brings httpx and pydantic, and none of the service."""
+    loaded = loaded_by(f"from {package} import AsyncClient, Client")
+    assert {"httpx", "pydantic"} <= loaded
+    assert not loaded & {"numpy", "scipy", "fastapi", "redis", "serving", "policy", "features"}
+
+
+def test_the_client_needs_httpx_and_pydantic_alone():
+    """What it imports is of the standard library or a dependency that it declares."""
+    found = {name for path in (ROOT / "pointsman_client").glob("*.py") for name in imported(path)}
+    typing_only = {"typing_extensions"}
+    declared = {"httpx", "pydantic", "pointsman_client"}
+    assert found - sys.stdlib_module_names - typing_only == declared
 
 
 def test_serving_imports_only_what_serving_needs():
-    """No evaluation, no plots, no Parquet in a serving process."""
-    loaded = loaded_by("import serving.app")
-    unwanted = {"mlflow", "matplotlib", "pyarrow", "offline_eval", "pandas", "vowpal_wabbit_next"}
+    """No evaluation, no plots, no Parquet in a serving process, and no HTTP client."""
+    loaded = loaded_by("import pointsman.cli, serving.app")
+    unwanted = {
+        "mlflow",
+        "matplotlib",
+        "pyarrow",
+        "offline_eval",
+        "pandas",
+        "vowpal_wabbit_next",
+        "httpx",
+    }
     assert not loaded & unwanted
 
 

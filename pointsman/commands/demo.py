@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from pointsman import plots
-from pointsman.client import PointsmanError
 from pointsman.commands.settings import progress
 from pointsman.commands.simulate import table
 from pointsman.trying import demo
+from pointsman_client import PointsmanError
 
 COMPARED = 300  # rounds at the start and at the end
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from pointsman.client import Client, PointsmanError
 from pointsman.commands import settings
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Result
 from pointsman.trying.simulate import Traffic, in_process, over_http, sample
+from pointsman_client import Client, PointsmanError
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import to_toml
 from serving.processes.config_file import ConfigFile

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from pointsman.client import Client, PointsmanError
 from pointsman.commands import settings
+from pointsman_client import Client, PointsmanError
 
 Body = Mapping[str, Any]
 

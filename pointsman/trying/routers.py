@@ -12,8 +12,9 @@ import numpy as np
 from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
-from pointsman.client import Client, PointsmanError, RewardRequest, RouteRequest
 from pointsman.trying.outcomes import OutcomeSet
+from pointsman_client import Client, PointsmanError
+from pointsman_client.options import RewardRequest, RouteRequest
 from policy import policy as policies
 from policy import records
 from policy.config.schema import PolicyConfig

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.client import Client
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Hindsight, Result
 from pointsman.trying.routers import (
@@ -25,6 +24,7 @@ from pointsman.trying.routers import (
     as_request,
     asked,
 )
+from pointsman_client import Client
 from policy.arms.catalog import Index, Mask
 from policy.config.schema import PolicyConfig
 from policy.values import models

@@ -20,7 +20,7 @@ from typing import Self
 import httpx
 
 from offline_eval.log import archive
-from pointsman.client import Client
+from pointsman_client import Client
 from policy.config.schema import Config
 from policy.config.toml import to_toml
 from serving.processes.embedded import running_url

@@ -9,7 +9,7 @@ from policy.records import Decision
 
 
 def route(decision: Decision, catalog: Catalog, logged: bool, notes: list[str]) -> dict[str, Any]:
-    """The body of schemas.RouteResponse; alternatives by falling propensity."""
+    """The body of `pointsman_client.answers.Decision`; alternatives by falling propensity."""
     rows = []
     propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
     for name, propensity, (quality, latency_ms, cost_usd) in zip(

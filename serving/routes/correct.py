@@ -6,11 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from pointsman_client.answers import Correction
 from serving import metrics
 from serving.parsing.checking import checked
 from serving.routes import bodies
 from serving.routes.requests import CorrectionBatch, CorrectionRequest
-from serving.routes.schemas import CorrectionResponse, CorrectionResults
+from serving.routes.schemas import CorrectionResults
 from serving.service import Service
 
 router = APIRouter(tags=["reward"])
@@ -18,7 +19,7 @@ router = APIRouter(tags=["reward"])
 
 @router.post(
     "/correction",
-    response_model=CorrectionResponse,
+    response_model=Correction,
     openapi_extra=bodies.takes(CorrectionRequest),
     summary="Overrule what was reported of a decision; the log keeps both values, who and why",
 )

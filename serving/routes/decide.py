@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from pointsman_client.answers import Decision
 from policy.arms.constraints import unknown_names
 from serving import metrics
 from serving.parsing.checking import checked
 from serving.routes import answers, bodies
 from serving.routes.requests import RouteBatch, RouteRequest
-from serving.routes.schemas import DecisionBody, RouteResponse, RouteResults
+from serving.routes.schemas import DecisionBody, RouteResults
 from serving.service import Service
 
 router = APIRouter(tags=["route"])
@@ -19,7 +20,7 @@ router = APIRouter(tags=["route"])
 
 @router.post(
     "/route",
-    response_model=RouteResponse,
+    response_model=Decision,
     openapi_extra=bodies.takes(RouteRequest),
     summary="Which arm should answer this query?",
 )

@@ -6,11 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from pointsman_client.answers import Receipt
 from serving import metrics
 from serving.parsing.checking import checked
 from serving.routes import bodies
 from serving.routes.requests import RewardBatch, RewardRequest
-from serving.routes.schemas import RewardResponse, RewardResults
+from serving.routes.schemas import RewardResults
 from serving.service import Service
 
 router = APIRouter(tags=["reward"])
@@ -18,7 +19,7 @@ router = APIRouter(tags=["reward"])
 
 @router.post(
     "/reward",
-    response_model=RewardResponse,
+    response_model=Receipt,
     openapi_extra=bodies.takes(RewardRequest),
     summary="What came of a decision: quality, latency, cost or an error, in any parts",
 )

@@ -1,4 +1,8 @@
-"""Answers: what the paths give back. Requests are in requests.py. Knows HTTP's names, no Redis."""
+"""Answers: what the paths give back. Requests are in requests.py. Knows HTTP's names, no Redis.
+
+What answers a route, a reward and a correction stands in `pointsman_client.answers`: clients read
+what is documented here.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pointsman_client.answers import Correction, Decision, Receipt
 from serving.routes.requests import Body
-
-
-class Predicted(Body):
-    """What the policy expects of an arm; null where it doesn't know."""
-
-    quality: float | None
-    latency_ms: float | None
-    cost_usd: float | None
-
-
-class Alternative(Body):
-    arm: str
-    provider: str
-    model: str
-    propensity: float
-    predicted: Predicted
-
-
-class RouteResponse(Body):
-    """The chosen arm, the probability it was drawn with, and all others that were eligible.
-
-    `notes` say what of the request had no effect, such as an arm to allow that isn't there.
-    """
-
-    decision_id: str
-    policy: str
-    version: str
-    snapshot: int
-    arm: str
-    provider: str
-    model: str
-    endpoint: str | None
-    propensity: float
-    confidence: float | None
-    predicted: Predicted
-    alternatives: list[Alternative]
-    logged: bool
-    notes: list[str]
-
-
-class RewardResponse(Body):
-    """What became of each part; `notes` say why one stays missing that was to be computed."""
-
-    decision_id: str
-    accepted: list[str]
-    unchanged: list[str]
-    missing: list[str]
-    late: bool
-    notes: list[str]
-
-
-class CorrectionResponse(Body):
-    """`corrected` holds now as given; what is `unchanged` held already."""
-
-    decision_id: str
-    corrected: list[str]
-    unchanged: list[str]
 
 
 class Problem(BaseModel):
@@ -78,15 +26,15 @@ class Problem(BaseModel):
 
 
 class RouteResults(Body):
-    results: list[RouteResponse | Problem]
+    results: list[Decision | Problem]
 
 
 class RewardResults(Body):
-    results: list[RewardResponse | Problem]
+    results: list[Receipt | Problem]
 
 
 class CorrectionResults(Body):
-    results: list[CorrectionResponse | Problem]
+    results: list[Correction | Problem]
 
 
 class ArmBody(BaseModel):

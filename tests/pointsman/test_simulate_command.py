@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pointsman.client import Client, PointsmanError
 from pointsman.commands.simulate import command
 from pointsman.trying import outcomes as folders
 from pointsman.trying.simulate import Traffic, over_http
+from pointsman_client import Client, PointsmanError
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import to_toml
 from serving.learning.learner import Learner

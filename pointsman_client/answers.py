@@ -1,0 +1,73 @@
+"""What the service answers: the models that its OpenAPI document and its clients share."""
+
+# pydantic reads these annotations at run time, and Python 3.9 knows no `X | None`.
+from __future__ import annotations
+
+from typing import Optional
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)  # newer services may say more
+
+
+class Predicted(_Answer):
+    """What the policy expects of an arm; null where it doesn't know."""
+
+    quality: Optional[float] = None
+    latency_ms: Optional[float] = None
+    cost_usd: Optional[float] = None
+
+
+class Alternative(_Answer):
+    """An eligible arm that was not chosen."""
+
+    arm: str
+    provider: str
+    model: str
+    propensity: float
+    predicted: Predicted
+
+
+class Decision(_Answer):
+    """The chosen arm, the probability it was drawn with, and all others that were eligible.
+
+    `notes` say what of the request had no effect, such as an arm to allow that isn't there.
+    """
+
+    decision_id: str
+    policy: str
+    version: str
+    snapshot: int
+    arm: str
+    provider: str
+    model: str
+    endpoint: Optional[str]
+    propensity: float
+    confidence: Optional[float]
+    predicted: Predicted
+    alternatives: tuple[Alternative, ...]
+    logged: bool
+    notes: tuple[str, ...]
+
+
+class Receipt(_Answer):
+    """What a reward has changed, in the names quality, latency_ms, cost_usd and error; `notes` say
+    why one stays missing that was to be computed."""
+
+    decision_id: str
+    accepted: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    missing: tuple[str, ...]
+    late: bool
+    notes: tuple[str, ...]
+
+
+class Correction(_Answer):
+    """`corrected` holds now as given, in the names quality, latency_ms and cost_usd; what is
+    `unchanged` held already."""
+
+    decision_id: str
+    corrected: tuple[str, ...]
+    unchanged: tuple[str, ...]

@@ -1,0 +1,86 @@
+"""One model call: timed, and reported as what became of its decision. Sends nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from pointsman_client.answers import Decision, Receipt
+from pointsman_client.errors import NotSent, PointsmanError
+from pointsman_client.options import RewardRequest
+
+log = logging.getLogger("pointsman_client")
+
+
+@dataclass
+class Call:
+    """One model call, inside the `with` block that times it. Set what you learn about it."""
+
+    decision: Decision
+    quality: float | None = None
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+    """Measured on exit, unless you set it."""
+    error: str | None = None
+    """The exception's name on exit, unless you set it; an error means quality 0."""
+    executed_arm: str | None = None
+    """The arm that really answered, if it was another."""
+    executed: bool | None = None
+    """False if in the end nothing was called: the decision is withdrawn."""
+    receipt: Receipt | None = None
+    _tokens: tuple[int, int] | None = field(default=None, repr=False)
+    _started: float = field(default_factory=time.perf_counter, repr=False)
+
+    @property
+    def decision_id(self) -> str:
+        """What a later `reward` or `correct` needs."""
+        return self.decision.decision_id
+
+    @property
+    def arm(self) -> str:
+        return self.decision.arm
+
+    @property
+    def provider(self) -> str:
+        return self.decision.provider
+
+    @property
+    def model(self) -> str:
+        return self.decision.model
+
+    @property
+    def endpoint(self) -> str | None:
+        return self.decision.endpoint
+
+    def tokens(self, input_tokens: int, output_tokens: int) -> None:
+        """Token counts, priced by the service at the decision's prices."""
+        self._tokens = (input_tokens, output_tokens)
+
+    def _stop(self, failure: Exception | None) -> RewardRequest:
+        """Stop the clock, take the failure down, and say what there is to report."""
+        if self.latency_ms is None:
+            self.latency_ms = (time.perf_counter() - self._started) * 1000.0
+        if failure is not None and self.error is None:
+            self.error = type(failure).__name__
+        outcome: RewardRequest = {"decision_id": self.decision_id, "policy": self.decision.policy}
+        if self.executed is False:
+            return {**outcome, "executed": False}
+        if self.cost_usd is None and self._tokens is not None:
+            outcome["input_tokens"], outcome["output_tokens"] = self._tokens
+        return {
+            **outcome,
+            "quality": self.quality if self.error is None else None,
+            "latency_ms": self.latency_ms,
+            "cost_usd": self.cost_usd,
+            "error": self.error,
+            "executed_arm": self.executed_arm,
+        }
+
+    def _unreported(self, error: PointsmanError, failure: Exception | None) -> None:
+        """Raise what the caller got wrong; an answer is not spoilt by a service out of reach, nor
+        by a proxy before it."""
+        refused = error.problem and error.status is not None and error.status < 500
+        if failure is None and (refused or isinstance(error, NotSent)):
+            raise error
+        log.warning("outcome of decision %s not reported: %s", self.decision_id, error)

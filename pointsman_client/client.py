@@ -1,0 +1,132 @@
+"""The client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from pointsman_client import wire
+from pointsman_client.answers import Correction, Decision, Receipt
+from pointsman_client.call import Call
+from pointsman_client.errors import PointsmanError
+from pointsman_client.options import (
+    CorrectionOptions,
+    CorrectionRequest,
+    RewardOptions,
+    RewardRequest,
+    RouteOptions,
+    RouteRequest,
+)
+from pointsman_client.wire import RETRIED, Request, T, pauses
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class Client:
+    """Talks to a Pointsman service; threads may share one.
+
+    >>> client = Client("http://127.0.0.1:8080")
+    >>> with client.call("Sort a list in Python.", task_type="code") as call:  # doctest: +SKIP
+    ...     answer = ask(call.provider, call.model)
+    ...     call.tokens(answer.input_tokens, answer.output_tokens)
+    ...     call.quality = grade(answer)
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 5.0,
+        retries: int = 2,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self._http = http or httpx.Client(base_url=url, timeout=timeout_s)
+        self._retries = retries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def route(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Decision:
+        """Which arm should answer? Give `text` or `messages`, hints, or both."""
+        return self._send(wire.route({**options, "text": text}))
+
+    def route_batch(self, requests: Iterable[RouteRequest]) -> list[Decision | PointsmanError]:
+        """Several at once, each a dict of what `route` takes; a problem stands in its place."""
+        return self._send(wire.route_batch(requests))
+
+    def reward(self, decision_id: str, **outcome: Unpack[RewardOptions]) -> Receipt:
+        """Report what came of a decision, in any parts; each component is accepted once."""
+        return self._send(wire.reward({**outcome, "decision_id": decision_id}))
+
+    def reward_batch(self, rewards: Iterable[RewardRequest]) -> list[Receipt | PointsmanError]:
+        """Several at once, each a dict of what `reward` takes; a problem stands in its place."""
+        return self._send(wire.reward_batch(rewards))
+
+    def correct(self, decision_id: str, **correction: Unpack[CorrectionOptions]) -> Correction:
+        """Overrule what was reported: the values that hold instead, `by` whom and the `reason`.
+
+        The learner takes the old values back, and the log keeps both.
+        """
+        return self._send(wire.correct({**correction, "decision_id": decision_id}))
+
+    def correct_batch(
+        self, corrections: Iterable[CorrectionRequest]
+    ) -> list[Correction | PointsmanError]:
+        """Several at once, each a dict of what `correct` takes; a problem stands in its place."""
+        return self._send(wire.correct_batch(corrections))
+
+    def decision(self, decision_id: str, policy: str = "default") -> dict[str, Any]:
+        """The stored decision, and what has been accepted for it."""
+        return self._send(wire.decision(decision_id, policy))
+
+    def arms(self) -> list[dict[str, Any]]:
+        return self._send(wire.listed("arms"))
+
+    def policies(self) -> list[dict[str, Any]]:
+        return self._send(wire.listed("policies"))
+
+    @contextmanager
+    def call(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Iterator[Call]:
+        """Route, time the block, and report its latency and, if it raises, its error.
+
+        The exception goes on to the caller. KeyboardInterrupt and a cancelled task report
+        nothing, for they say nothing about the arm. If the service can't be reached after the
+        block, the logger "pointsman_client" warns and the caller keeps its answer.
+        """
+        call = Call(self.route(text, **options))
+        try:
+            yield call
+        except Exception as failure:
+            self._report(call, failure)
+            raise
+        self._report(call, None)
+
+    def _report(self, call: Call, failure: Exception | None) -> None:
+        try:
+            call.receipt = self._send(wire.reward(call._stop(failure)))
+        except PointsmanError as error:
+            call._unreported(error, failure)
+
+    def _send(self, request: Request[T]) -> T:
+        for pause_s in pauses(self._retries):
+            try:
+                response = self._http.request(**request.to_send())
+                break
+            except Exception as error:  # whatever it is, no answer came
+                if pause_s is None or not isinstance(error, RETRIED):
+                    raise request.unanswered(error, self._http.base_url) from error
+                time.sleep(pause_s)
+        return request.answer(response)

@@ -1,0 +1,164 @@
+"""What is sent and how its answer is read: all that both clients share. Sends nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel
+
+from pointsman_client.answers import Correction, Decision, Receipt
+from pointsman_client.encoding import encode
+from pointsman_client.errors import NotSent, PointsmanError
+from pointsman_client.options import CorrectionRequest, RewardRequest, RouteRequest
+
+FIRST_PAUSE_S = 0.05
+SHOWN = 200  # characters of an answer that isn't ours
+
+# No answer came, so the request may or may not have been carried out. Sending it again is safe:
+# decisions carry an id made here, a reward's component counts once, and a correction to the value
+# that holds changes nothing. A read timeout is not among them: the caller chose how long to wait.
+RETRIED = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
+
+QUERY = ("text", "messages")
+HINTS = ("task_type", "context_tokens", "output_tokens", "language", "capabilities", "labels")
+
+T = TypeVar("T")
+A = TypeVar("A", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One request, and how to read what comes back."""
+
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    body: bytes | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def to_send(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "url": self.path,
+            "content": self.body,
+            "headers": {"content-type": "application/json"} if self.body else None,
+            "params": self.params or None,
+        }
+
+    def answer(self, response: httpx.Response) -> T:
+        """What came back, or the error that it means."""
+        try:
+            content = response.json()
+        except (ValueError, RecursionError):
+            content = None
+        if not response.is_success:
+            raise _refusal(response, content)
+        try:
+            return self.read(content)
+        except Exception as error:  # whatever a stranger's JSON makes of reading it
+            what = f"{response.url} answered {response.text[:SHOWN]!r}"
+            raise PointsmanError(response.status_code, "Not a Pointsman answer", what) from error
+
+    def unanswered(self, error: Exception, base_url: httpx.URL) -> PointsmanError:
+        reason = f"{type(error).__name__} {error}".rstrip()
+        url = f"{str(base_url).rstrip('/')}{self.path}"
+        return PointsmanError(None, "No answer", f"{self.method} {url}: {reason}")
+
+
+def pauses(retries: int) -> Iterator[float | None]:
+    """Seconds to wait before each next attempt; None after the last."""
+    yield from (FIRST_PAUSE_S * 2**i for i in range(retries))
+    yield None
+
+
+def route(request: RouteRequest) -> Request[Decision]:
+    return Request("POST", "/route", Decision.model_validate, encode(_route_body(request)))
+
+
+def route_batch(requests: Iterable[RouteRequest]) -> Request[list[Decision | PointsmanError]]:
+    return _batch("/route/batch", "requests", [*map(_route_body, requests)], Decision)
+
+
+def reward(request: RewardRequest) -> Request[Receipt]:
+    return Request("POST", "/reward", Receipt.model_validate, encode(_given(request)))
+
+
+def reward_batch(rewards: Iterable[RewardRequest]) -> Request[list[Receipt | PointsmanError]]:
+    return _batch("/reward/batch", "rewards", [*map(_given, rewards)], Receipt)
+
+
+def correct(request: CorrectionRequest) -> Request[Correction]:
+    return Request("POST", "/correction", Correction.model_validate, encode(_given(request)))
+
+
+def correct_batch(
+    corrections: Iterable[CorrectionRequest],
+) -> Request[list[Correction | PointsmanError]]:
+    return _batch("/correction/batch", "corrections", [*map(_given, corrections)], Correction)
+
+
+def decision(decision_id: str, policy: str) -> Request[dict[str, Any]]:
+    path = f"/decisions/{quote(str(decision_id), safe='')}"
+    return Request("GET", path, dict, params={"policy": policy})
+
+
+def listed(name: str) -> Request[list[dict[str, Any]]]:
+    return Request("GET", f"/{name}", lambda content: [dict(item) for item in content[name]])
+
+
+def _route_body(request: RouteRequest) -> dict[str, Any]:
+    """The id is made here, so that a retried request never makes two decisions."""
+    given = _given(request)
+    query = {name: given.pop(name) for name in QUERY if name in given}
+    hints = {name: given.pop(name) for name in HINTS if name in given}
+    if isinstance(chosen := given.get("chosen"), str):
+        given["chosen"] = {"arm": chosen}
+    return {
+        "decision_id": uuid.uuid4().hex,
+        **({"query": query} if query else {}),
+        **({"hints": hints} if hints else {}),
+        **given,
+    }
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(fields, Mapping):
+        raise NotSent(None, "Not sent", f"expected a dict, got {type(fields).__name__}")
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _batch(
+    path: str, name: str, items: list[dict[str, Any]], model: type[A]
+) -> Request[list[A | PointsmanError]]:
+    """A result with a status is a problem, and is returned, not raised."""
+
+    def read(content: Any) -> list[A | PointsmanError]:
+        results = content["results"]
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results for {len(items)} {name}")
+        return [
+            _problem(item, item["status"]) if "status" in item else model.model_validate(item)
+            for item in results
+        ]
+
+    return Request("POST", path, read, encode({name: items}))
+
+
+def _refusal(response: httpx.Response, content: Any) -> PointsmanError:
+    status, title = response.status_code, response.reason_phrase
+    if isinstance(content, dict):
+        return _problem(content, status, title)
+    if response.has_redirect_location:
+        to = f"{response.url} redirects to {response.headers['location']}: give the client that URL"
+        return PointsmanError(status, title, to)
+    return PointsmanError(status, title, response.text[:SHOWN])
+
+
+def _problem(content: Mapping[str, Any], status: int, title: str = "Problem") -> PointsmanError:
+    title, detail = str(content.get("title", title)), str(content.get("detail", ""))
+    return PointsmanError(int(status), title, detail, content)
