@@ -8,6 +8,7 @@ import sys
 import click
 
 COMMANDS = {
+    "init": "Write a pointsman.toml to start from.",
     "up": "Run the whole service: serving, learner, archiver, embedded server.",
     "serve": "Run serving processes only, against a Redis of your own.",
     "learn": "Run the learner only, against a Redis of your own.",

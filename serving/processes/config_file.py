@@ -33,6 +33,8 @@ class ConfigFile:
             text = self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
+            if isinstance(error, FileNotFoundError):
+                reason = f"{reason}; `pointsman init` writes one to start from"
             raise ConfigError([f"{self._path}: can't be read: {reason}"]) from error
         self._last = parse(text, str(self._path))
         return self._last
