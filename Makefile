@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo notebooks check format test-slow lock mlflow-ui
+.PHONY: test up demo notebooks check format test-slow lock wheels mlflow-ui
 
 test: check
 	$(BIN)/python -m pytest
@@ -28,6 +28,11 @@ format: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The service and, for callers, the client alone.
+wheels: .venv/installed
+	$(BIN)/hatchling build -t wheel -d dist
+	cd pointsman_client && ../$(BIN)/hatchling build -t wheel -d ../dist
 
 # MLflow's own page over our store. It needs many more packages than the library, so it has an
 # environment of its own, of the same version.

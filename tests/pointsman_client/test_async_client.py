@@ -6,10 +6,7 @@ import asyncio
 
 import pytest
 
-from pointsman_client import (
-    AsyncClient,
-    PointsmanError,
-)
+from pointsman_client import AsyncClient, Call, PointsmanError
 from tests.pointsman_client.scripted import DROP, NOT_FOUND, Service
 
 
