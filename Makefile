@@ -31,8 +31,8 @@ test-slow: .venv/installed-dev
 
 # The service and, for callers, the client alone.
 wheels: .venv/installed
-	$(BIN)/hatchling build -t wheel -d dist
-	cd pointsman_client && ../$(BIN)/hatchling build -t wheel -d ../dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --wheel-dir dist . ./pointsman_client
 
 # MLflow's own page over our store. It needs many more packages than the library, so it has an
 # environment of its own, of the same version.

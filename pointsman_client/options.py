@@ -13,6 +13,8 @@ class RouteOptions(TypedDict, total=False):
     """What else `route` takes: hints, constraints, an objective, the policy's name ..."""
 
     messages: Sequence[Mapping[str, Any]] | None
+    query: Mapping[str, Any] | None
+    """Text or messages as the HTTP interface has them, in place of these keywords."""
     task_type: str | None
     context_tokens: int | None
     output_tokens: int | None

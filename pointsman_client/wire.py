@@ -114,7 +114,8 @@ def listed(name: str) -> Request[list[dict[str, Any]]]:
 def _route_body(request: RouteRequest) -> dict[str, Any]:
     """The id is made here, so that a retried request never makes two decisions."""
     given = _given(request)
-    query = {name: given.pop(name) for name in QUERY if name in given}
+    query = _given(given.pop("query", {}))
+    query |= {name: given.pop(name) for name in QUERY if name in given}
     hints = {name: given.pop(name) for name in HINTS if name in given}
     if isinstance(chosen := given.get("chosen"), str):
         given["chosen"] = {"arm": chosen}
@@ -156,7 +157,7 @@ def _refusal(response: httpx.Response, content: Any) -> PointsmanError:
     if response.has_redirect_location:
         to = f"{response.url} redirects to {response.headers['location']}: give the client that URL"
         return PointsmanError(status, title, to)
-    return PointsmanError(status, title, response.text[:SHOWN])
+    return PointsmanError(status, title, " ".join(response.text[:SHOWN].split()))
 
 
 def _problem(content: Mapping[str, Any], status: int, title: str = "Problem") -> PointsmanError:

@@ -66,6 +66,17 @@ def test_route_puts_everything_in_its_place(service: Service, client: Client):
     ]
 
 
+def test_a_query_may_come_whole(service: Service, client: Client):
+    """As the HTTP interface has it, alone or beside keywords."""
+    hello = [{"role": "user", "content": "Hi"}]
+    client.route(query={"messages": hello, "text": None}, task_type="code")
+    client.route("Hi", query={})
+    assert [body["query"] for body in service.bodies("/route")] == [
+        {"messages": hello},
+        {"text": "Hi"},
+    ]
+
+
 def test_the_choice_of_a_router_of_ones_own_is_told(service: Service, client: Client):
     """An arm alone, or with the probabilities that it was drawn with."""
     client.route("hi", chosen="small")

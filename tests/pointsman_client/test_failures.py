@@ -28,7 +28,7 @@ def test_a_problem_is_an_error_with_its_parts(service: Service, client: Client):
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        ((502, b"<html>Bad gateway</html>"), "502 Bad Gateway: <html>Bad gateway"),
+        ((502, b"<html>\n Bad gateway</html>"), "502 Bad Gateway: <html> Bad gateway"),
         ((500, b"[]"), r"500 Internal Server Error: \[\]"),
         ((200, b"<html>Welcome</html>"), "200 Not a Pointsman answer"),
         ((200, {"arm": "small"}), "200 Not a Pointsman answer"),

@@ -74,7 +74,7 @@ def test_numpy_numbers_are_numbers(client: Client):
 @pytest.mark.parametrize(
     ("keywords", "bodies", "apart"),
     [
-        (options.RouteRequest, (requests.RouteRequest, Hints), {"query", "hints"}),
+        (options.RouteRequest, (requests.RouteRequest, Hints), {"hints"}),
         (options.RewardRequest, (requests.RewardRequest,), set()),
         (options.CorrectionRequest, (requests.CorrectionRequest,), set()),
     ],
