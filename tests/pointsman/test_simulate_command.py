@@ -130,7 +130,8 @@ def test_an_error_is_one_line_and_exit_code_1(folder: Path, arguments: list[str]
 def test_a_configuration_that_is_not_there_is_named(folder: Path):
     """It raises what `pointsman` makes one line and exit code 1 of."""
     assert str(simulate(folder, "--config", "nowhere.toml").exception) == (
-        "nowhere.toml: can't be read: No such file or directory"
+        "nowhere.toml: can't be read: No such file or directory; `pointsman init` writes one to "
+        "start from"
     )
 
 
