@@ -23,7 +23,7 @@ import redis
 
 from benchmarks.learner import GROUP, MADE, POLICY, make
 from benchmarks.serving import ARMS, configuration
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_log
 from pointsman.archiver import archive_burst
 from serving.processes.embedded import Embedded
 from serving.store.keys import Keys
@@ -71,7 +71,7 @@ def benchmark(rounds: int, made: int = MADE) -> dict[str, float]:
         finally:
             server.stop()
         before = time.perf_counter()
-        data = log.read(path)
+        data = read_log(path)
         read_s = time.perf_counter() - before
         if len(data) != rounds:
             raise RuntimeError(f"{rounds} decisions made, {len(data)} read")

@@ -28,7 +28,7 @@ from offline_eval.estimating import estimators, reward_models, target
 from offline_eval.estimating import rounds as of_logs
 from offline_eval.estimating.estimators import Vector
 from offline_eval.estimating.rounds import at_arm, expected, weights_of
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 
 Index = NDArray[np.int64]
 

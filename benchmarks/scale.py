@@ -35,8 +35,11 @@ from numpy.typing import NDArray
 
 from benchmarks.common.tables import Columns, cells, head
 from offline_eval.estimating import reward_models, rounds, target
-from offline_eval.log import partitions
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_log
+from offline_eval.log.schema import SCHEMA
+from offline_eval.log.writing import ROWS_PER_FILE
+from offline_eval.streaming.evaluation import Cluster, evaluate
+from offline_eval.streaming.parts import ROWS, cut
 from policy.objective import PRESETS, Scales
 
 Vector = NDArray[np.float64]
@@ -65,17 +68,17 @@ def make(path: Path, count: int) -> None:
     """Write a log of `count` rounds."""
     rng = np.random.default_rng(0)
     leaning = rng.standard_normal((3, DIMENSIONS, len(ARMS))) / np.sqrt(DIMENSIONS)
-    for first in range(0, count, log.ROWS_PER_FILE):
+    for first in range(0, count, ROWS_PER_FILE):
         day, at = divmod(first, ROUNDS_A_DAY)
-        n = min(log.ROWS_PER_FILE, count - first)
+        n = min(ROWS_PER_FILE, count - first)
         date = np.datetime64(START_MS + day * DAY_MS, "ms").astype("datetime64[D]")
         folder = path / "policy=default" / f"day={date}"
         folder.mkdir(parents=True, exist_ok=True)
         made_at_ms = START_MS + day * DAY_MS + (at + np.arange(n)) * DAY_MS // ROUNDS_A_DAY
         columns = _columns(first, made_at_ms, leaning, rng)
-        arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in log.SCHEMA]
+        arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in SCHEMA]
         whole = pa.Table.from_arrays(
-            [a.cast(f.type) for a, f in zip(arrays, log.SCHEMA, strict=True)], schema=log.SCHEMA
+            [a.cast(f.type) for a, f in zip(arrays, SCHEMA, strict=True)], schema=SCHEMA
         )
         pq.write_table(whole, folder / f"{at:07}.parquet", compression="zstd")
 
@@ -144,24 +147,22 @@ def streamed(path: str) -> Figures:
 
 
 def in_memory(path: str) -> Figures:
-    data = log.read(path)
+    data = read_log(path)
     reward = data.rewards(WEIGHTS, SCALES)
     q = reward_models.ridge(data, reward)
     found = rounds.estimates(rounds.of(data, target.challenger(data), reward, q))
     return _figures(found)
 
 
-def _evaluate(path: str, client: partitions.Cluster | None) -> Any:
+def _evaluate(path: str, client: Cluster | None) -> Any:
     """Every estimate, a dot on stderr for each hundredth of the way."""
 
     def told(done: int, of: int) -> None:
         if done * 100 // of > (done - 1) * 100 // of:
             print(".", end="" if done < of else "\n", file=sys.stderr, flush=True)
 
-    parts = partitions.parts(path)
-    return partitions.evaluate(
-        parts, target.challenger, SCALES, WEIGHTS, client=client, progress=told
-    ).values
+    parts = cut(path, rows=ROWS)
+    return evaluate(parts, target.challenger, SCALES, WEIGHTS, client=client, progress=told).values
 
 
 def _figures(found: Any) -> Figures:

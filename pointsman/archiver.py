@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from offline_eval.log.archive import STREAMS, Archive, Position, order
+from offline_eval.log.archive import Archive
+from offline_eval.log.segments import STREAMS, Position, order
 from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.snapshot import unpack

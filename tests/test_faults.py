@@ -22,7 +22,8 @@ import pytest
 import redis
 
 from offline_eval.log import archive
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_rows
+from offline_eval.log.segments import STREAMS
 from policy.values.snapshot import unpack
 from serving.processes.embedded import running_url
 from serving.store.learning import LearnerStore
@@ -215,14 +216,14 @@ def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path):
 def _archived(raw: redis.Redis, path: str) -> bool:
     """Whether all that is in the streams is in the log."""
     at = archive.position(path, "default")
-    ends = [raw.xrevrange(f"pm:{{default}}:{name}", count=1)[0][0] for name in archive.STREAMS]
+    ends = [raw.xrevrange(f"pm:{{default}}:{name}", count=1)[0][0] for name in STREAMS]
     return [entry.decode() for entry in ends] == [at.decisions, at.outcomes]
 
 
 def assert_nothing_is_lost(raw: redis.Redis, path: str, traffic: Traffic) -> None:
     """Record and log hold each acknowledged decision as it was answered; the log holds it once,
     with its outcome."""
-    logged = list(log.rows(path))
+    logged = list(read_rows(path))
     made = [row.decision for row in logged]
     assert {d.decision_id: (d.arm, d.propensity) for d in made} == traffic.decisions
     assert len(logged) == len(traffic.decisions)

@@ -8,7 +8,7 @@ import numpy as np
 
 from offline_eval.estimating import rounds
 from offline_eval.estimating.rounds import Rounds
-from offline_eval.log.reading import LoggedData, Vector
+from offline_eval.log.data import LoggedData, Vector
 
 
 def per_group(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offline_eval.estimating import diagnostics, estimators, rounds
 from offline_eval.estimating.estimators import Estimate
 from offline_eval.estimating.rounds import Rounds
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 from policy import objective
 from policy.objective import Scales
 

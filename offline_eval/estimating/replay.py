@@ -18,8 +18,8 @@ from features.encoder import Encoder
 from offline_eval.estimating import estimators, rounds, target
 from offline_eval.estimating.estimators import Estimate
 from offline_eval.estimating.rounds import Rounds
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.checking import check_log
+from offline_eval.log.data import LoggedData, outcome_batch
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
@@ -79,7 +79,7 @@ class Candidate:
         model = models.new_model(self.config, self.encoder)
         target.check(data, self.policy(model))
         if model is not None and len(data):
-            model.learn(log.events(data, self.catalog))
+            model.learn(outcome_batch(data, self.catalog))
         return model
 
     def asked(self, data: LoggedData, usual: Weights) -> LoggedData:
@@ -328,7 +328,7 @@ def _way(
         if pending == every:
             if model is not None:
                 last = np.flatnonzero(accepted[:at])[-every:]
-                model.learn(log.events(data.take(last), candidate.catalog))
+                model.learn(outcome_batch(data.take(last), candidate.catalog))
                 policy = candidate.policy(model)
                 learned += every
             c, pending = None, 0
@@ -346,7 +346,7 @@ def _counting(
     data: LoggedData, reward: Vector, q: Vector | None
 ) -> tuple[LoggedData, Vector, Vector | None, Index]:
     """The rows with a reward of the arm that was drawn: only these can be met."""
-    log.check(data)
+    check_log(data)
     rows = np.flatnonzero(data.executed & ~np.isnan(reward))
     return data.take(rows), reward[rows], None if q is None else q[rows], rows
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_eval.log import problems
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

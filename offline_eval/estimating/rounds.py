@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.estimating import estimators
+from offline_eval.estimating import estimators, tuning
 from offline_eval.estimating.estimators import Estimate, Vector
 from offline_eval.log import problems
-from offline_eval.log.reading import TOLERANCE, LoggedData, check
+from offline_eval.log.checking import TOLERANCE, check_log
+from offline_eval.log.data import LoggedData
 
 Index = NDArray[np.int64]
 
@@ -73,9 +74,9 @@ def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -
     Raises
     ------
     ValueError
-        If the log is one that `log.check` refuses, or the pmf none over the rows' action sets.
+        If the log is one that `check_log` refuses, or the pmf none over the rows' action sets.
     """
-    check(data)
+    check_log(data)
     check_pmf(data, pmf)
     missing = np.isnan(reward)
     counts = data.executed & ~missing
@@ -133,7 +134,7 @@ def check_pmf(data: LoggedData, pmf: Vector) -> None:
 def estimates(rounds: Rounds, tolerance: float = UNSUPPORTED) -> dict[str, Estimate]:
     """Every estimator by name; those that need a reward model only where there is one.
 
-    Clip, threshold and shrinkage are tuned on these rows (`estimators.tuned`).
+    Clip, threshold and shrinkage are tuned on these rows (`tuning.tuned`).
     """
     w, r, s = rounds.weights, rounds.reward, rounds.stands_for
     q, v = rounds.q_logged, rounds.v_target
@@ -141,7 +142,7 @@ def estimates(rounds: Rounds, tolerance: float = UNSUPPORTED) -> dict[str, Estim
     names += ["dm", "dr", "sndr", "switch_dr", "dros"] if q is not None else []
     if why := rounds.why_not(tolerance):
         return {name: estimators.not_evaluable(why) for name in names}
-    clip = estimators.tuned(estimators.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
+    clip = tuning.tuned(tuning.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
     found = {
         "ips": estimators.ips(w, r, s),
         "clipped_ips": estimators.clipped_ips(w, r, clip, s),
@@ -149,8 +150,8 @@ def estimates(rounds: Rounds, tolerance: float = UNSUPPORTED) -> dict[str, Estim
     }
     if q is None or v is None:
         return found
-    threshold = estimators.tuned(estimators.THRESHOLDS, w, r, q, v, estimators.switched)
-    shrinkage = estimators.tuned(estimators.SHRINKAGES, w, r, q, v, estimators.shrunk)
+    threshold = tuning.tuned(tuning.THRESHOLDS, w, r, q, v, estimators.switched)
+    shrinkage = tuning.tuned(tuning.SHRINKAGES, w, r, q, v, estimators.shrunk)
     return found | {
         "dm": estimators.dm(v, s),
         "dr": estimators.dr(w, r, q, v, s),

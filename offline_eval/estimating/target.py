@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from features.profile import profile
 from features.query import Hints
 from offline_eval.log import problems
-from offline_eval.log.reading import TOLERANCE, LoggedData
+from offline_eval.log.checking import TOLERANCE
+from offline_eval.log.data import LoggedData
 from policy.choosing import explore
 from policy.choosing.protocol import Rule
 from policy.objective import Weights

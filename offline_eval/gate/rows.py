@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from offline_eval.estimating import diagnostics, target
 from offline_eval.estimating.intervals import ConfidenceSequence, EProcess
 from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.checking import TOLERANCE
+from offline_eval.log.data import LoggedData
 from policy import objective
 from policy.objective import Scales, Weights
 
@@ -99,11 +99,9 @@ def judged_rounds(
 
 def _check_pmfs(acting: Vector, other: Vector) -> None:
     checks = {
-        "the pmf must be a mixture of champion and challenger": (acting < -log.TOLERANCE).any(
-            axis=1
-        ),
+        "the pmf must be a mixture of champion and challenger": (acting < -TOLERANCE).any(axis=1),
         "the challenger's pmf must be >= 0 and sum to 1": (other < 0).any(axis=1)
-        | ~(np.abs(other.sum(axis=1) - 1) <= log.TOLERANCE),
+        | ~(np.abs(other.sum(axis=1) - 1) <= TOLERANCE),
     }
     found = [f"{what}: {wrong.sum():,} rows" for what, wrong in checks.items() if wrong.any()]
     if found:

@@ -20,8 +20,8 @@ from offline_eval.estimating.intervals import EProcess
 from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
 from offline_eval.gate.rows import Difference, Rounds, Trail, chunks, judged_rounds
 from offline_eval.log import problems
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.checking import check_log
+from offline_eval.log.data import LoggedData
 from policy.objective import Scales, Weights
 
 Vector = NDArray[np.float64]
@@ -176,7 +176,7 @@ def _candidate(data: LoggedData, challenger: str, given: Vector | None) -> Vecto
 
 
 def _check(data: LoggedData, tasks: Sequence[str] | None, windows_before: int) -> None:
-    log.check(data)
+    check_log(data)
     if len(set(data.policies)) > 1:  # whose versions may be called alike
         raise ValueError(f"the log must be of one policy, got {sorted(set(data.policies))}")
     if (data.stands_for != 1.0).any():

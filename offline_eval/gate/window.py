@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_table
+from offline_eval.log.schema import SCHEMA
 
 UNREAD = ("query", "challenger_x")  # neither is asked for, and both are large
 
@@ -35,7 +36,7 @@ class Window:
         ValueError
             If there is no log at `path`, or it has no row of this policy.
         """
-        columns = log.table(path, policy, since_ms, columns=["catalog", "made_at_ms"])
+        columns = read_table(path, policy, since_ms, columns=["catalog", "made_at_ms"])
         if not len(columns):
             raise ValueError(f"the log at {path} has no row of policy {policy!r}")
         catalogs = columns["catalog"].combine_chunks().dictionary_encode()
@@ -43,8 +44,8 @@ class Window:
         first = int(changes[-1]) + 1 if len(changes) else 0
         revision = catalogs[first].as_py()
         from_ms = columns["made_at_ms"][first].as_py()
-        names = [name for name in (*log.SCHEMA.names, "policy") if name not in UNREAD]
-        table = log.table(path, policy, from_ms, columns=names)
+        names = [name for name in (*SCHEMA.names, "policy") if name not in UNREAD]
+        table = read_table(path, policy, from_ms, columns=names)
         return cls(path, policy, revision, from_ms, table.filter(pc.field("catalog") == revision))
 
     def __len__(self) -> int:

@@ -19,58 +19,50 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 import pyarrow.fs as pfs
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from offline_eval.log import events as raw
 from offline_eval.log import files
 from offline_eval.log.events import Entry
-from offline_eval.log.schema import DECISION, FORMAT, SCHEMA, day, decision_table
+from offline_eval.log.joining import joined_day
+from offline_eval.log.schema import SCHEMA, day, decision_table
+from offline_eval.log.segments import (
+    ENTRY,
+    POSITION,
+    START,
+    STREAMS,
+    Position,
+    Segment,
+    catalog_name,
+    file_names,
+    find_segments,
+    order,
+    own_folder,
+    parsed,
+    position_at,
+    read_segments,
+    stream_folder,
+    that_count,
+)
 from policy.arms.catalog import Catalog
 from policy.records import from_json
 
-Id = tuple[int, int]
 Read = TypeVar("Read")
 
-START = "0-0"
-STREAMS = ("decisions", "outcomes")
-POSITION = "_position.json"
 MERGED = 32  # small files of a day that are made one
 SMALL_BYTES = 1_000_000
 RETRIES = 3
-_COMPONENTS = ("quality", "latency_ms", "cost_usd")
-_ENTRY = pa.field("entry", pa.string(), nullable=False)
-_ARCHIVED = pa.schema([*DECISION, _ENTRY], DECISION.metadata)
-_SCHEMAS = {"decisions": _ARCHIVED, "outcomes": raw.SCHEMA}
 _ORDER = [("made_at_ms", "ascending"), ("decision_id", "ascending")]
-
-
-def order(entry: str) -> Id:
-    """Stream ids are two numbers, which don't sort as text."""
-    milliseconds, _, number = entry.partition("-")
-    return int(milliseconds), int(number)
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The last entry archived of each stream. No outcome that counts can come any more for
-    decisions made before `closed_before_ms`."""
-
-    decisions: str = START
-    outcomes: str = START
-    closed_before_ms: int = 0
-    origin: str = ""  # of the service whose streams these are; '' where nobody said
 
 
 class Archive:
@@ -81,7 +73,7 @@ class Archive:
         self._policy = policy
         self._token = 0
         self._catalogs: set[str] = set()
-        self._small: dict[tuple[str, str], list[_Segment]] = {}
+        self._small: dict[tuple[str, str], list[Segment]] = {}
 
     def resume(self, gone: Mapping[str, str], token: int = 0, origin: str = "") -> Position:
         """Remove what a crashed writer has left, and say where to go on.
@@ -99,19 +91,21 @@ class Archive:
             than `origin`.
         """
         self._token = token
-        names = {s: _names(self._on, _folder(self._root, s, self._policy)) for s in STREAMS}
-        at = _position(self._on, self._root, self._policy)
+        names = {
+            s: file_names(self._on, stream_folder(self._root, s, self._policy)) for s in STREAMS
+        }
+        at = position_at(self._on, self._root, self._policy)
         if at is None:
-            if any(map(_segment, chain(*names.values()))):
+            if any(map(parsed, chain(*names.values()))):
                 raise ValueError(
-                    f"{_own(self._root, self._policy)}: {POSITION} is missing, which says what is "
-                    f"archived: write one, or move the files of this policy away"
+                    f"{own_folder(self._root, self._policy)}: {POSITION} is missing, which says "
+                    f"what is archived: write one, or move the files of this policy away"
                 )
             at = Position(origin=origin)
             self.commit(at)
         if at.origin and at.origin != origin:
             raise ValueError(
-                f"{_own(self._root, self._policy)}: the log belongs to another service"
+                f"{own_folder(self._root, self._policy)}: the log belongs to another service"
             )
         for stream, entry in gone.items():
             if order(entry) > order(getattr(at, stream)) and self.holds(stream, entry):
@@ -119,9 +113,9 @@ class Archive:
         self._small.clear()
         for stream in STREAMS:
             limit = order(getattr(at, stream))
-            counting = _counting(names[stream], limit)
+            counting = that_count(names[stream], limit)
             for name in {*names[stream]} - {segment.name for segment in counting}:
-                segment = _segment(name)
+                segment = parsed(name)
                 if segment is None or segment.token < token:
                     self._delete(name)
             for segment in counting:
@@ -134,10 +128,12 @@ class Archive:
 
     def holds(self, stream: str, entry: str) -> bool:
         """Whether any file has this very entry."""
-        names = _names(self._on, _folder(self._root, stream, self._policy))
-        found = [segment for name in names if (segment := _segment(name))]
+        found = [segment for name in self._names(stream) if (segment := parsed(name))]
         around = [one for one in found if one.first <= order(entry) <= one.last]
-        return entry in _read(self._on, around, stream, ["entry"])["entry"].to_pylist()
+        return entry in read_segments(self._on, around, stream, ["entry"])["entry"].to_pylist()
+
+    def _names(self, stream: str) -> list[str]:
+        return file_names(self._on, stream_folder(self._root, stream, self._policy))
 
     def add(self, decisions: Sequence[Entry], outcomes: Sequence[Entry]) -> set[str]:
         """Write entries that follow the position; they count once that has moved behind them.
@@ -147,7 +143,7 @@ class Archive:
             for _, fields in decisions
         ]
         rows = decision_table(made).append_column(
-            _ENTRY, pa.array([entry for entry, _ in decisions], pa.string())
+            ENTRY, pa.array([entry for entry, _ in decisions], pa.string())
         )
         self._write("decisions", rows)
         came = raw.to_table(outcomes)
@@ -162,11 +158,11 @@ class Archive:
 
     def _save(self, stream: str, of_day: str, rows: pa.Table) -> str:
         first, last = rows["entry"][0].as_py(), rows["entry"][-1].as_py()
-        folder = f"{_folder(self._root, stream, self._policy)}/day={of_day}"
+        folder = f"{stream_folder(self._root, stream, self._policy)}/day={of_day}"
         name = f"{folder}/{first}_{last}_{self._token}.parquet"
         with files.completed(self._on, name) as hidden:
             pq.write_table(rows, hidden, filesystem=self._on, compression="zstd")
-        self._note(stream, _Segment(name, of_day, order(first), order(last), self._token))
+        self._note(stream, Segment(name, of_day, order(first), order(last), self._token))
         return name
 
     def merge(self) -> None:
@@ -175,23 +171,23 @@ class Archive:
         for (stream, of_day), parts in list(self._small.items()):
             if len(parts) >= MERGED:
                 self._small[stream, of_day] = []
-                name = self._save(stream, of_day, _read(self._on, parts, stream))
+                name = self._save(stream, of_day, read_segments(self._on, parts, stream))
                 for part in parts:
                     if part.name != name:
                         self._delete(part.name)
 
-    def _note(self, stream: str, segment: _Segment) -> None:
+    def _note(self, stream: str, segment: Segment) -> None:
         if self._on.get_file_info(segment.name).size < SMALL_BYTES:
             self._small.setdefault((stream, segment.day), []).append(segment)
 
     def commit(self, position: Position) -> None:
         """Let everything up to this position count."""
         content = json.dumps(asdict(position), indent=2).encode() + b"\n"
-        files.put(self._on, f"{_own(self._root, self._policy)}/{POSITION}", content)
+        files.put(self._on, f"{own_folder(self._root, self._policy)}/{POSITION}", content)
 
     def _has_catalog(self, revision: str) -> bool:
         if revision not in self._catalogs:
-            name = _catalog_name(self._root, self._policy, revision)
+            name = catalog_name(self._root, self._policy, revision)
             if self._on.get_file_info(name).type == pfs.FileType.NotFound:
                 return False
             self._catalogs.add(revision)
@@ -199,7 +195,7 @@ class Archive:
 
     def put_catalog(self, revision: str, catalog: bytes) -> None:
         """Keep the catalog of a revision, as JSON."""
-        files.put(self._on, _catalog_name(self._root, self._policy, revision), catalog)
+        files.put(self._on, catalog_name(self._root, self._policy, revision), catalog)
 
 
 def is_archive(path: str) -> bool:
@@ -216,7 +212,7 @@ def position(path: str, policy: str) -> Position:
     ValueError
         If the file that says so can't be read.
     """
-    return _position(*files.filesystem(path), policy) or Position()
+    return position_at(*files.filesystem(path), policy) or Position()
 
 
 def catalog(path: str, policy: str, revision: str) -> Catalog:
@@ -229,7 +225,7 @@ def catalog(path: str, policy: str, revision: str) -> Catalog:
     """
     on, root = files.filesystem(path)
     try:
-        return Catalog.from_json(files.get(on, _catalog_name(root, policy, revision)))
+        return Catalog.from_json(files.get(on, catalog_name(root, policy, revision)))
     except FileNotFoundError:
         raise LookupError(f"{path}: policy {policy!r} has no catalog {revision!r}") from None
 
@@ -250,7 +246,7 @@ def days(
     found = {
         segment.day
         for name in ([policy] if policy is not None else policies(path))
-        for segment in _segments(on, root, "decisions", name)
+        for segment in find_segments(on, root, "decisions", name)
     }
     return sorted(_within(found, from_ms, to_ms))
 
@@ -262,7 +258,7 @@ def tables(
     to_ms: int | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """As `log.table`, one day at a time: decisions joined with their outcomes.
+    """As `reading.read_table`, one day at a time: decisions joined with their outcomes.
 
     Raises
     ------
@@ -274,7 +270,7 @@ def tables(
     names = [policy] if policy is not None else policies(path)
     for of_day in days(path, policy, from_ms, to_ms):
         together = [
-            _settled(partial(_joined, on, root, name, of_day, wanted, _made(from_ms, to_ms)))
+            _settled(partial(joined_day, on, root, name, of_day, wanted, _made(from_ms, to_ms)))
             for name in names
         ]
         yield pa.concat_tables(together).sort_by(_ORDER).select(wanted)
@@ -292,7 +288,7 @@ def events(
         If a file can't be read.
     """
     on, root = files.filesystem(path)
-    segments = _segments(on, root, "outcomes", policy)
+    segments = find_segments(on, root, "outcomes", policy)
     behind, end = order(after), (np.inf if before_ms is None else before_ms, 0)
     waiting: list[Entry] = []
     while segments:
@@ -300,9 +296,9 @@ def events(
         if segment.last <= behind or segment.first >= end:
             continue
         try:
-            found = raw.from_table(_read(on, [segment], "outcomes"))
+            found = raw.from_table(read_segments(on, [segment], "outcomes"))
         except FileNotFoundError:  # merged meanwhile: what is not yet passed on is elsewhere now
-            segments, waiting = _settled(partial(_segments, on, root, "outcomes", policy)), []
+            segments, waiting = _settled(partial(find_segments, on, root, "outcomes", policy)), []
             continue
         # What lies before this file's first entry has no other file still to come.
         ready = [entry for entry in waiting if order(entry[0]) < segment.first]
@@ -317,102 +313,6 @@ def events(
         yield waiting
 
 
-def join(decisions: pa.Table, outcomes: pa.Table, closed_before_ms: int) -> dict[str, Any]:
-    """What decisions (n rows) have earned: the outcome columns of the log's schema, (n,) each.
-
-    `outcomes` are their events, in stream order. What came after the reward window (`late`) was
-    learned from and isn't evaluated; a correction replaces the value whenever it came, unless that
-    value was late.
-    """
-    row = pc.index_in(outcomes["decision_id"], value_set=decisions["decision_id"].combine_chunks())
-    is_correction = pc.fill_null(outcomes["correction"], False)
-    known = pc.is_valid(row)
-    on_time = pc.and_(known, pc.invert(pc.or_(outcomes["late"], is_correction)))
-    told = _Last(outcomes.filter(on_time), row.filter(on_time), len(decisions))
-    corrected = pc.and_(known, is_correction)
-    new = _Last(outcomes.filter(corrected), row.filter(corrected), len(decisions))
-
-    joined = {name: told(name) for name in (*_COMPONENTS, "error")}
-    changed = pa.nulls(len(decisions), pa.bool_()).fill_null(False)
-    for name in _COMPONENTS:
-        before, value = joined[name], new(name)
-        counted = pc.or_(before.is_valid(), new(f"old_{name}").is_null())
-        replaced = pc.and_(value.is_valid(), counted)
-        joined[name] = pc.if_else(replaced, value, before)
-        joined[f"reported_{name}"] = pc.if_else(replaced, before, None)
-        changed = pc.or_(changed, replaced)
-    other = pc.not_equal(told("arm"), told("decided_arm"))
-    return joined | {
-        "executed_arm": pc.if_else(pc.fill_null(other, False), told("arm"), None),
-        "executed": pc.fill_null(told("executed"), True),
-        "closed": pc.less(decisions["made_at_ms"], closed_before_ms).combine_chunks(),
-        "outcome_at_ms": told("at_ms"),
-        "corrected_by": pc.if_else(changed, new("by"), None),
-        "correction_reason": pc.if_else(changed, new("reason"), None),
-    }
-
-
-class _Last:
-    """Of each of n decisions the last value of a field that its events have, else null."""
-
-    def __init__(self, outcomes: pa.Table, row: Any, n: int) -> None:
-        self._outcomes = outcomes
-        self._row: NDArray[np.int64] = row.to_numpy()
-        self._n = n
-
-    def __call__(self, field: str) -> Any:
-        column = self._outcomes[field].combine_chunks()
-        has = column.is_valid().to_numpy(zero_copy_only=False)
-        last = np.full(self._n, -1)
-        last[self._row[has]] = np.flatnonzero(has)  # in stream order: the last one stays
-        return column.take(pa.array(last, mask=last < 0))
-
-
-_JOINED = ("decision_id", "correction", "late", "arm", "decided_arm", "executed", "at_ms", "error")
-_EVENT_COLUMNS = (
-    *_JOINED,
-    *_COMPONENTS,
-    *(f"old_{name}" for name in _COMPONENTS),
-    "by",
-    "reason",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """A file, its day, the ids of its first and last entry, and its writer's fencing token."""
-
-    name: str
-    day: str
-    first: Id
-    last: Id
-    token: int
-
-
-def _joined(
-    on: Any, root: str, policy: str, of_day: str, columns: Sequence[str], wanted: Any
-) -> pa.Table:
-    """A policy's rows of a day, as the log's schema has them: these columns, and those that they
-    are ordered by."""
-    own = [name for name in DECISION.names if name in {*columns, "made_at_ms", "decision_id"}]
-    decisions, outcomes = (_segments(on, root, stream, policy, of_day) for stream in STREAMS)
-    made = _last_answers(_read(on, decisions, "decisions", own, wanted))
-    made = made.append_column("policy", pa.array([policy] * len(made), pa.string()))
-    others = [name for name in columns if name not in made.column_names]
-    if not others:
-        return made
-    closed_before_ms = (_position(on, root, policy) or Position()).closed_before_ms
-    theirs = None
-    if wanted is not None:  # the day has more, which may not fit in memory
-        theirs = pc.field("decision_id").isin(made["decision_id"].combine_chunks())
-    came = _read(on, outcomes, "outcomes", _EVENT_COLUMNS, theirs)
-    joined = join(made, came, closed_before_ms)
-    for name in others:
-        field = SCHEMA.field(name)
-        made = made.append_column(field, joined[name].cast(field.type))
-    return made
-
-
 def _settled(read: Callable[[], Read]) -> Read:
     """Read again where a file that was listed has been merged into another meanwhile."""
     for _ in range(RETRIES):
@@ -421,16 +321,6 @@ def _settled(read: Callable[[], Read]) -> Read:
         except FileNotFoundError:
             continue
     return read()
-
-
-def _last_answers(made: pa.Table) -> pa.Table:
-    """Decisions without those that Redis lost after they were archived and that were then asked
-    for and made once more, under the same id."""
-    ids = made["decision_id"].to_numpy()
-    if len(set(ids)) == len(ids):
-        return made
-    last = {decision_id: row for row, decision_id in enumerate(ids)}
-    return made.take(sorted(last.values()))
 
 
 def _made(from_ms: int | None, to_ms: int | None) -> Any:
@@ -448,99 +338,3 @@ def _within(found: Iterable[str], from_ms: int | None, to_ms: int | None) -> lis
         for one in found
         if (from_ms is None or one >= day(from_ms)) and (to_ms is None or one <= day(to_ms))
     ]
-
-
-def _segments(
-    on: Any, root: str, stream: str, policy: str, of_day: str | None = None
-) -> list[_Segment]:
-    """The files that count, of all days or of one, by their first entries."""
-    limit = order(getattr(_position(on, root, policy) or Position(), stream))
-    folder = _folder(root, stream, policy)
-    return _counting(_names(on, folder if of_day is None else f"{folder}/day={of_day}"), limit)
-
-
-def _counting(names: Iterable[str], limit: Id) -> list[_Segment]:
-    """The files not beyond the position, without those that another one of their day spans."""
-    found = [segment for name in names if (segment := _segment(name)) and segment.last <= limit]
-    found.sort(key=lambda segment: (segment.day, segment.first, -segment.last[0], -segment.last[1]))
-    counting: list[_Segment] = []
-    for segment in found:
-        spanned = counting and counting[-1].day == segment.day and counting[-1].last >= segment.last
-        if not spanned:
-            counting.append(segment)
-    return sorted(counting, key=lambda segment: (segment.first, segment.last))
-
-
-def _names(on: Any, folder: str) -> list[str]:
-    """All files under a folder, hidden ones too."""
-    selected = pfs.FileSelector(folder, recursive=True, allow_not_found=True)
-    return [info.path for info in on.get_file_info(selected) if info.is_file]
-
-
-def _segment(name: str) -> _Segment | None:
-    """What a file's name says; None where it isn't the archive's, or isn't complete."""
-    folder, _, last = name.rpartition("/")
-    stem, _, ending = last.partition(".")
-    try:
-        first, end, token = stem.split("_")
-        of_day = folder.rpartition("day=")[2]
-        made = _Segment(name, of_day, order(first), order(end), int(token))
-    except ValueError:
-        return None
-    return made if ending == "parquet" else None
-
-
-def _read(
-    on: Any,
-    segments: Sequence[_Segment],
-    stream: str,
-    columns: Sequence[str] | None = None,
-    wanted: Any = None,
-) -> pa.Table:
-    """The rows of some files, in stream order and each once."""
-    schema = _SCHEMAS[stream]
-    names = list(columns or schema.names)
-    if not segments:
-        return schema.empty_table().select(names)
-    read = [segment.name for segment in segments]
-    mixed = any(before.last >= after.first for before, after in pairwise(segments))
-    try:
-        dataset = pds.dataset(read, schema=schema, filesystem=on, format="parquet")
-        first = next(iter(dataset.get_fragments())).physical_schema.metadata or {}
-        if (made_as := first.get(b"pointsman_log", b"").decode()) != str(FORMAT):
-            raise ValueError(f"expected a log of format {FORMAT}, got {made_as or 'other files'}")
-        all_of = list(dict.fromkeys([*names, "entry"])) if mixed else names
-        found = dataset.to_table(columns=all_of, filter=wanted)
-    except (pa.ArrowException, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{read[0].rpartition('/')[0]}: can't be read: {why}") from error
-    return _each_once(found).select(names) if mixed else found
-
-
-def _each_once(rows: pa.Table) -> pa.Table:
-    """In stream order. Files overlap where an archiver that had been overtaken wrote one more."""
-    row_of = {entry: row for row, entry in enumerate(rows["entry"].to_pylist())}
-    return rows.take([row_of[entry] for entry in sorted(row_of, key=order)])
-
-
-def _position(on: Any, root: str, policy: str) -> Position | None:
-    """None where nothing was ever archived."""
-    name = f"{_own(root, policy)}/{POSITION}"
-    try:
-        return Position(**json.loads(files.get(on, name)))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: doesn't say what is archived: {error}") from error
-
-
-def _own(root: str, policy: str) -> str:
-    return f"{root}/policy={quote(policy, safe='')}"
-
-
-def _folder(root: str, stream: str, policy: str) -> str:
-    return _own(f"{root}/{stream}", policy)
-
-
-def _catalog_name(root: str, policy: str, revision: str) -> str:
-    return f"{_own(root, policy)}/_catalogs/{quote(revision, safe='')}.json"

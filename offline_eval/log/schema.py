@@ -1,11 +1,12 @@
 """The schema of the log's rows, and a row as a record of `policy.records` and back.
 
-Knows no file: `log` and `archive` write and read them.
+Knows no file: others write and read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,6 +81,14 @@ PREDICTED = ("predicted_quality", "predicted_latency_ms", "predicted_cost_usd")
 
 def day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d")
+
+
+def digest(decision_ids: Iterable[str]) -> str:
+    """What tells these decisions from any others."""
+    digest = hashlib.blake2b(digest_size=12)
+    for decision_id in decision_ids:
+        digest.update(decision_id.encode() + b"\n")
+    return digest.hexdigest()
 
 
 def table(rows: Sequence[LoggedDecision]) -> pa.Table:

@@ -19,7 +19,7 @@ from offline_eval.estimating.intervals import Interval
 from offline_eval.estimating.one_target import Valuation
 from offline_eval.estimating.replay import Candidate
 from offline_eval.estimating.sweep import Comparison
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 from pointsman.commands import logs, settings, streamed
 from pointsman.commands.logs import Opened, aligned, between, figure
 from pointsman.commands.settings import progress
@@ -117,7 +117,7 @@ def command(
     if stream or dask is not None:
         if sweep_file is not None or plot is not None or interval != "student-t":
             raise click.UsageError("--stream has no --sweep, --plot or --interval bootstrap")
-        told = streamed.evaluate(
+        told = streamed.value(
             path or settings.read().log_path(),
             policy,
             from_ms,

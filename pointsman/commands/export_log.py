@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from offline_eval.importing import dsjson
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_rows
 from serving.processes.config_file import ConfigFile
 
 
@@ -47,7 +47,7 @@ def command(
         raise click.UsageError("--json needs --to: standard output takes the log or the figures")
     config = None if config_file is None else ConfigFile(config_file).read()
     scales = {name: one.scales for name, one in config.policies.items()} if config else None
-    rows = log.rows(path, policy)
+    rows = read_rows(path, policy)
     count = 0
     with nullcontext(sys.stdout) if file is None else file.open("w", encoding="utf-8") as out:
         for line in dsjson.write(rows, config.arms if config else None, scales):

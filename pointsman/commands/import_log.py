@@ -11,7 +11,7 @@ import click
 
 from offline_eval.importing import obd
 from offline_eval.importing.dsjson import Reader, Skipped
-from offline_eval.log import reading as log
+from offline_eval.log.writing import write_log
 from pointsman.commands.settings import progress
 from pointsman.trying.routers import Tick
 from policy.records import LoggedDecision
@@ -112,7 +112,7 @@ def command(
     read = _of_obd(policy) if _format == "obd" else _of_dsjson(reader)
     with progress(sum(file.stat().st_size for file in files)) as tick:
         imported = _Imported(read, files, tick)
-        log.write(imported, path)
+        write_log(imported, path)
     if as_json:
         click.echo(json.dumps(imported.figures()))
     else:

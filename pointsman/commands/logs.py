@@ -17,8 +17,9 @@ from offline_eval.estimating import rounds, target
 from offline_eval.estimating.estimators import Estimate
 from offline_eval.estimating.intervals import Interval, bootstrap
 from offline_eval.log import archive
-from offline_eval.log import reading as log
-from offline_eval.log.reading import Index, LoggedData
+from offline_eval.log.checking import check_log
+from offline_eval.log.data import Index, LoggedData
+from offline_eval.log.reading import read_log
 from pointsman.commands import settings
 from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
@@ -164,7 +165,7 @@ def opened(
     file = config_file or chosen.config
     config = ConfigFile(file).read()
     path = path or chosen.log_path()
-    data = log.read(path, policy, from_ms, to_ms)
+    data = read_log(path, policy, from_ms, to_ms)
     if not len(data):
         raise click.ClickException(f"{path}: no row{_asked(policy, from_ms, to_ms)}")
     there = sorted(set(data.policies))
@@ -172,7 +173,7 @@ def opened(
         raise click.ClickException(
             f"{path}: rows of {len(there)} policies ({', '.join(there)}): choose with --policy"
         )
-    log.check(data)
+    check_log(data)
     # An imported log is as it is; in that of a service rows are still being completed.
     rows = len(data)
     data = data.take(np.arange(data.frontier())) if archive.is_archive(path) else data

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from offline_eval.estimating import target
-from offline_eval.log import partitions
-from offline_eval.log.partitions import READINGS, Cluster, Part, Summary, Target, Value
+from offline_eval.streaming.evaluation import READINGS, Cluster, Summary, Value, evaluate
+from offline_eval.streaming.parts import Part, cut
+from offline_eval.streaming.sums import Target
 from pointsman.commands import logs
 from pointsman.commands.logs import aligned, between, figure
 from pointsman.commands.settings import progress
@@ -74,7 +75,7 @@ class Streamed:
         }
 
 
-def evaluate(
+def value(
     path: str,
     policy: str | None,
     from_ms: int | None,
@@ -86,14 +87,14 @@ def evaluate(
     dask: str | None,
 ) -> Streamed:
     """Value `targets` (USUAL without any) part by part, on the cluster at `dask` if given."""
-    parts = partitions.parts(path, policy, from_ms, to_ms)
+    parts = cut(path, policy, from_ms, to_ms)
     if not parts:
         raise click.ClickException(f"{path}: no row to evaluate")
     found = {}
     with _cluster(dask) as client:
         for name in targets or USUAL:
             with progress(READINGS * len(parts)) as tick:
-                found[name] = partitions.evaluate(
+                found[name] = evaluate(
                     parts,
                     _target(name),
                     scales,

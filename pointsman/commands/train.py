@@ -15,8 +15,9 @@ import numpy as np
 from features.encoder import Encoder
 from offline_eval import registry
 from offline_eval.log import archive
-from offline_eval.log import reading as log
-from offline_eval.log.archive import START
+from offline_eval.log.data import outcome_batch
+from offline_eval.log.reading import Range, range_of, read_log, read_times
+from offline_eval.log.segments import START
 from offline_eval.registry import Registry, VersionRecord
 from pointsman.commands import settings
 from pointsman.trying import outcomes as folders
@@ -143,17 +144,17 @@ def register(
 def _until(path: str, policy: str, share: float) -> int:
     """When this share of a log's decisions had been made, in ms."""
     of = policy if archive.is_archive(path) else None
-    made = np.concatenate([np.zeros(0, dtype=np.int64), *log.times(path, of)])
+    made = np.concatenate([np.zeros(0, dtype=np.int64), *read_times(path, of)])
     if not len(made):
         raise click.ClickException(f"{path}: no row to learn from")
     return int(made[int(share * len(made))])
 
 
-def _used(path: str, policy: str, until_ms: int | None) -> log.Range | None:
+def _used(path: str, policy: str, until_ms: int | None) -> Range | None:
     """The rows that were learned from, where they are rows of a log."""
     if (Path(path) / QUERIES).exists():
         return None
-    return log.range_of(path, policy if archive.is_archive(path) else None, to_ms=until_ms)
+    return range_of(path, policy if archive.is_archive(path) else None, to_ms=until_ms)
 
 
 def logged(
@@ -162,7 +163,7 @@ def logged(
     version: str,
     arms: Catalog,
     path: str,
-    used: log.Range | None,
+    used: Range | None,
     uri: str,
 ) -> str:
     """Log a version in MLflow as the store has it, fitted on what is at `path`; its run."""
@@ -229,14 +230,14 @@ def _from_archive(
 def _from_log(
     path: str, config: Config, wanted: PolicyConfig, at_most: float, until_ms: int | None
 ) -> tuple[Encoder, ValueModel]:
-    data = log.read(path, to_ms=until_ms)
+    data = read_log(path, to_ms=until_ms)
     encoder = models.default_encoder(wanted)
     if data.encoder != encoder.fingerprint:
         raise click.ClickException(
             f"{path}: its contexts come from encoder {data.encoder}, those of policies that "
             f"aren't fitted on texts from {encoder.fingerprint}"
         )
-    events = log.events(data, config.arms)
+    events = outcome_batch(data, config.arms)
     if not len(events):
         raise click.ClickException(f"{path}: no outcome of an arm that is configured")
     model = start_from_events(wanted, encoder, events, at_most)

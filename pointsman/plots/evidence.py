@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from offline_eval.gate.rows import Trail
-from offline_eval.log.reading import Vector
+from offline_eval.log.data import Vector
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank
 
 FLOOR = -2.0  # log e-values below it say no more than "nothing"

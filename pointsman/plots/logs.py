@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from offline_eval.estimating.diagnostics import Drawn, effective_sample_size
-from offline_eval.log.reading import Index, LoggedData, Vector
+from offline_eval.log.data import Index, LoggedData, Vector
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank, colours
 
 BINS = 40

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from offline_eval.estimating.intervals import Interval
-from offline_eval.log.reading import Vector
+from offline_eval.log.data import Vector
 from pointsman.plots.canvas import BLUE, GREY, blank, colours
 
 NAMED_ARMS = 7  # of a picture of many: with the others, as many as there are colours

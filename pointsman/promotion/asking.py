@@ -13,8 +13,8 @@ from offline_eval.gate import verdict as gate
 from offline_eval.gate.verdict import Settings, Verdict
 from offline_eval.gate.window import Window
 from offline_eval.log import archive
-from offline_eval.log.archive import START
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.segments import START
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig, current

@@ -11,8 +11,8 @@ from offline_eval.estimating import diagnostics, groups, one_target, reward_mode
 from offline_eval.estimating.estimators import Estimate, snips
 from offline_eval.estimating.one_target import Valuation
 from offline_eval.gate import verdict as gate
-from offline_eval.log import reading as logs
-from offline_eval.log.reading import LoggedData, Vector
+from offline_eval.log.data import LoggedData, Vector
+from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated
 from pointsman.promotion.asking import Judged
 from pointsman.promotion.report import Report
@@ -33,7 +33,7 @@ def report(judged: Judged, path: str, at_ms: int) -> Report:
         version=judged.version,
         champion=judged.champion,
         at_ms=at_ms,
-        log=logs.fingerprint(judged.data, path),
+        log=fingerprint(judged.data, path),
         estimates=[one for name, value in found.items() for one in _estimates(name, value)],
         plots=_plots(judged, pmfs, reward, found) if evaluated else {},
     )

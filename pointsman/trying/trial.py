@@ -20,6 +20,7 @@ from typing import Self
 import httpx
 
 from offline_eval.log import archive
+from offline_eval.log.segments import STREAMS
 from pointsman_client import Client
 from policy.config.schema import Config
 from policy.config.toml import to_toml
@@ -148,7 +149,7 @@ class Service:
 
     def _is_archived(self, store: ArchiverStore, policy: str) -> bool:
         at = archive.position(self.log, policy)
-        return not any(store.entries(stream, getattr(at, stream), 1) for stream in archive.STREAMS)
+        return not any(store.entries(stream, getattr(at, stream), 1) for stream in STREAMS)
 
     def await_champion(self, version: str, policy: str = "default") -> None:
         """Wait until the service decides with a version that was promoted.

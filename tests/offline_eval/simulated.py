@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 from policy.objective import Scales
 
 Vector = NDArray[np.float64]

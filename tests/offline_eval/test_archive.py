@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_eval.log import archive, events, files
-from offline_eval.log import reading as log
-from offline_eval.log.archive import Archive, Position
+from offline_eval.log import archive, events, files, segments
+from offline_eval.log.archive import Archive
+from offline_eval.log.checking import check_log
 from offline_eval.log.events import Entry
+from offline_eval.log.reading import read_log, read_rows, read_table
+from offline_eval.log.segments import POSITION, Id, Position, Segment, file_names
+from offline_eval.log.writing import write_log
 from policy.records import Decision, LoggedDecision, Outcome, to_json
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
 
@@ -68,7 +71,7 @@ def write(
 
 
 def outcome_of(path: str) -> Outcome:
-    (one,) = log.rows(path)
+    (one,) = read_rows(path)
     return one.outcome
 
 
@@ -96,9 +99,9 @@ def test_a_row_comes_back_bit_for_bit(path: str):
     parts = {"quality": "0.8", "latency_ms": "500.0", "cost_usd": "0.004"}
     write(path, [decided("1-0", made)], [told("1-1", **parts)], closed=NOON + 1)
     outcome = Outcome(0.8, 500.0, 0.004, closed=True, at_ms=NOON + 9)
-    (back,) = log.rows(path)
+    (back,) = read_rows(path)
     assert same(back, LoggedDecision(made, outcome))
-    assert log.read(path).catalogs == ("c0ffee",)
+    assert read_log(path).catalogs == ("c0ffee",)
 
 
 def test_events_come_back_to_the_byte(path: str):
@@ -144,11 +147,11 @@ def test_a_crash_leaves_nothing_that_counts(path: str):
     """Files beyond the position are passed over, removed by the next writer and written again."""
     write(path, [decided("1-0", decision("d1"))], [])
     Archive(path, "default").add([decided("2-0", decision("d2"))], [told("2-0", quality="0.5")])
-    assert log.read(path).decision_ids == ("d1",)
+    assert read_log(path).decision_ids == ("d1",)
     assert list(archive.events(path, "default")) == []
     both = [decided("2-0", decision("d2")), decided("3-0", decision("d3"))]
     write(path, both, [told("2-0", quality="0.5")])
-    assert log.read(path).decision_ids == ("d1", "d2", "d3")
+    assert read_log(path).decision_ids == ("d1", "d2", "d3")
 
 
 def test_a_crash_between_two_files_of_a_batch_repeats_nothing(tmp_path: Path):
@@ -162,7 +165,7 @@ def test_a_crash_between_two_files_of_a_batch_repeats_nothing(tmp_path: Path):
         (lost,) = path.rglob(f"day={day}/*.parquet")
         lost.unlink()
         write(str(path), [early, late], [])
-        assert log.read(str(path)).decision_ids == ("d1", "d2")
+        assert read_log(str(path)).decision_ids == ("d1", "d2")
 
 
 def small_files(path: str, n: int) -> Archive:
@@ -179,15 +182,15 @@ def small_files(path: str, n: int) -> Archive:
 def test_small_files_of_a_day_become_one(path: str):
     """With the same rows and events, also while an archive is read that is merged meanwhile."""
     target = small_files(path, archive.MERGED)
-    every = log.table(path)
+    every = read_table(path)
     reading = archive.events(path, "default")
     first = next(reading)
     target.merge()
     on, root = files.filesystem(path)
-    names = {name.rpartition("/")[2] for name in archive._names(on, root)}
-    merged = {"1-0_32-0_0.parquet", "1-1_32-1_0.parquet", archive.POSITION}
+    names = {name.rpartition("/")[2] for name in file_names(on, root)}
+    merged = {"1-0_32-0_0.parquet", "1-1_32-1_0.parquet", POSITION}
     assert names == merged
-    assert log.table(path).equals(every)
+    assert read_table(path).equals(every)
     told_before = [entry for some in (first, *reading) for entry, _ in some]
     told_after = [entry for some in archive.events(path, "default") for entry, _ in some]
     assert told_before == told_after == [f"{i}-1" for i in range(1, archive.MERGED + 1)]
@@ -200,7 +203,7 @@ def test_a_crash_while_merging_repeats_nothing(tmp_path: Path):
     target.merge()
     for file, content in list(parts.items())[::3]:
         file.write_bytes(content)
-    assert len(log.read(str(tmp_path))) == archive.MERGED
+    assert len(read_log(str(tmp_path))) == archive.MERGED
     assert sum(map(len, archive.events(str(tmp_path), "default"))) == archive.MERGED
     Archive(str(tmp_path), "default").resume({}, token=1)
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
@@ -216,17 +219,17 @@ def test_a_writer_that_was_overtaken_removes_nothing_of_its_successors(
     crashed.add(batch, [])
     late, successor = Archive(path, "default"), Archive(path, "default")
 
-    def slow(names: Sequence[str], limit: archive.Id) -> list[archive._Segment]:
+    def slow(names: Sequence[str], limit: Id) -> list[Segment]:
         monkeypatch.undo()
         successor.resume({}, token=3)
         successor.add(batch, [])
         successor.commit(Position("1-0"))
         return counting(names, limit)
 
-    counting = archive._counting
-    monkeypatch.setattr(archive, "_counting", slow)
+    counting = segments.that_count
+    monkeypatch.setattr(archive, "that_count", slow)
     late.resume({}, token=2)
-    assert [row.decision.decision_id for row in log.rows(path)] == ["d1"]
+    assert [row.decision.decision_id for row in read_rows(path)] == ["d1"]
 
 
 def test_the_log_of_another_service_is_left_alone(tmp_path: Path):
@@ -248,7 +251,7 @@ def test_files_that_overlap_repeat_nothing(tmp_path: Path):
     ]
     some = [told(f"{i}-1", f"d{i:02}", quality="0.5") for i in (3, 4)]
     Archive(str(tmp_path), "default").add([], some)
-    assert log.read(str(tmp_path)).outcomes[:, 0].tolist() == [0.5] * 4
+    assert read_log(str(tmp_path)).outcomes[:, 0].tolist() == [0.5] * 4
 
 
 def test_an_outcome_after_midnight_finds_its_decision(tmp_path: Path):
@@ -272,11 +275,11 @@ def test_rows_are_filtered_by_policy_and_time(tmp_path: Path):
     other.add([decided("1-0", decision("x", policy="a/b c"))], [])
     other.commit(Position("1-0"))
     assert archive.policies(path) == ["a/b c", "default"]
-    assert log.read(path, policy="default").decision_ids == ("d0", "d1", "d2")
-    assert log.read(path).decision_ids == ("d0", "x", "d1", "d2")
-    assert log.read(path, "default", NOON + 1, NOON + 2 * DAY_MS).decision_ids == ("d1",)
-    assert log.read(path, to_ms=NOON).decision_ids == ()
-    assert log.table(path, columns=["quality", "policy"]).column_names == ["quality", "policy"]
+    assert read_log(path, policy="default").decision_ids == ("d0", "d1", "d2")
+    assert read_log(path).decision_ids == ("d0", "x", "d1", "d2")
+    assert read_log(path, "default", NOON + 1, NOON + 2 * DAY_MS).decision_ids == ("d1",)
+    assert read_log(path, to_ms=NOON).decision_ids == ()
+    assert read_table(path, columns=["quality", "policy"]).column_names == ["quality", "policy"]
 
 
 def test_components_that_come_one_by_one_are_one_row(tmp_path: Path):
@@ -304,10 +307,10 @@ def test_other_arms_and_withdrawals_are_told(tmp_path: Path):
     withdrawn = told("1-2", "d2", executed="0")
     made = [decided("1-0", decision("d1")), decided("2-0", decision("d2"))]
     write(str(tmp_path), made, [other, withdrawn])
-    first, second = (one.outcome for one in log.rows(str(tmp_path)))
+    first, second = (one.outcome for one in read_rows(str(tmp_path)))
     assert (first.executed_arm, first.executed, first.quality) == ("c", True, 1.0)
     assert (second.executed_arm, second.executed) == (None, False)
-    assert log.read(str(tmp_path)).executed.tolist() == [False, False]
+    assert read_log(str(tmp_path)).executed.tolist() == [False, False]
 
 
 def test_a_correction_replaces_a_value_and_shows_both(tmp_path: Path):
@@ -335,7 +338,7 @@ def test_a_correction_replaces_a_value_and_shows_both(tmp_path: Path):
         corrected_by="bob",
         correction_reason="r2",
     )
-    data = log.read(str(tmp_path))
+    data = read_log(str(tmp_path))
     np.testing.assert_array_equal(data.reported, [[1.0, np.nan, np.nan]])
 
 
@@ -353,7 +356,7 @@ def test_a_decision_made_again_under_its_id_is_one_row(tmp_path: Path):
     """The server lost the first after it was archived; the caller was answered the second."""
     made = [decision("d1"), decision("d1", arm="c", propensity=0.1, made_at_ms=NOON + 5)]
     write(str(tmp_path), [decided(f"{i}-0", one) for i, one in enumerate(made, 1)], [])
-    log.check(data := log.read(str(tmp_path)))
+    check_log(data := read_log(str(tmp_path)))
     assert [data.ids[i] for i in data.arm] == ["c"]
 
 
@@ -361,7 +364,7 @@ def test_rows_close_with_the_position(tmp_path: Path):
     """A decision made before what the position says is closed."""
     made = [decided(f"{i}-0", decision(f"d{i}", made_at_ms=NOON + i)) for i in (1, 2)]
     write(str(tmp_path), made, [], closed=NOON + 2)
-    assert log.read(str(tmp_path)).closed.tolist() == [True, False]
+    assert read_log(str(tmp_path)).closed.tolist() == [True, False]
 
 
 def test_catalogs_are_kept_by_revision(path: str):
@@ -382,13 +385,13 @@ def test_what_cant_be_read_is_named(tmp_path: Path):
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
     with pytest.raises(ValueError, match=f"{file.parent}: can't be read"):
-        log.read(str(tmp_path))
+        read_log(str(tmp_path))
     file.write_bytes(whole)
-    position = tmp_path / "policy=default" / archive.POSITION
+    position = tmp_path / "policy=default" / POSITION
     for torn in ("", "{}x", '{"nothing": 1}'):
         position.write_text(torn)
         with pytest.raises(ValueError, match=f"{position}: doesn't say what is archived"):
-            log.read(str(tmp_path))
+            read_log(str(tmp_path))
     position.unlink()
     with pytest.raises(ValueError, match="is missing, which says"):
         Archive(str(tmp_path), "default").resume({})
@@ -398,4 +401,4 @@ def test_imported_rows_do_not_mix_with_an_archive(tmp_path: Path):
     """They would be read as neither."""
     write(str(tmp_path), [decided("1-0", decision())], [])
     with pytest.raises(ValueError, match="archive of a running service"):
-        log.write([row()], str(tmp_path))
+        write_log([row()], str(tmp_path))

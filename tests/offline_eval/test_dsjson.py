@@ -18,7 +18,9 @@ from features.profile import profile
 from features.query import Hints, Query
 from offline_eval.importing import dsjson
 from offline_eval.importing.dsjson import Reader, Skipped
-from offline_eval.log import reading as log
+from offline_eval.log.checking import check_log
+from offline_eval.log.reading import read_log, read_rows
+from offline_eval.log.writing import write_log
 from policy.arms.catalog import Catalog
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome
@@ -451,9 +453,9 @@ def test_examples_are_read_whole_and_are_valid(tmp_path: Path, name: str):
     """No line is skipped, and the log of them passes its check, exported and imported again too."""
     rows = rows_of(name)
     assert len(rows) == len(example(name)) == READ[name]
-    log.write(rows, str(tmp_path / "first"))
-    log.check(log.read(str(tmp_path / "first")))
-    rows = list(log.rows(str(tmp_path / "first")))
+    write_log(rows, str(tmp_path / "first"))
+    check_log(read_log(str(tmp_path / "first")))
+    rows = list(read_rows(str(tmp_path / "first")))
     again = [r for r in Reader().read(dsjson.write(rows)) if isinstance(r, LoggedDecision)]
     assert [r.decision.version for r in again] == [r.decision.version for r in rows]
     assert [r.decision.x.tobytes() for r in again] == [r.decision.x.tobytes() for r in rows]
@@ -495,9 +497,9 @@ def test_a_regression_of_vw_is_ours_to_know():
 def test_ips_of_the_policy_that_logged_is_the_mean_reward(tmp_path: Path):
     """Each weight pmf[arm] / propensity is 1; 473 of the 1,000 costs in the file are -1."""
     name = "datascience_cb_1000_0.json"
-    log.write(rows_of(name), str(tmp_path))
-    logged = log.read(str(tmp_path))
-    log.check(logged)
+    write_log(rows_of(name), str(tmp_path))
+    logged = read_log(str(tmp_path))
+    check_log(logged)
     rewards = logged.rewards(PRESETS["quality"], Scales(1.0, 1.0))
     chosen = logged.actions == logged.arm[:, None]
     ratio = logged.pmf[chosen] / logged.propensity

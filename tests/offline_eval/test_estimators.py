@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common import oracle
-from offline_eval.estimating import estimators
+from offline_eval.estimating import estimators, tuning
 from offline_eval.estimating.estimators import Estimate, Vector
 from offline_eval.estimating.intervals import student_t
 
@@ -314,7 +314,7 @@ def test_an_impossible_weight_is_refused(name: str, weight: float):
         lambda: estimators.clipped_ips(W, R, 0.5),
         lambda: estimators.switch_dr(W, R, Q, V, -1.0),
         lambda: estimators.dros(W, R, Q, V, math.nan),
-        lambda: estimators.tuned([], W, R, Q, V, np.minimum),
+        lambda: tuning.tuned([], W, R, Q, V, np.minimum),
     ],
 )
 def test_an_impossible_parameter_is_refused(call: Callable[[], object]):
@@ -325,7 +325,7 @@ def test_an_impossible_parameter_is_refused(call: Callable[[], object]):
 
 def test_tuning_by_hand():
     """No bias at 2 and variance 1.0625 / 4; at 1 bias 0.125 and variance 0.5 / 4 win."""
-    chosen = estimators.tuned([2.0, 1.0], W, R, 0.0, 0.0, np.minimum, delta=None)
+    chosen = tuning.tuned([2.0, 1.0], W, R, 0.0, 0.0, np.minimum, delta=None)
     assert np.var(W * R) / 4 > np.var(np.minimum(W, 1.0) * R) / 4 + 0.125**2
     assert chosen == 1.0
 
@@ -402,7 +402,7 @@ def test_tuning_agrees_with_open_bandit_pipeline(
         tuning.estimate_policy_value(**theirs(o))
         q, v = (o.q_logged, o.v_target) if with_model else (0.0, 0.0)
         # It goes through them from the largest down, and the first of equals wins.
-        mine = estimators.tuned(
+        mine = tuning.tuned(
             sorted(candidates, reverse=True),
             o.weights,
             o.reward,

@@ -15,8 +15,9 @@ from offline_eval.estimating.intervals import EProcess
 from offline_eval.gate import verdict as gate
 from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
 from offline_eval.gate.verdict import DAY_MS, Check, Settings, Verdict
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
 from policy.objective import PRESETS, Weights
 from tests.offline_eval.rows import NOON, row
 from tests.offline_eval.simulated import CHALLENGER, SCALES, START_MS, logged
@@ -418,8 +419,8 @@ def test_a_log_from_parquet_is_judged(tmp_path: Path):
     """Rows in which no challenger watched are passed over."""
     watched = {"challenger": "4", "challenger_pmf": np.array([0.0, 0.0, 1.0]), "share": 0.1}
     rows = [row(f"d{i:03}", made_at_ms=NOON + i, **(watched if i % 3 else {})) for i in range(300)]
-    log.write(rows, str(tmp_path))
-    verdict = judged(log.read(str(tmp_path)), champion="3", challenger="4")
+    write_log(rows, str(tmp_path))
+    verdict = judged(read_log(str(tmp_path)), champion="3", challenger="4")
     assert verdict.figures["rounds"] == 200
     assert verdict.verdict == "fail"  # as "b" was always drawn
     assert "propensity" in verdict.reasons[0] or "drawn" in verdict.reasons[0]

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from offline_eval.log import reading as log
+from offline_eval.log.checking import check_log
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import fingerprint, range_of, read_log, read_rows
+from offline_eval.log.writing import write_log
 from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
@@ -31,9 +34,9 @@ FULL = LoggedDecision(
 )
 
 
-def data(tmp_path: Path, *rows: LoggedDecision) -> log.LoggedData:
-    log.write(rows, str(tmp_path / "log"))
-    return log.read(str(tmp_path / "log"))
+def data(tmp_path: Path, *rows: LoggedDecision) -> LoggedData:
+    write_log(rows, str(tmp_path / "log"))
+    return read_log(str(tmp_path / "log"))
 
 
 @pytest.mark.parametrize(
@@ -41,68 +44,68 @@ def data(tmp_path: Path, *rows: LoggedDecision) -> log.LoggedData:
 )
 def test_a_row_comes_back_bit_for_bit(tmp_path: Path, one: LoggedDecision):
     """All of the decision, the outcome and the challenger; what is missing stays missing."""
-    assert log.write([one], str(tmp_path)) == 1
-    (back,) = log.rows(str(tmp_path))
+    assert write_log([one], str(tmp_path)) == 1
+    (back,) = read_rows(str(tmp_path))
     assert same(back, one)
 
 
 def test_files_lie_by_policy_and_day(tmp_path: Path):
     """As hive partitions; a policy's name may hold anything."""
     path = str(tmp_path)
-    log.write([row("x", policy="a/b c"), row("y", made_at_ms=NOON + DAY_MS)], path)
+    write_log([row("x", policy="a/b c"), row("y", made_at_ms=NOON + DAY_MS)], path)
     folders = {str(file.parent.relative_to(tmp_path)) for file in tmp_path.rglob("*.parquet")}
     assert folders == {"policy=a%2Fb%20c/day=2024-10-04", "policy=default/day=2024-10-05"}
-    assert [one.decision.decision_id for one in log.rows(path, policy="a/b c")] == ["x"]
+    assert [one.decision.decision_id for one in read_rows(path, policy="a/b c")] == ["x"]
 
 
 def test_rows_come_in_the_order_they_were_made(tmp_path: Path):
     """Over files and days, and by id where two were made in the same millisecond."""
     for i, at in enumerate((NOON + DAY_MS, NOON + 1, NOON, NOON)):
-        log.write([row(f"d{i}", made_at_ms=at)], str(tmp_path))
-    assert log.read(str(tmp_path)).decision_ids == ("d2", "d3", "d1", "d0")
+        write_log([row(f"d{i}", made_at_ms=at)], str(tmp_path))
+    assert read_log(str(tmp_path)).decision_ids == ("d2", "d3", "d1", "d0")
 
 
 def test_a_time_range_holds_its_start_and_not_its_end(tmp_path: Path):
     """As ranges do."""
     made = [row(f"d{i}", made_at_ms=NOON + i * DAY_MS) for i in range(4)]
-    log.write(made, str(tmp_path))
-    some = log.read(str(tmp_path), from_ms=NOON + DAY_MS, to_ms=NOON + 3 * DAY_MS)
+    write_log(made, str(tmp_path))
+    some = read_log(str(tmp_path), from_ms=NOON + DAY_MS, to_ms=NOON + 3 * DAY_MS)
     assert some.decision_ids == ("d1", "d2")
-    assert len(log.read(str(tmp_path), from_ms=NOON + 9 * DAY_MS)) == 0
+    assert len(read_log(str(tmp_path), from_ms=NOON + 9 * DAY_MS)) == 0
 
 
 def test_writing_the_same_rows_again_replaces_them(tmp_path: Path):
     """A writer that crashed writes its batch again: no row may count twice."""
     for _ in range(2):
-        log.write([row("d1"), row("d2")], str(tmp_path))
-        log.write([row("d3")], str(tmp_path), name="stream-7")
-    assert len(log.read(str(tmp_path))) == 3
+        write_log([row("d1"), row("d2")], str(tmp_path))
+        write_log([row("d3")], str(tmp_path), name="stream-7")
+    assert len(read_log(str(tmp_path))) == 3
 
 
 def test_a_file_that_is_not_complete_is_not_read(tmp_path: Path):
     """It gets its name when it is."""
-    log.write([row()], str(tmp_path))
+    write_log([row()], str(tmp_path))
     (file,) = tmp_path.rglob("*.parquet")
     file.with_name(".torn.writing").write_bytes(file.read_bytes()[:100])
-    assert len(log.read(str(tmp_path))) == 1
+    assert len(read_log(str(tmp_path))) == 1
 
 
 def test_a_uri_names_a_log_too(tmp_path: Path):
     """Any that pyarrow, or fsspec where it is installed, knows."""
-    log.write([row()], tmp_path.as_uri())
-    assert len(log.read(tmp_path.as_uri())) == 1
+    write_log([row()], tmp_path.as_uri())
+    assert len(read_log(tmp_path.as_uri())) == 1
     with pytest.raises(ValueError, match="nosuch://there"):
-        log.read("nosuch://there")
+        read_log("nosuch://there")
 
 
 def test_no_log_and_other_files_are_refused(tmp_path: Path):
     """In one line that names the path."""
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ValueError, match="there is no log at"):
-            log.read(str(path))
+            read_log(str(path))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="expected a log of format 1, got other files"):
-        log.read(str(tmp_path))
+        read_log(str(tmp_path))
 
 
 def test_arrays_by_hand(tmp_path: Path):
@@ -135,7 +138,7 @@ def test_arrays_by_hand(tmp_path: Path):
     assert both.error.tolist() == [False, True]
     assert both.executed.tolist() == [True, False]
     assert both.closed.tolist() == [True, False]
-    log.check(both)
+    check_log(both)
 
 
 def test_a_decision_that_was_withdrawn_was_not_executed(tmp_path: Path):
@@ -220,7 +223,7 @@ def test_check_names_what_is_wrong_and_where(tmp_path: Path, changes: dict[str, 
     """Rows are counted from 0, as arrays are."""
     both = data(tmp_path, row("d1"), row("d2", **changes))
     with pytest.raises(ValueError, match=fault):
-        log.check(both)
+        check_log(both)
 
 
 def test_a_row_stands_for_a_positive_number_of_decisions(tmp_path: Path):
@@ -228,7 +231,7 @@ def test_a_row_stands_for_a_positive_number_of_decisions(tmp_path: Path):
     two = data(tmp_path, row("d1"), row("d2"))
     for wrong in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError, match="stand for a positive number of decisions: row 1"):
-            log.check(replace(two, stands_for=np.array([1.0, wrong])))
+            check_log(replace(two, stands_for=np.array([1.0, wrong])))
 
 
 def test_contexts_of_unlike_lengths_are_refused(tmp_path: Path):
@@ -241,37 +244,37 @@ def test_contexts_of_unlike_lengths_are_refused(tmp_path: Path):
 def test_check_refuses_a_decision_that_is_there_twice(tmp_path: Path):
     """Written under two names, say."""
     for name in ("one", "other"):
-        log.write([row()], str(tmp_path), name=name)
+        write_log([row()], str(tmp_path), name=name)
     with pytest.raises(ValueError, match="decision ids must not repeat: row 1"):
-        log.check(log.read(str(tmp_path)))
+        check_log(read_log(str(tmp_path)))
 
 
 def test_check_names_the_first_rows_only(tmp_path: Path):
     """And how many more there are."""
     some = data(tmp_path, *(row(f"d{i}") for i in range(9)))
     with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4 and 4 more \(from decision d0 on\)$"):
-        log.check(replace(some, propensity=np.zeros(9)))
+        check_log(replace(some, propensity=np.zeros(9)))
 
 
 def test_a_range_says_which_rows_were_used(tmp_path: Path):
     """Reading it again gives the same rows, or another digest."""
     path = str(tmp_path)
-    log.write([row(f"d{i}", made_at_ms=NOON + i) for i in range(10)], path)
-    used = log.fingerprint(log.read(path, from_ms=NOON + 2, to_ms=NOON + 7), path)
+    write_log([row(f"d{i}", made_at_ms=NOON + i) for i in range(10)], path)
+    used = fingerprint(read_log(path, from_ms=NOON + 2, to_ms=NOON + 7), path)
     assert (used.rows, used.from_ms, used.to_ms) == (5, NOON + 2, NOON + 7)
-    assert log.range_of(path, from_ms=used.from_ms, to_ms=used.to_ms) == used
-    log.write([row("late", made_at_ms=NOON + 3)], path)
-    assert log.range_of(path, from_ms=used.from_ms, to_ms=used.to_ms).digest != used.digest
-    assert log.range_of(path, to_ms=NOON).rows == 0
+    assert range_of(path, from_ms=used.from_ms, to_ms=used.to_ms) == used
+    write_log([row("late", made_at_ms=NOON + 3)], path)
+    assert range_of(path, from_ms=used.from_ms, to_ms=used.to_ms).digest != used.digest
+    assert range_of(path, to_ms=NOON).rows == 0
 
 
 def test_some_rows_of_a_log(tmp_path: Path):
     """In the order asked for, all columns alike; the arms stay those of the whole log."""
-    log.write([row("d1", arm="a", propensity=0.6), row("d2"), row("d3")], str(tmp_path))
-    data = log.read(str(tmp_path))
+    write_log([row("d1", arm="a", propensity=0.6), row("d2"), row("d3")], str(tmp_path))
+    data = read_log(str(tmp_path))
     some = data.take(np.array([2, 0]))
     assert (len(some), some.decision_ids) == (2, ("d3", "d1"))
     assert [some.ids[i] for i in some.arm] == ["b", "a"]
     assert some.propensity.tolist() == [0.3, 0.6]
     assert (some.ids, some.encoder) == (data.ids, data.encoder)
-    log.check(some)
+    check_log(some)

@@ -11,8 +11,10 @@ import pytest
 from offline_eval.estimating import reward_models, rounds, target
 from offline_eval.estimating.estimators import Vector
 from offline_eval.importing import obd
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.checking import check_log
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
 from policy.objective import PRESETS, Scales
 
 REAL = Path(__file__).parents[2] / "../shared/data/obd_small"
@@ -36,8 +38,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def logged(path: Path, feedback: obd.Feedback) -> LoggedData:
-    log.write(obd.rows(feedback), str(path))
-    return log.read(str(path))
+    write_log(obd.rows(feedback), str(path))
+    return read_log(str(path))
 
 
 def test_what_is_read(file: Path):
@@ -52,7 +54,7 @@ def test_what_is_read(file: Path):
 def test_what_it_becomes(file: Path, tmp_path: Path):
     """A log that passes every check, in the order of time, the position part of the context."""
     data = logged(tmp_path / "log", obd.read(file))
-    log.check(data)
+    check_log(data)
     assert data.decision_ids == ("men-1", "men-0", "men-2")
     assert [data.ids[i] for i in data.arm] == ["item-0", "item-1", "item-2"]
     assert data.propensity.tolist() == [0.5, 0.2, 0.4]

@@ -21,11 +21,13 @@ from offline_eval.estimating import (
     reward_models,
     rounds,
     target,
+    tuning,
 )
-from offline_eval.log import partitions
-from offline_eval.log import reading as log
-from offline_eval.log.partitions import Part, Summary
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
+from offline_eval.streaming.evaluation import Summary, evaluate
+from offline_eval.streaming.parts import Part, cut, read
 from policy.objective import PRESETS, Scales, Weights
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, row
@@ -81,7 +83,7 @@ def in_files(path: Path, made: Iterator[LoggedDecision] | list[LoggedDecision], 
     """A log of files of `size` rows, which overlap in time."""
     made = list(made)
     for at in range(0, len(made), size):
-        log.write(made[at : at + size], str(path))
+        write_log(made[at : at + size], str(path))
     return str(path)
 
 
@@ -128,8 +130,8 @@ def alike(one: Summary, other: Summary) -> None:
 @pytest.mark.parametrize("size", [11, 64, 149, 1_000])
 def test_it_agrees_with_the_log_in_memory(path: str, size: int):
     """To 1e-9, however it is cut; parts needn't have the same arms."""
-    found = partitions.evaluate(partitions.parts(path, rows=size), target.uniform, SCALES, WEIGHTS)
-    data = log.read(path)
+    found = evaluate(cut(path, rows=size), target.uniform, SCALES, WEIGHTS)
+    data = read_log(path)
     agree(found, data, target.uniform(data), WEIGHTS)
 
 
@@ -139,37 +141,35 @@ def test_it_agrees_with_the_log_in_memory(path: str, size: int):
 @pytest.mark.parametrize("weights", [None, PRESETS["balanced"]])
 def test_any_target_under_any_objective(path: str, made: Any, weights: Weights | None):
     """Each row's own objective, too."""
-    data = log.read(path)
-    found = partitions.evaluate(partitions.parts(path, rows=70), made, SCALES, weights)
+    data = read_log(path)
+    found = evaluate(cut(path, rows=70), made, SCALES, weights)
     agree(found, data, made(data), weights)
 
 
 def test_a_target_may_name_an_arm_that_a_part_has_not(path: str):
     """Uniform there, as in memory; one that no part has is refused."""
-    data, parts = log.read(path), partitions.parts(path, rows=150)
+    data, parts = read_log(path), cut(path, rows=150)
     of_d = partial(target.one_arm, arm="d")
-    agree(partitions.evaluate(parts, of_d, SCALES, WEIGHTS), data, of_d(data), WEIGHTS)
+    agree(evaluate(parts, of_d, SCALES, WEIGHTS), data, of_d(data), WEIGHTS)
     with pytest.raises(ValueError, match="'z' is in no action set"):
-        partitions.evaluate(parts, partial(target.one_arm, arm="z"), SCALES, WEIGHTS)
+        evaluate(parts, partial(target.one_arm, arm="z"), SCALES, WEIGHTS)
 
 
 def test_rows_that_stand_for_others(tmp_path: Path):
     """Weigh as much in parts; but a confidence sequence has none of them."""
     made = [replace(one, stands_for=1.0 + i % 3) for i, one in enumerate(rows())]
     path = in_files(tmp_path, made, 100)
-    data, parts = log.read(path), partitions.parts(path, rows=60)
-    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    data, parts = read_log(path), cut(path, rows=60)
+    found = evaluate(parts, target.uniform, SCALES, WEIGHTS)
     agree(found, data, target.uniform(data), WEIGHTS)
     with pytest.raises(ValueError, match="stand for several"):
-        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS, sequence=True)
+        evaluate(parts, target.uniform, SCALES, WEIGHTS, sequence=True)
 
 
 def test_the_confidence_sequence_is_that_of_all_rows(path: str):
     """Rows come in the order they were decided, though files overlap."""
-    found = partitions.evaluate(
-        partitions.parts(path, rows=50), target.uniform, SCALES, WEIGHTS, sequence=True
-    )
-    data = log.read(path)
+    found = evaluate(cut(path, rows=50), target.uniform, SCALES, WEIGHTS, sequence=True)
+    data = read_log(path)
     whole = rounds.of(data, target.uniform(data), data.rewards(WEIGHTS, SCALES))
     expected = intervals.value_sequence(whole.weights, whole.reward)
     assert found.sequence == pytest.approx(expected, rel=0, abs=1e-9)
@@ -177,21 +177,21 @@ def test_the_confidence_sequence_is_that_of_all_rows(path: str):
 
 def test_parts_follow_each_other(path: str):
     """Together all rows in order, each part within its size and of one day."""
-    parts = partitions.parts(path, rows=64)
+    parts = cut(path, rows=64)
     assert [part.rows for part in parts] == [64, 64, 22] * 3
-    ids = [i for part in parts for i in partitions.read(part).decision_ids]
-    assert ids == list(log.read(path).decision_ids)
+    ids = [i for part in parts for i in read(part).decision_ids]
+    assert ids == list(read_log(path).decision_ids)
 
 
 def test_parts_of_a_stretch_of_a_policy(path: str):
-    """As `log.read` takes them."""
+    """As `read_log` takes them."""
     from_ms, to_ms = NOON + DAY_MS, NOON + DAY_MS + 900_000
-    parts = partitions.parts(path, "default", from_ms, to_ms, rows=10)
-    data = log.read(path, "default", from_ms, to_ms)
+    parts = cut(path, "default", from_ms, to_ms, rows=10)
+    data = read_log(path, "default", from_ms, to_ms)
     assert sum(part.rows for part in parts) == len(data) > 0
-    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    found = evaluate(parts, target.uniform, SCALES, WEIGHTS)
     agree(found, data, target.uniform(data), WEIGHTS)
-    assert partitions.parts(path, "another") == []
+    assert cut(path, "another") == []
 
 
 def test_an_archive_comes_in_parts_too(tmp_path: Path):
@@ -215,40 +215,40 @@ def test_an_archive_comes_in_parts_too(tmp_path: Path):
         ],
         closed=NOON + 9 * DAY_MS,
     )
-    data, parts = log.read(path), partitions.parts(path, "default", rows=40)
+    data, parts = read_log(path), cut(path, "default", rows=40)
     assert sum(part.rows for part in parts) == len(data) == len(made)
-    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    found = evaluate(parts, target.uniform, SCALES, WEIGHTS)
     agree(found, data, target.uniform(data), WEIGHTS)
 
 
 def test_rows_of_a_millisecond_stay_together(tmp_path: Path):
     """A part may be larger for it."""
     made = [row(f"d{i}", made_at_ms=NOON + at) for i, at in enumerate([0, 1, 1, 1, 1, 2, 3])]
-    parts = partitions.parts(in_files(tmp_path, made, 3), rows=2)
+    parts = cut(in_files(tmp_path, made, 3), rows=2)
     assert [part.rows for part in parts] == [1, 4, 2]
 
 
 def test_a_part_of_no_rows_is_refused(path: str):
     """And so is one of less."""
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
-        partitions.parts(path, rows=0)
+        cut(path, rows=0)
 
 
 def test_parts_may_be_empty(path: str):
     """A stretch of time without decisions changes nothing, and neither does one that counts for
     nothing."""
-    parts = partitions.parts(path, rows=64)
+    parts = cut(path, rows=64)
     nothing = Part(path, None, 0, 1, 0)
     among = [nothing, *parts[:2], nothing, *parts[2:]]
-    found = partitions.evaluate(among, target.uniform, SCALES, WEIGHTS)
-    assert found == partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    found = evaluate(among, target.uniform, SCALES, WEIGHTS)
+    assert found == evaluate(parts, target.uniform, SCALES, WEIGHTS)
 
 
 @pytest.mark.parametrize("parts", [[], [Part("", None, 0, 1, 0)]])
 def test_no_rows_are_no_zero(path: str, parts: list[Part]):
     """Nothing is said of them, with the reason."""
     parts = [replace(part, path=path) for part in parts]
-    found = partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+    found = evaluate(parts, target.uniform, SCALES, WEIGHTS)
     assert {(one.value, one.why) for one in found.values.values()} == {(None, "there are no rows")}
 
 
@@ -256,7 +256,7 @@ def test_without_support_nothing_is_evaluable(tmp_path: Path):
     """As in memory."""
     greedy: dict[str, Any] = {"pmf": np.array([0.0, 1.0, 0.0]), "propensity": 1.0}
     path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i, **greedy) for i in range(9)], 3)
-    found = partitions.evaluate(partitions.parts(path, rows=4), target.uniform, SCALES, WEIGHTS)
+    found = evaluate(cut(path, rows=4), target.uniform, SCALES, WEIGHTS)
     assert found.unsupported == pytest.approx(2 / 3)
     for one in found.values.values():
         assert one.value is None
@@ -267,8 +267,8 @@ def test_where_the_target_was_never_drawn_only_a_model_speaks(tmp_path: Path):
     """As in memory: each estimator that weighs says why it can't."""
     path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i) for i in range(9)], 3)
     made = partial(target.one_arm, arm="c")
-    found = partitions.evaluate(partitions.parts(path, rows=4), made, SCALES, WEIGHTS)
-    data = log.read(path)
+    found = evaluate(cut(path, rows=4), made, SCALES, WEIGHTS)
+    data = read_log(path)
     agree(found, data, made(data), WEIGHTS)
     assert [name for name, one in found.values.items() if one.value is not None] == ["dm"]
     assert found.clip is None
@@ -283,8 +283,8 @@ def test_rewards_that_do_not_differ_are_doubted_as_in_memory(tmp_path: Path, qua
     ]
     path = in_files(tmp_path, made, 200)
     of_b = partial(target.one_arm, arm="b")
-    found = partitions.evaluate(partitions.parts(path, rows=150), of_b, SCALES, WEIGHTS)
-    data = log.read(path)
+    found = evaluate(cut(path, rows=150), of_b, SCALES, WEIGHTS)
+    data = read_log(path)
     agree(found, data, of_b(data), WEIGHTS)
     told = {name: str(one.interval.warning) for name, one in found.values.items()}
     assert "its rewards differ in 0 effective" in told["dr"]
@@ -294,27 +294,27 @@ def test_rewards_that_do_not_differ_are_doubted_as_in_memory(tmp_path: Path, qua
 
 def test_what_was_tuned_is_told(path: str):
     """Clip, threshold and shrinkage, as tuned on all rows in memory."""
-    found = partitions.evaluate(partitions.parts(path, rows=64), target.uniform, SCALES, WEIGHTS)
-    data = log.read(path)
+    found = evaluate(cut(path, rows=64), target.uniform, SCALES, WEIGHTS)
+    data = read_log(path)
     reward = data.rewards(WEIGHTS, SCALES)
     whole = rounds.of(data, target.uniform(data), reward, reward_models.ridge(data, reward))
     w, r, q, v = whole.weights, whole.reward, whole.q_logged, whole.v_target
     assert q is not None
     assert v is not None
-    each, tuned = estimators, estimators.tuned
-    assert found.clip == tuned(each.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
-    assert found.threshold == tuned(each.THRESHOLDS, w, r, q, v, each.switched)
-    assert found.shrinkage == tuned(each.SHRINKAGES, w, r, q, v, each.shrunk)
+    tuned, each = tuning.tuned, estimators
+    assert found.clip == tuned(tuning.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
+    assert found.threshold == tuned(tuning.THRESHOLDS, w, r, q, v, each.switched)
+    assert found.shrinkage == tuned(tuning.SHRINKAGES, w, r, q, v, each.shrunk)
 
 
 def test_a_bad_row_is_refused_with_its_part(tmp_path: Path):
     """The row's number counts within it."""
     made = [row(f"d{i}", made_at_ms=NOON + i) for i in range(9)]
     made[7] = row("d7", made_at_ms=NOON + 7, propensity=None)
-    parts = partitions.parts(in_files(tmp_path, made, 3), rows=5)
+    parts = cut(in_files(tmp_path, made, 3), rows=5)
     says = "4 rows made from 2024-10-04T12:00:00.005.* must be given: row 2"
     with pytest.raises(ValueError, match=says):
-        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+        evaluate(parts, target.uniform, SCALES, WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -325,27 +325,25 @@ def test_parts_must_go_together(tmp_path: Path, change: dict[str, Any], says: st
     """What one part can't see: contexts of several encoders, several challengers."""
     own = {"challenger": "4", "challenger_pmf": np.array([0.2, 0.3, 0.5])}
     made = [row("d1", **own), row("d2", **(own | change), made_at_ms=NOON + 5)]
-    parts = partitions.parts(in_files(tmp_path, made, 3), rows=1)
+    parts = cut(in_files(tmp_path, made, 3), rows=1)
     with pytest.raises(ValueError, match=says):
-        partitions.evaluate(parts, target.challenger, SCALES, WEIGHTS)
+        evaluate(parts, target.challenger, SCALES, WEIGHTS)
 
 
 def test_a_log_that_changes_is_refused(tmp_path: Path):
     """Its sums would be of different rows."""
     path = in_files(tmp_path, [row(f"d{i}", made_at_ms=NOON + i) for i in range(4)], 4)
-    parts = partitions.parts(path)
-    log.write([row("late", made_at_ms=NOON + 1)], path)
+    parts = cut(path)
+    write_log([row("late", made_at_ms=NOON + 1)], path)
     with pytest.raises(ValueError, match="the log has changed: 5 rows are there now"):
-        partitions.evaluate(parts, target.uniform, SCALES, WEIGHTS)
+        evaluate(parts, target.uniform, SCALES, WEIGHTS)
 
 
 def test_progress_is_told(path: str):
     """Each part is read three times."""
     told: list[tuple[int, int]] = []
-    parts = partitions.parts(path, rows=150)
-    partitions.evaluate(
-        parts, target.uniform, SCALES, WEIGHTS, progress=lambda *done: told.append(done)
-    )
+    parts = cut(path, rows=150)
+    evaluate(parts, target.uniform, SCALES, WEIGHTS, progress=lambda *done: told.append(done))
     assert told == [(i, 9) for i in range(1, 10)]
 
 
@@ -370,11 +368,11 @@ def client() -> Iterator[Any]:
 
 def test_a_cluster_gives_the_same(path: str, client: Any):
     """Whichever worker reads a part; and it tells its progress."""
-    parts = partitions.parts(path, rows=60)
+    parts = cut(path, rows=60)
     given = (parts, target.uniform, SCALES, WEIGHTS)
     told: list[int] = []
-    here = partitions.evaluate(*given, sequence=True)
-    there = partitions.evaluate(
+    here = evaluate(*given, sequence=True)
+    there = evaluate(
         *given, sequence=True, client=client, progress=lambda done, _: told.append(done)
     )
     alike(there, here)
@@ -385,10 +383,10 @@ def test_a_cluster_gives_the_same(path: str, client: Any):
 def test_a_cluster_is_sent_a_policy(tmp_path: Path, client: Any):
     """One state of it, posterior included."""
     data = decided(tmp_path, LINEAR)
-    parts = partitions.parts(str(tmp_path), rows=20)
+    parts = cut(str(tmp_path), rows=20)
     taught = partial(target.of_policy, policy=make(THREE, "scale = 2.0", *TAUGHT))
-    there = partitions.evaluate(parts, taught, SCALES, WEIGHTS, client=client)
-    alike(there, partitions.evaluate(parts, taught, SCALES, WEIGHTS))
+    there = evaluate(parts, taught, SCALES, WEIGHTS, client=client)
+    alike(there, evaluate(parts, taught, SCALES, WEIGHTS))
     agree(there, data, taught(data), WEIGHTS)
 
 
@@ -396,7 +394,7 @@ def test_a_fault_comes_back_from_a_cluster(tmp_path: Path, client: Any):
     """As it is told here."""
     path = in_files(tmp_path, [row("d1"), row("d2", propensity=None)], 1)
     with pytest.raises(ValueError, match=r"2 rows made from .* must be given: row 1"):
-        partitions.evaluate(partitions.parts(path), target.uniform, SCALES, WEIGHTS, client=client)
+        evaluate(cut(path), target.uniform, SCALES, WEIGHTS, client=client)
 
 
 def test_dask_is_not_needed():

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from offline_eval import registry
 from offline_eval.estimating.intervals import Interval
 from offline_eval.gate import verdict as gate
-from offline_eval.log import reading as log
+from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Evaluation, Registry, VersionRecord
 from policy.config.schema import PolicyConfig
 from tests.offline_eval.simulated import SCALES, logged
@@ -33,7 +33,7 @@ def record(**changes: object) -> VersionRecord:
         encoder=b"encoder\0",
         catalog='[{"id": "a"}]',
         snapshot=b"snapshot\xff",
-        log=log.fingerprint(logged(20), "data/log"),
+        log=fingerprint(logged(20), "data/log"),
         params={"at_most": "500"},
         metrics={"events": 20.0},
     )
@@ -47,7 +47,7 @@ def evaluation(**changes: object) -> Evaluation:
         verdict="undecided",
         summary="**Undecided**",
         metrics={"difference": 0.1, "difference_low": -0.1, "difference_high": 0.3},
-        log=log.fingerprint(logged(30), "data/log"),
+        log=fingerprint(logged(30), "data/log"),
         files={"gate.md": b"# Gate", "plots/value.png": b"PNG"},
     )
     return replace(given, **changes)

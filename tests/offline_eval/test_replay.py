@@ -11,7 +11,7 @@ import pytest
 from offline_eval.estimating import replay, reward_models, target
 from offline_eval.estimating.intervals import student_t
 from offline_eval.estimating.replay import Candidate, Replay, Vector
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
 from policy.config.toml import parse
 from policy.objective import PRESETS
 from policy.records import OutcomeBatch, packed

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from offline_eval.estimating import rounds, target
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
 from policy.objective import PRESETS, Scales
 from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import row
@@ -21,8 +22,8 @@ MODEL = ["ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros"]
 
 
 def read(path: Path, *rows: LoggedDecision) -> LoggedData:
-    log.write(rows, str(path))
-    return log.read(str(path))
+    write_log(rows, str(path))
+    return read_log(str(path))
 
 
 def rewards(data: LoggedData) -> Any:

@@ -10,8 +10,9 @@ import pytest
 
 from features.query import Hints, Query
 from offline_eval.estimating import target
-from offline_eval.log import reading as log
-from offline_eval.log.reading import LoggedData
+from offline_eval.log.data import LoggedData
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
 from policy.arms.constraints import Constraints
 from policy.objective import PRESETS
 from policy.policy import Policy, Request
@@ -39,8 +40,8 @@ def decided(path: Path, policy: Policy, n: int = 60) -> LoggedData:
         for i in range(n)
     ]
     decisions = [policy.decide(request, f"d{i:03}", i) for i, request in enumerate(requests)]
-    log.write((LoggedDecision(one, Outcome(quality=0.5)) for one in decisions), str(path))
-    return log.read(str(path))
+    write_log((LoggedDecision(one, Outcome(quality=0.5)) for one in decisions), str(path))
+    return read_log(str(path))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +108,8 @@ def test_what_decides_from_more_than_a_context_is_refused(tmp_path: Path, model:
 def test_uniform_and_one_arm_by_hand(tmp_path: Path):
     """Over each row's own action set; uniform where the arm isn't in it."""
     two = {"arms": ("a", "b"), "pmf": np.array([0.4, 0.6]), "predicted": np.ones((2, 3))}
-    log.write([row("d1"), row("d2", **two, propensity=0.6)], str(tmp_path))
-    data = log.read(str(tmp_path))
+    write_log([row("d1"), row("d2", **two, propensity=0.6)], str(tmp_path))
+    data = read_log(str(tmp_path))
     assert target.uniform(data) == pytest.approx(np.array([[1 / 3] * 3, [0.5, 0.5, 0.0]]))
     assert target.one_arm(data, "c").tolist() == [[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
     assert (target.logged(data) == data.pmf).all()
@@ -129,12 +130,12 @@ def test_a_logged_challenger(tmp_path: Path):
     """Its own pmf of each decision, refused where there is none or there are several versions."""
     pmf = np.array([0.2, 0.3, 0.5])
     shadow = row("d1", challenger="4", challenger_pmf=pmf)
-    log.write([shadow], str(tmp_path / "one"))
-    assert target.challenger(log.read(str(tmp_path / "one"))).tolist() == [[0.2, 0.3, 0.5]]
-    log.write([shadow, row("d2")], str(tmp_path / "two"))
+    write_log([shadow], str(tmp_path / "one"))
+    assert target.challenger(read_log(str(tmp_path / "one"))).tolist() == [[0.2, 0.3, 0.5]]
+    write_log([shadow, row("d2")], str(tmp_path / "two"))
     with pytest.raises(ValueError, match="no challenger's pmf was logged: row 1"):
-        target.challenger(log.read(str(tmp_path / "two")))
+        target.challenger(read_log(str(tmp_path / "two")))
     five = row("d2", challenger="5", challenger_pmf=pmf)
-    log.write([shadow, five], str(tmp_path / "three"))
+    write_log([shadow, five], str(tmp_path / "three"))
     with pytest.raises(ValueError, match=r"2 versions \(4, 5\)"):
-        target.challenger(log.read(str(tmp_path / "three")))
+        target.challenger(read_log(str(tmp_path / "three")))

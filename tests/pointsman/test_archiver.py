@@ -25,8 +25,10 @@ from click.testing import CliRunner
 
 from features.encoder import Encoder
 from offline_eval.log import archive
-from offline_eval.log import reading as log
-from offline_eval.log.archive import Archive, Position
+from offline_eval.log.archive import Archive
+from offline_eval.log.checking import check_log
+from offline_eval.log.reading import read_log, read_rows
+from offline_eval.log.segments import Position
 from pointsman.archiver import Archiver, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command
@@ -73,12 +75,12 @@ def test_what_was_decided_and_told_comes_to_the_log(
     events = dict(raw.xrange(OUTCOMES))
     assert archive_all(redis_url, path) == (7, 7)
     assert archive_all(redis_url, path) == (0, 0)
-    data = log.read(path)
+    data = read_log(path)
     assert list(data.decision_ids) == ids
-    log.check(data)
+    check_log(data)
     assert data.outcomes[:, 1].tolist() == [100.0 + i for i in range(7)]
     assert not data.closed.any()
-    for row in log.rows(path, policy="default"):
+    for row in read_rows(path, policy="default"):
         shown = http.get(f"/decisions/{row.decision.decision_id}").json()
         assert shown["decision"]["arm"] == row.decision.arm
         assert shown["decision"]["pmf"] == row.decision.pmf.tolist()
@@ -183,7 +185,7 @@ def test_memory_stays_bounded_under_traffic(
         archive_all(redis_url, path)
         most = max(most, raw.xlen(DECISIONS) + raw.xlen(OUTCOMES))
     assert most == 2
-    assert len(log.read(path)) == 120
+    assert len(read_log(path)) == 120
 
 
 def test_a_second_archiver_is_refused(
@@ -213,7 +215,7 @@ def test_an_archiver_that_was_overtaken_drops_nothing(
     with pytest.raises(StaleLease):
         slow._turn()
     assert archive_all(redis_url, path) == (1, 1)
-    assert len(log.read(path)) == 4
+    assert len(read_log(path)) == 4
     assert sum(map(len, archive.events(path, "default"))) == 4
 
 
@@ -243,7 +245,7 @@ def test_an_empty_server_beside_an_old_log_goes_on(
     raw.delete(DECISIONS, OUTCOMES, "pm:{default}:trimmed")
     drive(http, 3)
     assert archive_all(redis_url, path) == (3, 3)
-    assert len(log.read(path)) == 5
+    assert len(read_log(path)) == 5
 
 
 def test_a_new_place_for_the_log_starts_with_what_is_still_there(
@@ -254,7 +256,7 @@ def test_a_new_place_for_the_log_starts_with_what_is_still_there(
     archive_all(redis_url, str(tmp_path / "old"))
     drive(http, 2)
     assert archive_all(redis_url, str(tmp_path / "new")) == (3, 5)  # no outcome is learned yet
-    assert len(log.read(str(tmp_path / "new"))) == 3
+    assert len(read_log(str(tmp_path / "new"))) == 3
 
 
 def test_a_position_that_was_put_back_loses_nothing(http: httpx.Client, redis_url: str, path: str):
@@ -268,8 +270,8 @@ def test_a_position_that_was_put_back_loses_nothing(http: httpx.Client, redis_ur
     Archive(path, "default").commit(before)
     drive(http, 1)
     archive_all(redis_url, path)
-    data = log.read(path)
-    log.check(data)
+    data = read_log(path)
+    check_log(data)
     assert len(data) == 6
     assert sum(map(len, archive.events(path, "default"))) == 6
 
@@ -302,7 +304,7 @@ def test_a_path_that_cant_be_written_is_waited_out(
     finally:
         stop.set()
         thread.join(10.0)
-    assert len(log.read(str(blocked))) == 3
+    assert len(read_log(str(blocked))) == 3
 
 
 def test_rows_close_when_their_window_has_passed(
@@ -312,10 +314,10 @@ def test_rows_close_when_their_window_has_passed(
     drive(http, 2)
     window_ms = 0
     Archiver(store, Archive(path, "default"), "default", lambda: window_ms, 0.05).burst()
-    assert not log.read(path).closed.any()  # an outcome may still be on its way
+    assert not read_log(path).closed.any()  # an outcome may still be on its way
     time.sleep(2.1)
     Archiver(store, Archive(path, "default"), "default", lambda: window_ms, 0.05).burst()
-    assert log.read(path).closed.all()
+    assert read_log(path).closed.all()
 
 
 def test_the_command_archives_a_burst(
@@ -332,7 +334,7 @@ def test_the_command_archives_a_burst(
     assert json.loads(done.stdout) == {"default": {"decisions": 2, "outcomes": 2}}
     done = CliRunner(env=environment).invoke(command, ["--burst"])
     assert done.stdout == "default: 0 decisions, 0 outcomes archived\n"
-    assert len(log.read(str(tmp_path / "data" / "log"))) == 2
+    assert len(read_log(str(tmp_path / "data" / "log"))) == 2
 
 
 def _has_moved(path: str, before: Position) -> bool:
@@ -383,9 +385,9 @@ def test_kill_9_of_the_archiver_loses_and_repeats_nothing(
             over.set()
             driving.result()
     archive_all(redis_url, path)
-    data = log.read(path)
+    data = read_log(path)
     assert sorted(data.decision_ids) == sorted(ids)
-    log.check(data)
+    check_log(data)
     assert not np.isnan(data.outcomes).any()
     told = [event[b"decision_id"].decode() for _, event in chain(*archive.events(path, "default"))]
     assert sorted(told) == sorted(ids)

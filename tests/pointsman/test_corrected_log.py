@@ -9,7 +9,7 @@ import httpx
 import redis
 
 from offline_eval.log import archive
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_rows
 from pointsman.archiver import archive_burst
 from serving.store.learning import LearnerStore
 from tests.servers import drive, fold_again, learn_all
@@ -34,7 +34,7 @@ def test_the_log_shows_both_values(
     overrule(http, first, "grace", quality=0.75)
     archive_burst(redis_url, path, {"default": 3_600_000})
 
-    rows = {row.decision.decision_id: row.outcome for row in log.rows(path, policy="default")}
+    rows = {row.decision.decision_id: row.outcome for row in read_rows(path, policy="default")}
     one, two = rows[first], rows[second]
     assert (one.quality, one.reported_quality, one.corrected_by) == (0.75, 0.0, "grace")
     assert one.correction_reason == "grace has read it"

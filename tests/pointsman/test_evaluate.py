@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from offline_eval.estimating import estimators
-from offline_eval.log import reading as log
+from offline_eval.log.writing import write_log
 from pointsman import cli
 from pointsman.commands import evaluate, replay
 from policy.records import LoggedDecision, Outcome
@@ -51,7 +51,7 @@ def rows(n: int = N, **changes: Any) -> list[LoggedDecision]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log, and the configuration of its arms, in one folder."""
     folder = tmp_path_factory.mktemp("evaluated")
-    log.write(rows(), str(folder / "log"))
+    write_log(rows(), str(folder / "log"))
     (folder / "pointsman.toml").write_text(CONFIG + POLICY)
     return folder
 
@@ -160,7 +160,7 @@ def test_estimators_and_intervals_are_chosen(whole: Path):
 def test_a_challenger_is_a_usual_target(tmp_path: Path):
     """Where its pmf was logged with the decisions."""
     shadow = {"challenger": "4", "challenger_pmf": np.array([0.8, 0.1, 0.1])}
-    log.write(rows(**shadow), str(tmp_path / "log"))
+    write_log(rows(**shadow), str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     told = figures(tmp_path, "--weights", "1,0,0")["targets"]["challenger"]["reward"]["snips"]
     assert told["low"] < 0.8 * 0.9 + 0.1 * 0.5 + 0.1 * 0.1 < told["high"]
@@ -168,7 +168,7 @@ def test_a_challenger_is_a_usual_target(tmp_path: Path):
 
 def test_few_rows_warn(tmp_path: Path):
     """An interval that can't be trusted says so, in the table and below it."""
-    log.write(rows(40), str(tmp_path / "log"))
+    write_log(rows(40), str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     told = run(tmp_path, "--target", "c").output
     assert evaluate.MARKED in told
@@ -191,7 +191,7 @@ def test_what_is_biased_is_marked(whole: Path):
 def test_what_the_log_never_tried_is_unknown(tmp_path: Path):
     """Not 0, with the reason, and null in JSON."""
     some = {"arm": "a", "pmf": np.array([1.0, 0.0, 0.0]), "propensity": 1.0}
-    log.write(rows(60, **some), str(tmp_path / "log"))
+    write_log(rows(60, **some), str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     told = figures(tmp_path, "--target", "b")["targets"]["b"]
     assert told["reward"]["dr"]["value"] is None
@@ -204,7 +204,7 @@ def test_what_the_log_never_tried_is_unknown(tmp_path: Path):
 def test_without_a_reward_nothing_is_known(tmp_path: Path, command: Any):
     """It says why, and how many rows have none."""
     rest = [LoggedDecision(one.decision, Outcome(closed=True)) for one in rows(30)]
-    log.write(rest, str(tmp_path / "log"))
+    write_log(rest, str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     done = run(tmp_path, "--plot", tmp_path / "x.png", command=command)
     assert done.exit_code == 0, done.output
@@ -328,14 +328,14 @@ def test_a_log_that_cant_be_used_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, changes: Any, says: str
 ):
     """With what is wrong, and at which rows."""
-    log.write(rows(3, **changes), str(tmp_path / "log"))
+    write_log(rows(3, **changes), str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     assert says in faulty(tmp_path, capsys, name=name)
 
 
 def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Where the candidate's pmfs were not logged; targets that read no context don't mind."""
-    log.write(rows(20, encoder="another"), str(tmp_path / "log"))
+    write_log(rows(20, encoder="another"), str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     says = "the log's contexts are of another, and its pmfs were not logged: all"
     assert says in faulty(tmp_path, capsys, "--target", "config")
@@ -387,7 +387,7 @@ def test_a_faulty_sweep_names_the_key(
 def test_several_policies_must_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """They decided different things."""
     both = rows(5) + rows(5, policy="other", made_at_ms=NOON + DAY_MS)
-    log.write(both, str(tmp_path / "log"))
+    write_log(both, str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     assert "rows of 2 policies (default, other): choose with --policy" in faulty(tmp_path, capsys)
 
@@ -454,7 +454,7 @@ def test_a_challenger_is_valued_where_the_last_one_ran(tmp_path: Path):
     some = rows(200)
     shadow = {"challenger": "2", "challenger_pmf": np.array([0.8, 0.1, 0.1])}
     late = [replace(one, decision=replace(one.decision, **shadow)) for one in some[120:]]
-    log.write(some[:120] + late, str(tmp_path / "log"))
+    write_log(some[:120] + late, str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     done = run(tmp_path)
     assert done.exit_code == 0, done.output
@@ -470,7 +470,7 @@ def test_a_replay_compares_with_what_the_log_itself_earned(tmp_path: Path):
         replace(one, outcome=other) if one.decision.arm == "a" and i % 2 else one
         for i, one in enumerate(rows(300))
     ]
-    log.write(some, str(tmp_path / "log"))
+    write_log(some, str(tmp_path / "log"))
     (tmp_path / "pointsman.toml").write_text(CONFIG + POLICY)
     own = json.loads(run(tmp_path, "--json").stdout)["logged"]["reward"]
     done = run(tmp_path, "--method", "frozen", "--train-share", "0.001", command=replay.command)

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 
 from features.encoder import Encoder
 from offline_eval.gate import verdict as gate
-from offline_eval.log import reading as log
+from offline_eval.log.writing import write_log
 from offline_eval.registry import Registry
 from pointsman.archiver import IN_FLIGHT_MS, archive_burst
 from pointsman.cli import cli
@@ -146,7 +146,7 @@ def decided(
 
 
 def write(place: Place, rows: list[LoggedDecision]) -> None:
-    assert log.write(rows, place.log) == len(rows)
+    assert write_log(rows, place.log) == len(rows)
 
 
 def test_a_better_challenger_passes_and_is_promoted(place: Place):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from offline_eval.log import reading as log
+from offline_eval.log.checking import check_log
+from offline_eval.log.reading import read_log
+from offline_eval.log.writing import write_log
 from pointsman.commands import export_log, import_log
 from pointsman.trying import outcomes as folders
 from policy.config.toml import to_toml
@@ -51,16 +53,16 @@ def test_import_says_what_it_made_and_what_it_skipped(files: tuple[Path, Path], 
     assert skipped[0] == "2 lines skipped:"
     assert skipped[1].startswith(f"  {files[0]}:2: not JSON")
     assert skipped[2] == f"  {files[1]}:1: EventId 'e1' has been there before"
-    made = log.read(str(tmp_path / "log"), policy="coffee")
+    made = read_log(str(tmp_path / "log"), policy="coffee")
     assert made.decision_ids == ("e1", "e2", "e3")
-    log.check(made)
+    check_log(made)
 
 
 def test_import_again_replaces(files: tuple[Path, Path], tmp_path: Path):
     """A second run is no second log."""
     for _ in range(2):
         run_import(*files, "--to", tmp_path / "log")
-    assert len(log.read(str(tmp_path / "log"))) == 3
+    assert len(read_log(str(tmp_path / "log"))) == 3
 
 
 def test_json_is_one_object_on_stdout(files: tuple[Path, Path], tmp_path: Path):
@@ -81,7 +83,7 @@ def test_options_reach_the_reader(tmp_path: Path):
     options = ("--arm-id", "/i/id", "--reward-range", 0, 10)
     figures = json.loads(run_import(file, "--to", tmp_path / "log", *options, "--json").stdout)
     assert figures["mean_reward"] == 0.5
-    assert log.read(str(tmp_path / "log")).ids == ("cold-1", "latte-1", "mocha-1")
+    assert read_log(str(tmp_path / "log")).ids == ("cold-1", "latte-1", "mocha-1")
 
 
 def test_nothing_to_import_is_an_error(tmp_path: Path):
@@ -115,7 +117,7 @@ def test_export_writes_lines_to_stdout_or_a_file(files: tuple[Path, Path], tmp_p
 
 def test_export_with_a_configuration_scores_the_whole_objective(tmp_path: Path):
     """0.7 * 0.8 + 0.15 * (1 - 0.05) + 0.15 * (1 - 0.2): the references are the file's."""
-    log.write([row(outcome=Outcome(0.8, 500.0, 0.004))], str(tmp_path / "log"))
+    write_log([row(outcome=Outcome(0.8, 500.0, 0.004))], str(tmp_path / "log"))
     config = tmp_path / "pointsman.toml"
     config.write_text(to_toml(folders.config(tiny())))  # 10,000 ms and 0.02 USD
     done = run_export(tmp_path / "log", "--config", config)
@@ -146,4 +148,4 @@ def test_import_of_the_open_bandit_dataset(tmp_path: Path):
     figures = json.loads(run_import(file, "--to", tmp_path / "log", *options).stdout)
     assert (figures["rows"], figures["arms"], figures["skipped"]) == (3, 3, 0)
     assert figures["mean_reward"] == pytest.approx(1 / 3)
-    assert log.read(str(tmp_path / "log"), policy="zozo").versions == ("men",) * 3
+    assert read_log(str(tmp_path / "log"), policy="zozo").versions == ("men",) * 3

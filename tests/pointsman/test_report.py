@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from offline_eval.estimating.intervals import Interval
 from offline_eval.gate import verdict as gate
 from offline_eval.gate.verdict import Verdict
-from offline_eval.log import reading as log
+from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Registry, VersionRecord
 from pointsman.promotion import report
 from pointsman.promotion.report import Report
@@ -37,7 +37,7 @@ def reported(verdict: Verdict, **changes: object) -> Report:
         "version": "2",
         "champion": "1",
         "at_ms": 1_700_000_000_000,
-        "log": log.fingerprint(logged(50), "data/log"),
+        "log": fingerprint(logged(50), "data/log"),
         "estimates": [
             Estimated("1", "quality", "dr", Interval(0.5, 0.4, 0.6)),
             Estimated("2", "quality", "dr", Interval(0.7, 0.6, 0.8, "12 rows carry it")),
@@ -94,7 +94,7 @@ def test_both_forms_say_the_same_with_the_verdict_on_top(verdict: Verdict, word:
     for text in (*verdict.reasons, *(check.text for check in verdict.checks)):
         assert text in plain
         assert text in page.text
-    for text in ("data/log", log.fingerprint(logged(50), "").digest, "0.7000 (0.6000 to 0.8000)"):
+    for text in ("data/log", fingerprint(logged(50), "").digest, "0.7000 (0.6000 to 0.8000)"):
         assert text in plain
         assert text in page.text
     assert "quality (dr) of version 2: 12 rows carry it" in plain

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from offline_eval.log import reading as log
+from offline_eval.log.reading import fingerprint, read_log
+from offline_eval.log.writing import write_log
 from offline_eval.registry import Registry
 from pointsman.archiver import archive_burst
 from pointsman.commands import promote
@@ -106,7 +107,7 @@ def test_a_trained_version_is_logged_in_mlflow(
 ):
     """With all that it consists of; what was registered is what was logged."""
     path = str(tmp_path / "log")
-    log.write([logged(i, ENCODER.fingerprint) for i in range(60)], path)
+    write_log([logged(i, ENCODER.fingerprint) for i in range(60)], path)
     told = json.loads(run(environment, "train", path, "--json"))
     (listed,) = Registry(mlflow_uri).versions("default")
     assert (listed.version, listed.run) == ("2", told["run"])
@@ -114,7 +115,7 @@ def test_a_trained_version_is_logged_in_mlflow(
     with closing(LearnerStore(redis_url, "default")) as store:
         assert (found.config, found.encoder) == store.version("2")
     assert found.catalog == parse(CONFIG, "test").arms.to_json()
-    assert found.log == log.fingerprint(log.read(path), path)
+    assert found.log == fingerprint(read_log(path), path)
     assert found.snapshot is not None
     assert unpack(found.snapshot)[0].events == 60
 
@@ -136,7 +137,7 @@ def test_an_old_log_is_a_start_too(environment: dict[str, str], tmp_path: Path):
     """Decisions with outcomes, as `import-log` writes them; another encoder's are refused."""
     for encoder, path in ((ENCODER.fingerprint, "log"), ("another", "other")):
         rows = [logged(i, encoder) for i in range(60)]
-        log.write(rows, str(tmp_path / path))
+        write_log(rows, str(tmp_path / path))
     told = json.loads(run(environment, "train", str(tmp_path / "log"), "--json"))
     assert told | {"policy": "default", "version": "2", "events": 60} == told
     done = CliRunner(env=environment).invoke(command, [str(tmp_path / "other")])

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from offline_eval.log import reading as log
+from offline_eval.log.reading import read_log
 from pointsman.trying import demo, trial
 from policy.config.schema import Config
 
@@ -28,7 +28,7 @@ def test_a_trial_is_alone_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("POINTSMAN_REDIS_URL", "redis://127.0.0.1:1")
     service = trial.start(CONFIG)
     made = service.client.route("Sort a list.")
-    assert log.read(service.archived()).decision_ids == (made.decision_id,)
+    assert read_log(service.archived()).decision_ids == (made.decision_id,)
     service.await_champion("1")
     assert json.loads(service.command("versions", "--json"))["policies"][0]["policy"] == "default"
     with pytest.raises(RuntimeError, match="no policy 'nobody' is registered"):

@@ -1,0 +1,1 @@
+"""A log of any length, valued part by part."""
