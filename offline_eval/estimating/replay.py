@@ -41,6 +41,26 @@ STREAM = 7_919  # of draws, so that a log that was simulated from the same seed 
 MULTIPLIER = 1.0  # the largest; above 1 a policy like the log's would accept rows twice
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """How many rows a policy may take for its own draws: c of `doubly_robust`, the `quantile` of
+    ratios p / π, at most `multiplier`."""
+
+    quantile: float = QUANTILE
+    multiplier: float = MULTIPLIER
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.quantile < 1.0 and self.multiplier > 0.0):
+            raise ValueError(
+                f"expected quantile in [0, 1) and multiplier > 0, got {self.quantile!r} and"
+                f" {self.multiplier!r}"
+            )
+
+    def of(self, ratios: Vector) -> float:
+        """c of ratios p / π."""
+        return min(self.multiplier, float(np.quantile(ratios, self.quantile, method="lower")))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """What is replayed: a policy's configuration, with the encoder and the arms it decides with."""
@@ -226,36 +246,27 @@ def doubly_robust(
     model: ValueModel | None = None,
     seed: int = 0,
     every: int = EVERY,
-    quantile: float = QUANTILE,
-    multiplier: float = MULTIPLIER,
+    acceptance: Acceptance | None = None,
 ) -> Replay:
     """A policy that learns from the rows it accepts, and is valued on every row: DR-ns.
 
     A row is accepted with probability min(1, c π(a|x) / p), and its doubly robust term, with a
     reward model's `q` (n, kmax), counts as c: a state of the policy meets about 1 / c rows until it
-    moves on. c is the `quantile` of p / π, at most `multiplier`: of those so far, as in the paper,
-    or of the next rows' where that is less, for a new view may be bolder than the ones before. It
-    is renewed with each view, not with each accepted row. `model` has learned before, from other
-    rows; it goes on learning.
+    moves on. c is what `acceptance` makes of p / π: of those so far, as in the paper, or of the
+    next rows' where that is less, for a new view may be bolder than the ones before. It is renewed
+    with each view, not with each accepted row. `model` has learned before, from other rows; it goes
+    on learning.
 
     Not where a bias must be excluded: rows that would have to be accepted with more than
-    probability 1 (about `quantile` of them, see `cut`) are too rare in what the policy learns.
+    probability 1 (about its `quantile` of them, see `cut`) are too rare in what the policy learns.
     Take `by_rejection` on a uniform log. Nor for a world that drifts, as there.
 
     Dudík, Erhan, Langford and Li 2012, "Sample-efficient nonstationary policy evaluation for
     contextual bandits", https://arxiv.org/abs/1210.4862, and 2014, "Doubly robust policy evaluation
     and optimization", https://arxiv.org/abs/1503.02834 (both: algorithm DR-ns).
     """
-    if not (0.0 <= quantile < 1.0 and multiplier > 0.0):
-        raise ValueError(
-            f"expected quantile in [0, 1) and multiplier > 0, got {quantile!r} and {multiplier!r}"
-        )
-
-    def adaptive(ratios: Vector) -> float:
-        return min(multiplier, float(np.quantile(ratios, quantile, method="lower")))
-
     some, reward, q, rows = _counting(data, reward, q)
-    way = _way(some, candidate, model, seed, every, adaptive, None)
+    way = _way(some, candidate, model, seed, every, (acceptance or Acceptance()).of, None)
     made = rounds.of(some, way.pmf, reward, q)
     return Replay(
         method="dr",

@@ -10,7 +10,7 @@ import pytest
 
 from offline_eval.estimating import replay, reward_models, target
 from offline_eval.estimating.intervals import student_t
-from offline_eval.estimating.replay import Candidate, Replay, Vector
+from offline_eval.estimating.replay import Acceptance, Candidate, Replay, Vector
 from offline_eval.log.data import LoggedData
 from policy.config.toml import parse
 from policy.objective import PRESETS
@@ -118,7 +118,7 @@ def replayed(request: pytest.FixtureRequest) -> Vector:
         some, reward = data.take(np.arange(n)), reward[:n]
         q = reward_models.ridge(some, reward)
         robust = replay.doubly_robust(
-            some, LEARNS, reward, q, seed=seed, every=EVERY, quantile=0.0, multiplier=1 / bound
+            some, LEARNS, reward, q, seed=seed, every=EVERY, acceptance=Acceptance(0.0, 1 / bound)
         )
         said = np.array([exact.estimate.value, robust.estimate.value], dtype=float)
         found.append([*said, *said - [on_its_way(exact, data), on_its_way(robust, some)]])
@@ -185,7 +185,9 @@ def test_the_multiplier_follows_the_ratios():
     found = replay.doubly_robust(data, always_c, rewards(data))
     assert found.counts_as == pytest.approx(0.8)
     assert (found.accepted == (data.arm == 2)).all()
-    capped = replay.doubly_robust(data, always_c, rewards(data), multiplier=0.1)
+    capped = replay.doubly_robust(
+        data, always_c, rewards(data), acceptance=Acceptance(multiplier=0.1)
+    )
     assert capped.counts_as == pytest.approx(0.1)
     assert found.estimate.value == pytest.approx(capped.estimate.value)
     as_ips = replay.frozen(data, always_c.policy(None), rewards(data))
@@ -196,7 +198,9 @@ def test_the_same_seed_gives_the_same_way():
     """And another one another."""
     data = world(600, seed=4)
     ways = [
-        replay.doubly_robust(data, LEARNS, rewards(data), seed=s, every=50, multiplier=0.5)
+        replay.doubly_robust(
+            data, LEARNS, rewards(data), seed=s, every=50, acceptance=Acceptance(multiplier=0.5)
+        )
         for s in (1, 1, 2)
     ]
     assert (ways[0].pmf == ways[1].pmf).all()
