@@ -8,7 +8,7 @@ all arms are thought to be of the same quality, so the prediction knows nothing 
 
 Each gate is asked after every 100 rounds and stays passed once it has:
 
-ours        the betting e-process of offline_eval/gate/difference.py, and a recent half above 0
+ours        the betting e-process of offline_eval/gate/terms.py, and a recent half above 0
 guarded     the same, unless the quality guardrail has shown harm
 personalizer  a higher mean, and a lower bound above the online one: importance weighting and the
             plain mean, each with 95% normal bounds
@@ -41,8 +41,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
-from offline_eval.gate.verdict import FIRST_WINDOW, Settings
+from offline_eval.gate.judging import FIRST_WINDOW
+from offline_eval.gate.terms import BETS, Pair, plain_terms, terms_for
+from offline_eval.gate.verdict import Settings
 
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]

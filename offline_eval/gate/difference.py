@@ -1,98 +1,156 @@
-"""The difference between two policies on a log, round by round, for bets on its sign.
+"""What the judged rounds say of the difference challenger - champion, and how that grew.
 
-Both pmfs, and the prediction that serves as control variate, are those logged at decision time: so
-each term's expectation, given all rounds before, is the true difference of that round
-(Karampatziakis, Mineiro and Ramdas 2021, "Off-policy Confidence Sequences", ICML; Waudby-Smith et
-al. 2022, https://arxiv.org/abs/2210.10768). A prediction fitted later would break that.
+Knows no margin and no verdict.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from offline_eval.estimating.intervals import AT_STAKE, Bets
+from offline_eval.estimating import diagnostics
+from offline_eval.estimating.intervals import ConfidenceSequence, EProcess
+from offline_eval.gate.rows import Rounds
+from offline_eval.gate.terms import BETS, Pair, plain_terms, terms_for
+from offline_eval.log.data import Index, Vector
 
-Vector = NDArray[np.float64]
-Index = NDArray[np.int64]
-Rows = NDArray[np.bool_] | NDArray[np.int64] | slice
-
-# Halves from 0.32. A bet of about sqrt(2 log(1 / alpha) / (n variance)) shows the smallest
-# difference in n rounds: those with most of the wealth are right for thousands to tens of thousands
-# of rounds under a share of a tenth, the small ones for a floor, where hits are rare and large.
-BETS = Bets(
-    0.32 * np.power(0.5, np.arange(10.0)),
-    np.array([0.02, 0.13, 0.3, 0.3, 0.15, 0.04, 0.02, 0.02, 0.01, 0.01]),
-)
-_HUGE = 1e300  # not inf: 0 * inf is NaN
+CHUNK = 10_000  # rows at a time
+LOOKS = 400  # points of a trail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """Two policies on n rounds of up to k arms; a row's padding has probability 0 everywhere."""
+class Difference:
+    """The challenger's reward less the champion's."""
 
-    better: Vector  # (n, k) pmf of the policy that is asked to be better
-    worse: Vector  # (n, k)
-    drawn: Vector  # (n, k) the pmf that the arm was really drawn from
-    chosen: Index  # (n,) column of the arm
+    better: EProcess
+    worse: EProcess
+    alpha: float
+    terms: Vector  # (n,) of the rows whose reward has come, for reading
+    decisive: Vector  # (n,) the terms, untruncated, that are bet on
+    low: float  # of the confidence sequence
+    high: float
+    bounds: tuple[float, float]  # over all that missing rewards might have been
+    rounds: int
+    shortening: float  # by which the share to try would divide a term's variance
 
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, rows: Rows) -> Pair:
-        return Pair(self.better[rows], self.worse[rows], self.drawn[rows], self.chosen[rows])
-
-    def turned(self) -> Pair:
-        return Pair(self.worse, self.better, self.drawn, self.chosen)
-
-    def weights(self) -> Vector:
-        """(n, k) (better - worse) / drawn; 0 where an arm could not be drawn."""
-        gain = self.better - self.worse
-        weights: Vector = np.divide(gain, self.drawn, out=np.zeros_like(gain), where=self.drawn > 0)
-        return weights
-
-    def at_chosen(self, table: Vector) -> Vector:
-        """(n,) the chosen arm's column of (n, k)."""
-        of_chosen: Vector = np.take_along_axis(table, self.chosen[:, None], axis=1)[:, 0]
-        return of_chosen
-
-
-def plain_terms(pair: Pair, outcome: Vector, predicted: Vector) -> Vector:
-    """(n,) doubly robust difference, without truncation: for reading."""
-    weights = pair.weights()
-    own = (pair.better - pair.worse) * predicted
-    residual = outcome - pair.at_chosen(predicted)
-    terms: Vector = own.sum(axis=1) + pair.at_chosen(weights) * residual
-    return terms
-
-
-def terms_for(
-    pair: Pair, outcome: Vector, predicted: Vector, bets: Bets = BETS, mean: float = 0.0
-) -> Vector:
-    """(n, j) difference better - worse of outcomes in [0, 1], as far down as each bet can bear.
-
-    The smaller the bet, the more of the prediction is used: its control variate is truncated to
-    `room / weight`, so that no term falls below -1 - room, with room set so that the bet loses at
-    most `AT_STAKE` of its wealth against means up to `mean`. Truncating the control variate leaves
-    the expectation as it is. Arms that could not be drawn count as 0 where the better policy gains
-    by them and as 1 where the other does, which can only speak against "better".
-    """
-    rooms = AT_STAKE / bets.sizes - 1.0 - mean
-    if not (rooms >= 0).all():
-        raise ValueError(
-            f"bets must be at most {AT_STAKE / (1 + mean):.3g} against means of {mean}"
+    @classmethod
+    def of(cls, rounds: Rounds, alpha: float, share: float, pessimistic: bool) -> Difference:
+        """Without rows whose reward is missing, or, to be pessimistic, with the reward that speaks
+        against what is to be shown."""
+        better, worse = EProcess(0.0, BETS), EProcess(0.0, BETS)
+        sequence = ConfidenceSequence(2 * alpha, -1.0, 1.0, BETS)
+        there = ~np.isnan(rounds.reward)
+        weight = rounds.pair.at_chosen(rounds.pair.weights())
+        against = diagnostics.worst(weight, rounds.reward)
+        favour = diagnostics.worst(-weight, rounds.reward)
+        for rows in chunks(np.arange(len(rounds)) if pessimistic else np.flatnonzero(there)):
+            pair, predicted = rounds.pair[rows], rounds.predicted_reward[rows]
+            other = pair.turned()
+            better.fold(terms_for(pair, against[rows], predicted))
+            worse.fold(terms_for(other, favour[rows], predicted))
+            sequence.fold(
+                terms_for(pair, against[rows], predicted, mean=1.0),
+                terms_for(other, favour[rows], predicted, mean=1.0),
+            )
+        plain = [plain_terms(rounds.pair, r, rounds.predicted_reward) for r in (against, favour)]
+        low, high = sequence.interval
+        return cls(
+            better=better,
+            worse=worse,
+            alpha=alpha,
+            terms=plain[0][there],
+            decisive=plain[0] if pessimistic else plain[0][there],
+            low=low,
+            high=high,
+            bounds=(float(plain[0].mean()), float(plain[1].mean())),
+            rounds=len(rounds),
+            shortening=_shortening(rounds.pair, share),
         )
-    gain, weights = pair.better - pair.worse, pair.weights()
-    per_gain = np.divide(1.0, weights, out=np.full_like(weights, _HUGE), where=weights > 0)
-    per_loss = np.divide(-1.0, weights, out=np.full_like(weights, _HUGE), where=weights < 0)
-    unknown = (pair.drawn <= 0) & (gain != 0)
-    weight = pair.at_chosen(weights)
-    terms = np.empty((len(pair), len(bets)))
-    with np.errstate(over="ignore"):
-        for j, room in enumerate(rooms.tolist()):
-            used = np.maximum(np.minimum(predicted, room * per_gain), 1.0 - room * per_loss)
-            used = np.where(unknown, gain < 0, used)
-            terms[:, j] = (gain * used).sum(axis=1) + weight * (outcome - pair.at_chosen(used))
-    return terms
+
+    @property
+    def estimate(self) -> float:
+        return float(self.terms.mean()) if len(self.terms) else math.nan
+
+    @property
+    def recent(self) -> float:
+        """The estimate of the later half of the rows."""
+        late = self.terms[len(self.terms) // 2 :]
+        return float(late.mean()) if len(late) else math.nan
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "rounds": float(self.rounds),
+            "rewarded": float(len(self.terms)),
+            "estimate": self.estimate,
+            "recent": self.recent,
+            "low": self.low,
+            "high": self.high,
+            "worst_if_missing": self.bounds[0],
+            "best_if_missing": self.bounds[1],
+            "log_e_better": self.better.log_e,
+            "log_e_better_peak": self.better.peak,
+            "log_e_worse_peak": self.worse.peak,
+            "log_e_needed": -math.log(self.alpha),
+            "alpha": self.alpha,
+        }
+
+    def rounds_needed(self) -> float | None:
+        """At the rate at which evidence has grown, or would if bets were as fine as they could be:
+        mean^2 / (2 variance) a round. None where the mean isn't positive."""
+        if self.better.refutes(self.alpha):
+            return 0.0
+        if not (len(self.decisive) and self.decisive.mean() > 0):
+            return None
+        ideal = float(self.decisive.mean() ** 2) / (2.0 * max(float(self.decisive.var()), 1e-12))
+        rate = max(self.better.growth(), min(ideal, 1.0))
+        return max(-math.log(self.alpha) - self.better.log_e, 0.0) / rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trail:
+    """How the evidence of a difference grew: log e-values after some of the rounds (l,), with
+    rewards; `needed` decides."""
+
+    rounds: Index  # (l,) so many had been folded in
+    better: Vector  # (l,)
+    worse: Vector  # (l,)
+    needed: float
+
+    @classmethod
+    def of(cls, rounds: Rounds, alpha: float, looks: int = LOOKS) -> Trail:
+        """Of the rounds whose reward has come, as `Difference.of` folds them, with a point after
+        every so many that there are about `looks`."""
+        rows = np.flatnonzero(~np.isnan(rounds.reward))
+        better, worse = EProcess(0.0, BETS), EProcess(0.0, BETS)
+        points = []
+        for some in np.array_split(rows, max(min(looks, len(rows)), 1)):
+            pair, reward = rounds.pair[some], rounds.reward[some]
+            predicted = rounds.predicted_reward[some]
+            better.fold(terms_for(pair, reward, predicted))
+            worse.fold(terms_for(pair.turned(), reward, predicted))
+            points.append((better.rows, better.log_e, worse.log_e))
+        at, up, down = np.array(points).T
+        return cls(at.astype(np.int64), up, down, -math.log(alpha))
+
+    def first(self, log_e: Vector) -> int | None:
+        """The first point (of l) at which `better` or `worse` has reached what is needed."""
+        reached = np.flatnonzero(log_e >= self.needed)
+        return int(reached[0]) if len(reached) else None
+
+
+def _shortening(pair: Pair, share: float) -> float:
+    """Variance of importance weighting as drawn, over that if the challenger had `share`."""
+    gain = pair.better - pair.worse
+    tried = (1.0 - share) * pair.worse + share * pair.better
+    spreads = [
+        np.divide(gain**2, p, out=np.zeros_like(gain), where=p > 0).sum()
+        for p in (pair.drawn, tried)
+    ]
+    return float(spreads[0] / spreads[1]) if spreads[1] > 0 else 1.0
+
+
+def chunks(rows: Index) -> list[Index]:
+    """In order, so that a long log needs no more memory than a short one."""
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]

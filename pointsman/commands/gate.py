@@ -81,10 +81,10 @@ def command(
 
 def text(judged: Judged) -> str:
     """A verdict for a person to read."""
-    how = "in its shadow" if judged.candidate is None else "by its snapshot, which didn't run"
+    how = "in its shadow" if judged.case.candidate is None else "by its snapshot, which didn't run"
     lines = [
         f"policy {judged.policy}: version {judged.version} against champion {judged.champion}, "
-        f"{how}, on {len(judged.data):,} rows",
+        f"{how}, on {len(judged.case.data):,} rows",
         f"verdict: {judged.verdict.verdict}",
         *(f"  {reason}" for reason in judged.verdict.reasons),
         "checks:",
@@ -101,9 +101,9 @@ def _next(judged: Judged) -> list[str]:
     verdict, policy, version = judged.verdict, judged.policy, judged.version
     if verdict.verdict == "pass":
         return [f"next: pointsman promote {policy} {version}"]
-    if judged.candidate is not None:
+    if judged.case.candidate is not None:
         return [f"to let it run in shadow: pointsman challenge {policy} {version}"]
-    if verdict.share is not None and judged.data.share[-1] < verdict.share:
+    if verdict.share is not None and judged.case.data.share[-1] < verdict.share:
         return [
             f"to give it a share: pointsman challenge {policy} {version} --share {verdict.share:g}"
         ]

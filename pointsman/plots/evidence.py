@@ -7,7 +7,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offline_eval.gate.rows import Trail
+from offline_eval.gate.difference import Trail
 from offline_eval.log.data import Vector
 from pointsman.plots.canvas import ALARM, BLUE, GREY, blank
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 
 from features.encoder import Encoder
 from offline_eval.estimating import target
-from offline_eval.gate import verdict as gate
+from offline_eval.gate import judging
+from offline_eval.gate.judging import Case
+from offline_eval.gate.rows import Window
 from offline_eval.gate.verdict import Settings, Verdict
-from offline_eval.gate.window import Window
 from offline_eval.log import archive
 from offline_eval.log.data import LoggedData
 from offline_eval.log.segments import START
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig, current
-from policy.objective import Scales
 from policy.policy import Policy
 from policy.records import Vector
 from policy.values import models
@@ -28,21 +28,22 @@ from serving.store.operations import GateRecord, OperatorStore, Refused, Version
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """A verdict, with what it was made from. `candidate` is the pmf (n, kmax) of a version that
-    never ran in shadow, None where the challenger's own was logged."""
+    """A verdict, with what it was made from."""
 
     policy: str
-    version: str
-    champion: str
-    verdict: Verdict
+    case: Case
     settings: Settings
-    data: LoggedData
-    scales: Scales
-    tasks: tuple[str, ...] | None  # (n,)
-    windows_before: int
-    candidate: Vector | None
+    verdict: Verdict
     window: str
     catalog: str
+
+    @property
+    def version(self) -> str:
+        return self.case.challenger
+
+    @property
+    def champion(self) -> str:
+        return self.case.champion
 
     @property
     def newest_ms(self) -> int | None:
@@ -67,10 +68,9 @@ class Judged:
 class _Evidence:
     """The rows that say something of a version, and what must fit."""
 
-    rows: Window
     data: LoggedData
     candidate: Vector | None
-    encoders: tuple[str, str]
+    fingerprints: Mapping[str, tuple[str, str]]
     name: str
 
 
@@ -101,53 +101,40 @@ def judge(
     if version == champion:
         raise Refused(f"version {version} is the champion: name another to judge against it")
     settings = _settings(wanted, alpha)
-    files, acting = store.files(version), store.files(champion)
+    files = store.files(version)
     _expect_own(path, policy, state)
     window = Window.last(path, policy, since_ms)
     evidence = _evidence(store, wanted, window, version, files, state)
-    data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
-    scales = PolicyConfig.model_validate_json(acting.config).scales
-    known = data.encoder == encoder.fingerprint
-    tasks = tuple(encoder.task_types(data.contexts)) if known else None
-    before = files.windows
-    windows_before = before.index(evidence.name) if evidence.name in before else len(before)
+    case = _case(version, champion, evidence, files, store.files(champion))
     try:
-        verdict = gate.judge(
-            data,
-            champion=champion,
-            challenger=version,
-            scales=scales,
-            now_ms=now_ms,
-            tasks=tasks,
-            fingerprints={
-                "encoder": evidence.encoders,
-                "catalog": (window.catalog, state.get("catalog", "")),
-            },
-            windows_before=windows_before,
-            candidate=evidence.candidate,
-            settings=settings,
-        )
+        verdict = judging.judge(case, now_ms, settings)
     except ValueError as error:
         raise ValueError(
-            f"the log at {path} can't be used: {error} (of the {len(data):,} rows that version "
-            f"{champion} decided and version {version} is judged on, counted from 0)"
+            f"the log at {path} can't be used: {error} (of the {len(case.data):,} rows that "
+            f"version {champion} decided and version {version} is judged on, counted from 0)"
         ) from error
-    judged = Judged(
-        policy=policy,
-        version=version,
-        champion=champion,
-        verdict=verdict,
-        settings=settings,
-        data=data,
-        scales=scales,
-        tasks=tasks,
-        windows_before=windows_before,
-        candidate=evidence.candidate,
-        window=evidence.name,
-        catalog=window.catalog,
-    )
+    judged = Judged(policy, case, settings, verdict, evidence.name, window.catalog)
     store.judged_on(version, judged.record().window)  # before anybody hears the verdict
     return judged
+
+
+def _case(
+    version: str, champion: str, evidence: _Evidence, files: VersionFiles, acting: VersionFiles
+) -> Case:
+    """As the configuration and the encoder of the `acting` champion have it."""
+    data, encoder = evidence.data, Encoder.from_bytes(acting.encoder)
+    known = data.encoder == encoder.fingerprint
+    before = files.windows
+    return Case(
+        data,
+        champion=champion,
+        challenger=version,
+        scales=PolicyConfig.model_validate_json(acting.config).scales,
+        tasks=tuple(encoder.task_types(data.contexts)) if known else None,
+        fingerprints=evidence.fingerprints,
+        windows_before=before.index(evidence.name) if evidence.name in before else len(before),
+        candidate=evidence.candidate,
+    )
 
 
 def _expect_own(path: str, policy: str, state: Mapping[str, str]) -> None:
@@ -183,11 +170,11 @@ def _evidence(
     champion = state["champion"]
     acted = window.of(champion, files.rolled_back_ms)
     name = f"{champion} on {window.catalog} from {max(window.from_ms, files.rolled_back_ms)}"
-    own = Encoder.from_bytes(files.encoder)
+    own, catalogs = Encoder.from_bytes(files.encoder), (window.catalog, state.get("catalog", ""))
     rows = acted.beside(version)
     if rows is not None:
         encoders = (rows.challenger_encoder(), own.fingerprint)
-        return _Evidence(rows, rows.data(), None, encoders, name)
+        return _Evidence(rows.data(), None, {"encoder": encoders, "catalog": catalogs}, name)
     if state.get("challenger") == version:
         raise ValueError(
             f"version {version} is the challenger, but ran in the shadow of none of the "
@@ -205,9 +192,8 @@ def _evidence(
             f"can't tell what it would have done: {error}. Make it the challenger: "
             f"`pointsman challenge {window.policy} {version}`"
         ) from error
-    return _Evidence(
-        rows, data, pmf, (data.encoder, own.fingerprint), f"{name}, frozen at {after_ms}"
-    )
+    fingerprints = {"encoder": (data.encoder, own.fingerprint), "catalog": catalogs}
+    return _Evidence(data, pmf, fingerprints, f"{name}, frozen at {after_ms}")
 
 
 def _frozen(
@@ -265,8 +251,8 @@ def told(judged: Judged) -> Mapping[str, object]:
         "rounds_needed": verdict.rounds_needed,
         "share": verdict.share,
         "rounds_with_share": verdict.rounds_with_share,
-        "in_shadow": judged.candidate is None,
-        "rows": len(judged.data),
+        "in_shadow": judged.case.candidate is None,
+        "rows": len(judged.case.data),
         "newest_ms": judged.newest_ms,
         "window": judged.window,
     }

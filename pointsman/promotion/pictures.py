@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from offline_eval.estimating import diagnostics, groups, one_target, reward_models, target
 from offline_eval.estimating.estimators import Estimate, snips
 from offline_eval.estimating.one_target import Valuation
-from offline_eval.gate import verdict as gate
+from offline_eval.gate import judging
 from offline_eval.log.data import LoggedData, Vector
 from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated
@@ -25,7 +25,7 @@ def report(judged: Judged, path: str, at_ms: int) -> Report:
     """The page of a verdict on the log at `path`; without estimates where nothing was judged."""
     evaluated = judged.newest_ms is not None
     pmfs = _pmfs(judged) if evaluated else {}
-    reward = judged.data.rewards(None, judged.scales)
+    reward = judged.case.data.rewards(None, judged.case.scales)
     found = _valued(judged, pmfs, reward) if evaluated else {}
     return Report(
         verdict=judged.verdict,
@@ -33,22 +33,22 @@ def report(judged: Judged, path: str, at_ms: int) -> Report:
         version=judged.version,
         champion=judged.champion,
         at_ms=at_ms,
-        log=fingerprint(judged.data, path),
+        log=fingerprint(judged.case.data, path),
         estimates=[one for name, value in found.items() for one in _estimates(name, value)],
         plots=_plots(judged, pmfs, reward, found) if evaluated else {},
     )
 
 
 def _pmfs(judged: Judged) -> dict[str, Vector]:
-    data, candidate = judged.data, judged.candidate
+    data, candidate = judged.case.data, judged.case.candidate
     own = target.challenger(data) if candidate is None else candidate
     return {judged.champion: target.champion(data), judged.version: own}
 
 
 def _valued(judged: Judged, pmfs: Mapping[str, Vector], reward: Vector) -> dict[str, Valuation]:
-    q = reward_models.ridge(judged.data, reward)
+    q = reward_models.ridge(judged.case.data, reward)
     return {
-        version: one_target.value(judged.data, pmf, reward, judged.scales, q)
+        version: one_target.value(judged.case.data, pmf, reward, judged.case.scales, q)
         for version, pmf in pmfs.items()
     }
 
@@ -71,17 +71,9 @@ def _plots(
 ) -> dict[str, bytes]:
     from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
-    data, champion, version = judged.data, judged.champion, judged.version
+    data, champion, version = judged.case.data, judged.champion, judged.version
     names = {champion: f"champion {champion}", version: f"challenger {version}"}
-    trail = gate.trail(
-        data,
-        champion=champion,
-        challenger=version,
-        scales=judged.scales,
-        windows_before=judged.windows_before,
-        candidate=judged.candidate,
-        settings=judged.settings,
-    )
+    trail = judging.trail(judged.case, judged.settings)
     rewards = {
         f"{name}, {estimator}": found[of].reward[estimator]
         for of, name in names.items()
@@ -96,8 +88,8 @@ def _plots(
         "arm-shares.png": plots.arm_shares(data, pmfs[version], names[version]),
         "calibration.png": plots.calibration(drawn),
     }
-    if judged.tasks is not None:
-        by_task = {names[of]: _by_task(data, judged.tasks, pmf, reward) for of, pmf in pmfs.items()}
+    if (tasks := judged.case.tasks) is not None:
+        by_task = {names[of]: _by_task(data, tasks, pmf, reward) for of, pmf in pmfs.items()}
         figures["reward-by-task.png"] = plots.reward_by_task(by_task, ALPHA)
     return {name: plots.png(figure) for name, figure in figures.items()}
 

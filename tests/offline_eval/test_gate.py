@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.gate import Cells, World, play
 from offline_eval.estimating.intervals import EProcess
-from offline_eval.gate import verdict as gate
-from offline_eval.gate.difference import BETS, Pair, plain_terms, terms_for
+from offline_eval.gate.judging import Case, judge
+from offline_eval.gate.terms import BETS, Pair, plain_terms, terms_for
 from offline_eval.gate.verdict import DAY_MS, Check, Settings, Verdict
 from offline_eval.log.data import LoggedData
 from offline_eval.log.reading import read_log
@@ -29,14 +29,10 @@ OURS = ("ours", "guarded")
 
 def judged(data: LoggedData, **changes: Any) -> Verdict:
     """At the time of the newest row, unless told otherwise."""
-    given = {
-        "champion": "1",
-        "challenger": "2",
-        "scales": SCALES,
-        "now_ms": int(data.made_at_ms.max(initial=START_MS)),
-        **changes,
-    }
-    return gate.judge(data, **given)
+    now_ms = changes.pop("now_ms", int(data.made_at_ms.max(initial=START_MS)))
+    settings = changes.pop("settings", None)
+    case = Case(data, **{"champion": "1", "challenger": "2", "scales": SCALES} | changes)
+    return judge(case, now_ms, settings)
 
 
 def check(verdict: Verdict, name: str) -> Check:

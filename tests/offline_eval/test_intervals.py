@@ -23,7 +23,7 @@ from offline_eval.estimating.intervals import (
     student_t,
     value_sequence,
 )
-from offline_eval.gate import verdict as gate
+from offline_eval.gate import verdict
 
 ONE_BET = Bets(np.array([0.5]), np.array([1.0]))
 
@@ -237,5 +237,5 @@ def test_a_confidence_sequence_covers_at_every_look():
 
 def test_the_examples_in_the_docstrings_hold():
     """Of the bets and of the gate."""
-    for module in (intervals, gate):
+    for module in (intervals, verdict):
         assert doctest.testmod(module).failed == 0

@@ -399,6 +399,6 @@ def test_a_fault_comes_back_from_a_cluster(tmp_path: Path, client: Any):
 
 def test_dask_is_not_needed():
     """Whoever has no cluster doesn't load it."""
-    code = "import sys, offline_eval.partitions; print('distributed' in sys.modules)"
+    code = "import sys, offline_eval.streaming.evaluation; print('distributed' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

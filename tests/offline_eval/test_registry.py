@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from offline_eval import registry
 from offline_eval.estimating.intervals import Interval
-from offline_eval.gate import verdict as gate
+from offline_eval.gate.judging import Case, judge
 from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Evaluation, Registry, VersionRecord
 from policy.config.schema import PolicyConfig
@@ -240,9 +240,7 @@ def test_a_file_stays_in_its_folder(store: Registry):
 def test_metrics_of_a_verdict_have_their_intervals():
     """Named so that MLflow's page groups them by check."""
     data = logged(400)
-    verdict = gate.judge(
-        data, champion="1", challenger="2", scales=SCALES, now_ms=int(data.made_at_ms[-1])
-    )
+    verdict = judge(Case(data, "1", "2", SCALES), int(data.made_at_ms[-1]))
     estimates = [
         Estimated("2", "quality", "dr", Interval(0.7, 0.6, 0.8)),
         Estimated("1", "quality", "dr", Interval(0.5, 0.4, 0.6)),

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from features.encoder import Encoder
-from offline_eval.gate import verdict as gate
+from offline_eval.gate.verdict import Settings as GateSettings
 from offline_eval.log.writing import write_log
 from offline_eval.registry import Registry
 from pointsman.archiver import IN_FLIGHT_MS, archive_burst
@@ -350,7 +350,7 @@ def test_the_gates_settings_go_by_its_own_names_and_defaults():
     }
     assert given.keys() == GateConfig.model_fields.keys()
     ours = GateConfig(**{name: int(v) if name == "max_age_s" else v for name, v in given.items()})
-    assert gate.Settings(**ours.settings()) == gate.Settings()
+    assert GateSettings(**ours.settings()) == GateSettings()
 
 
 def test_an_old_log_promotes_nothing(place: Place):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from offline_eval.estimating import diagnostics, estimators, target
 from offline_eval.estimating.intervals import Interval, student_t
-from offline_eval.gate import verdict as gate
+from offline_eval.gate.judging import Case, judge, trail
 from pointsman import plots
 from pointsman.plots.canvas import ALARM, colours
 from tests.offline_eval import simulated
@@ -174,23 +174,22 @@ def test_reward_by_task_has_a_point_for_each_series_and_task():
 def test_the_evidence_ends_where_the_verdict_says():
     """The last point is the gate's own log e-value, the line is what it needs."""
     data = simulated.logged(1_000, quality=(0.4, 0.7, 0.4))
-    asked = {"champion": "1", "challenger": "2", "scales": simulated.SCALES}
-    trail = gate.trail(data, **asked)
-    verdict = gate.judge(data, now_ms=int(data.made_at_ms[-1]), **asked)
-    assert trail.better[-1] == pytest.approx(verdict.figures["log_e_better"])
-    assert trail.needed == pytest.approx(verdict.figures["log_e_needed"])
-    assert trail.rounds[-1] == verdict.figures["rewarded"]
-    figure = plots.evidence(trail)
+    case = Case(data, "1", "2", simulated.SCALES)
+    grown, verdict = trail(case), judge(case, int(data.made_at_ms[-1]))
+    assert grown.better[-1] == pytest.approx(verdict.figures["log_e_better"])
+    assert grown.needed == pytest.approx(verdict.figures["log_e_needed"])
+    assert grown.rounds[-1] == verdict.figures["rewarded"]
+    figure = plots.evidence(grown)
     better = figure.axes[0].lines[0]
-    assert better.get_ydata()[-1] == trail.better[-1]
+    assert better.get_ydata()[-1] == grown.better[-1]
     assert verdict.verdict == "pass"
-    assert f"after {trail.rounds[trail.first(trail.better)]:,} rounds" in texts(figure)
+    assert f"after {grown.rounds[grown.first(grown.better)]:,} rounds" in texts(figure)
     assert "decides: log(1 / 0.04) = 3.22" in legend(figure)
 
 
 def test_evidence_of_no_rounds_is_none():
     """A trail without a reward has no point above the line."""
     data = simulated.logged(3, closed=np.zeros(3, dtype=bool), outcomes=np.full((3, 3), np.nan))
-    trail = gate.trail(data, champion="1", challenger="2", scales=simulated.SCALES)
-    assert trail.first(trail.better) is None
-    plots.png(plots.evidence(trail))
+    grown = trail(Case(data, "1", "2", simulated.SCALES))
+    assert grown.first(grown.better) is None
+    plots.png(plots.evidence(grown))

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from offline_eval.estimating.intervals import Interval
-from offline_eval.gate import verdict as gate
+from offline_eval.gate.judging import Case, judge
 from offline_eval.gate.verdict import Verdict
 from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Registry, VersionRecord
@@ -27,7 +27,7 @@ VOID = {"meta", "img"}
 def judged(n: int, **world: object) -> Verdict:
     data = logged(n, **world)
     now_ms = int(data.made_at_ms.max(initial=START_MS))
-    return gate.judge(data, champion="1", challenger="2", scales=SCALES, now_ms=now_ms)
+    return judge(Case(data, "1", "2", SCALES), now_ms)
 
 
 def reported(verdict: Verdict, **changes: object) -> Report:
