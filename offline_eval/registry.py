@@ -2,46 +2,28 @@
 
 One run per version, so that MLflow's own page lists and compares versions; a later evaluation adds
 to its version's run. Redis knows what serves, this is the record of what was evaluated: nothing
-here decides. The only importer of mlflow, which takes a second to load and is loaded when used.
+here decides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import quote
 
 from offline_eval.estimating.intervals import Interval
 from offline_eval.gate.verdict import Verdict
 from offline_eval.log.reading import Range
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from offline_eval.mlflow_store import SQLITE, Store
 
 ALIASES = ("champion", "challenger", "previous")
-_ENVIRONMENT = {  # what is already set stays
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # what a command prints is the command's
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its seven, doubling the wait, take minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-_SQLITE = "sqlite:///"
-_SQLITE_MAGIC = b"SQLite format 3\0"
-_NOT_IN_NAMES = re.compile(r"[^\w./ -]")  # of metrics and parameters
-_LONGEST_NAME = 250
-_LONGEST_VALUE = 6_000
 _FOLDER = "version"  # of a run's artifacts, that holds what `load` reads
 
 
@@ -58,6 +40,19 @@ class VersionRecord:
     log: Range | None = None  # that it was fitted on
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes]:
+        """What `Registry.load` makes a version of again, by the file's name."""
+        files = {
+            "config.json": self.config,
+            "encoder.bin": self.encoder,
+            "catalog.json": self.catalog.encode(),
+        }
+        if self.snapshot is not None:
+            files["snapshot.bin"] = self.snapshot
+        if self.log is not None:
+            files["log.json"] = json.dumps(asdict(self.log)).encode()
+        return files
 
     def fingerprint(self) -> str:
         """Another configuration or encoder under the same number, as after Redis was emptied, is
@@ -106,7 +101,7 @@ class LoggedVersion:
 
 def default_uri(data: Path) -> str:
     """MLFLOW_TRACKING_URI, else a SQLite store in the folder of the service's own files."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{data.absolute()}/mlflow/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{data.absolute()}/mlflow/mlflow.db"
 
 
 def gate_metrics(
@@ -141,14 +136,12 @@ class Registry:
     """
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._shown = _without_password(uri)
-        with self._reaching():
-            self._client = _client(uri)
+        self._store = Store(uri)
+        self._client = self._store.client
 
     def log_version(self, version: VersionRecord) -> str:
         """The id of the version's run, after it is there and registered under the policy's name."""
-        with self._reaching():
+        with self._store.reaching():
             mark = version.fingerprint()
             listed = [v for v in self._listed(version.policy) if v.tags.get("fingerprint") == mark]
             if listed:
@@ -169,29 +162,26 @@ class Registry:
         LookupError
             If the version was not logged.
         """
-        with self._reaching():
+        with self._store.reaching():
             listed = self._find(policy, version)
             run = self._client.get_run(listed.run_id)
             seconds = max(evaluation.at_ms - run.info.start_time, 0) // 1_000
-            self._log(listed.run_id, {}, evaluation.metrics, evaluation.at_ms, seconds)
-            self._log_range(listed.run_id, evaluation.log, "evaluation")
+            self._store.log(listed.run_id, {}, evaluation.metrics, evaluation.at_ms, seconds)
+            self._store.log_range(listed.run_id, evaluation.log, "evaluation")
             kind = "evaluation" if evaluation.verdict is None else "gate"
-            self._log_files(listed.run_id, f"{kind}/{_time(evaluation.at_ms)}", evaluation.files)
+            folder = f"{kind}/{_time(evaluation.at_ms)}"
+            self._store.log_files(listed.run_id, folder, evaluation.files)
             if evaluation.verdict is not None:  # last: it says that all the rest is there
-                self._tag(listed, evaluation)
+                told = {"champion": evaluation.champion, "verdict": evaluation.verdict}
+                self._store.describe(listed, evaluation.summary, told)
             return str(listed.run_id)
 
     def alias(
-        self,
-        policy: str,
-        *,
-        champion: str | None,
-        challenger: str | None,
-        previous: str | None,
+        self, policy: str, *, champion: str | None, challenger: str | None, previous: str | None
     ) -> None:
         """Say which versions have these roles. A version that was not logged can't be shown: its
         alias is taken away, so that none points at the wrong one."""
-        with self._reaching():
+        with self._store.reaching():
             listed = {v.tags["pointsman_version"]: v for v in self._listed(policy)}
             if not listed:
                 return
@@ -205,7 +195,7 @@ class Registry:
 
     def versions(self, policy: str) -> list[LoggedVersion]:
         """What is registered for a policy, in the order in which it was."""
-        with self._reaching():
+        with self._store.reaching():
             listed = self._listed(policy)
             roles = self._roles(policy) if listed else {}
         return [
@@ -228,34 +218,11 @@ class Registry:
         LookupError
             If there is none.
         """
-        with self._reaching(), TemporaryDirectory() as folder:
+        with self._store.reaching(), TemporaryDirectory() as folder:
             listed = self._find(policy, version)
             run = self._client.get_run(listed.run_id)
             there = Path(self._client.download_artifacts(listed.run_id, _FOLDER, folder))
-            config, snapshot, log = (there / n for n in ("config.json", "snapshot.bin", "log.json"))
-            own = _flat(json.loads(config.read_bytes()))
-            return VersionRecord(
-                policy=policy,
-                version=listed.tags["pointsman_version"],
-                config=config.read_bytes(),
-                encoder=(there / "encoder.bin").read_bytes(),
-                catalog=(there / "catalog.json").read_text("utf-8"),
-                snapshot=snapshot.read_bytes() if snapshot.exists() else None,
-                log=Range(**json.loads(log.read_bytes())) if log.exists() else None,
-                params={name: v for name, v in run.data.params.items() if name not in own},
-                metrics=run.data.metrics,
-            )
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
-
-        try:
-            yield
-        except (MlflowException, SQLAlchemyError) as error:
-            told = str(error).strip().splitlines()[0].replace(self._uri, "")
-            raise RuntimeError(f"MLflow at {self._shown}: {told}") from error
+            return _read(there, policy, listed.tags["pointsman_version"], run.data)
 
     def _listed(self, policy: str) -> list[Any]:
         """The policy's model versions, oldest first."""
@@ -276,13 +243,13 @@ class Registry:
             found = [v for v in listed if v.tags["pointsman_version"] == version]
         if not found:
             raise LookupError(
-                f"policy {policy!r} has no version {version!r} in MLflow at {self._shown}"
+                f"policy {policy!r} has no version {version!r} in MLflow at {self._store.shown}"
             )
         return found[-1]
 
     def _run(self, version: VersionRecord, mark: str) -> str:
         """A run of this very version that was begun and not finished, or a new one."""
-        experiment = self._experiment(version.policy)
+        experiment = self._store.experiment(f"pointsman/{_model_name(version.policy)}")
         begun = self._client.search_runs([experiment], f"tags.fingerprint = '{mark}'")
         if begun:
             return str(begun[0].info.run_id)
@@ -290,151 +257,26 @@ class Registry:
         run = self._client.create_run(experiment, tags=tags, run_name=f"version {version.version}")
         return str(run.info.run_id)
 
-    def _experiment(self, policy: str) -> str:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-        name = f"pointsman/{_model_name(policy)}"
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return self._client.create_experiment(name, _artifacts(self._uri))
-            except MlflowException:  # another process was first, or the name is one of a deleted
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-
     def _fill(self, run: str, version: VersionRecord) -> None:
-        files = {
-            "config.json": version.config,
-            "encoder.bin": version.encoder,
-            "catalog.json": version.catalog.encode(),
-        }
-        if version.snapshot is not None:
-            files["snapshot.bin"] = version.snapshot
-        if version.log is not None:
-            files["log.json"] = json.dumps(asdict(version.log)).encode()
-        self._log_files(run, _FOLDER, files)
-        self._log_range(run, version.log, "training")
+        self._store.log_files(run, _FOLDER, version.files())
+        self._store.log_range(run, version.log, "training")
         params = {**_flat(json.loads(version.config)), **version.params}
         begun = self._client.get_run(run)
         there = begun.data.params  # of an attempt before; MLflow refuses to change them
         new = {name: value for name, value in params.items() if name not in there}
-        self._log(run, new, version.metrics, begun.info.start_time, 0)
+        self._store.log(run, new, version.metrics, begun.info.start_time, 0)
         self._client.set_terminated(run)
 
     def _register(self, run: str, version: VersionRecord, mark: str) -> None:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
         name = _model_name(version.policy)
-        try:
-            self._client.create_registered_model(
-                name, description=f"Versions of the Pointsman policy {version.policy}."
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        self._store.create_model(name, f"Versions of the Pointsman policy {version.policy}.")
         source = f"{self._client.get_run(run).info.artifact_uri}/{_FOLDER}"
         self._client.create_model_version(name, source, run, tags=_tags(version, mark))
-
-    def _tag(self, listed: Any, evaluation: Evaluation) -> None:
-        note = evaluation.summary[:_LONGEST_VALUE]
-        self._client.set_tag(listed.run_id, "mlflow.note.content", note)  # the run's description
-        self._client.update_model_version(listed.name, listed.version, note)
-        told = {"champion": evaluation.champion, "verdict": str(evaluation.verdict)}
-        for key, value in told.items():
-            self._client.set_tag(listed.run_id, key, value)
-            self._client.set_model_version_tag(listed.name, listed.version, key, value)
-
-    def _log(
-        self,
-        run: str,
-        params: Mapping[str, str],
-        metrics: Mapping[str, float],
-        at_ms: int,
-        step: int,
-    ) -> None:
-        from mlflow.entities import Metric, Param  # noqa: PLC0415
-
-        values = {_name(n): v for n, v in metrics.items() if math.isfinite(v)}  # others read badly
-        told = [Metric(name, value, at_ms, step) for name, value in values.items()]
-        said = [Param(_name(name), value[:_LONGEST_VALUE]) for name, value in params.items()]
-        self._client.log_batch(run, metrics=told, params=said)
-
-    def _log_range(self, run: str, used: Range | None, context: str) -> None:
-        """As MLflow's page shows a dataset that a run has used."""
-        if used is None:
-            return
-        from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
-
-        profile = json.dumps({"rows": used.rows, "from_ms": used.from_ms, "to_ms": used.to_ms})
-        source = json.dumps({"uri": used.path})
-        dataset = Dataset("log", used.digest, "log", source, profile=profile)
-        tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(run, [DatasetInput(dataset, [tag])])
-
-    def _log_files(self, run: str, folder: str, files: Mapping[str, bytes]) -> None:
-        if not files:
-            return
-        with TemporaryDirectory() as place:
-            for name, content in files.items():
-                path = Path(place, _inside(name))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self._client.log_artifacts(run, place, folder)
-
-
-def _client(uri: str) -> MlflowClient:
-    _check_sqlite(uri)
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient  # noqa: PLC0415
-
-    for name in ("mlflow", "alembic"):  # they tell of each table that a new store gets
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of each try
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _check_sqlite(uri: str) -> None:
-    """MLflow would try for two minutes to open a file that isn't a database."""
-    if not uri.startswith(_SQLITE):
-        return
-    path = Path(unquote(uri.removeprefix(_SQLITE)))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        start = path.open("ab+")
-    except OSError as error:
-        raise RuntimeError(f"MLflow at {uri}: {error.strerror}") from error
-    with start:
-        start.seek(0)
-        found = start.read(len(_SQLITE_MAGIC))
-    if found not in (b"", _SQLITE_MAGIC):
-        raise RuntimeError(f"MLflow at {uri}: the file is no SQLite database")
-
-
-def _artifacts(uri: str) -> str | None:
-    """Beside the store's own file; None leaves it to a server."""
-    if not uri.startswith(_SQLITE):
-        return None
-    return (Path(uri.removeprefix(_SQLITE)).absolute().parent / "artifacts").as_uri()
 
 
 def _model_name(policy: str) -> str:
     """MLflow refuses `/`, `:` and blanks in the name of a model; a log's policy may have them."""
     return quote(policy, safe="")
-
-
-def _name(name: str) -> str:
-    """Of a metric or parameter: MLflow refuses most signs, and what isn't a plain path.
-
-    >>> _name("task type a+b//../c/harm")
-    'task type a_b/c/harm'
-    """
-    parts = (part for part in name.split("/") if part.strip(". "))
-    return _NOT_IN_NAMES.sub("_", "/".join(parts))[:_LONGEST_NAME]
 
 
 def _tags(version: VersionRecord, mark: str) -> dict[str, str]:
@@ -460,13 +302,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _inside(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise ValueError(f"a file's name must be a path within its folder, got {name!r}")
-    return path
-
-
 def _time(at_ms: int) -> str:
     """Sorts by time, and may be a file's name.
 
@@ -477,6 +312,19 @@ def _time(at_ms: int) -> str:
     return f"{at:%Y-%m-%dT%H%M%S}.{at_ms % 1_000:03d}Z"
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def _read(folder: Path, policy: str, version: str, logged: Any) -> VersionRecord:
+    """The version whose files lie in a folder; parameters and metrics are what its run has
+    `logged`."""
+    config, snapshot, log = (folder / n for n in ("config.json", "snapshot.bin", "log.json"))
+    own = _flat(json.loads(config.read_bytes()))
+    return VersionRecord(
+        policy=policy,
+        version=version,
+        config=config.read_bytes(),
+        encoder=(folder / "encoder.bin").read_bytes(),
+        catalog=(folder / "catalog.json").read_text("utf-8"),
+        snapshot=snapshot.read_bytes() if snapshot.exists() else None,
+        log=Range(**json.loads(log.read_bytes())) if log.exists() else None,
+        params={name: v for name, v in logged.params.items() if name not in own},
+        metrics=logged.metrics,
+    )
