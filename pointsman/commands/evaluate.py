@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,42 +10,22 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
-from offline_eval.estimating import one_target, reward_models, rounds, sweep, target
-from offline_eval.estimating.estimators import Estimate, not_evaluable
+from offline_eval.estimating import one_target
+from offline_eval.estimating.estimators import Estimate
 from offline_eval.estimating.intervals import Interval
 from offline_eval.estimating.one_target import Valuation
-from offline_eval.estimating.replay import Candidate
 from offline_eval.estimating.sweep import Comparison
-from offline_eval.log.data import LoggedData
-from pointsman.commands import logs, settings, streamed
-from pointsman.commands.logs import Opened, aligned, between, figure
+from pointsman.commands import logs, settings, streamed, sweeps
+from pointsman.commands.logs import Opened, Options, aligned, between, figure
 from pointsman.commands.settings import progress
+from pointsman.commands.sweeps import MARKED
+from pointsman.commands.targets import Split, is_config, part_of, pmf_of, split, usual, value_of
 from policy.config.schema import PolicyConfig
-from policy.config.variants import variants
-from policy.objective import Weights
-
-Vector = NDArray[np.float64]
 
 ESTIMATORS = ("dr", "snips", "ips", "clipped_ips", "dm", "sndr", "switch_dr", "dros")
 SHOWN_ESTIMATORS = ("dr", "snips", "ips", "dm", "dros")  # when none is named; --json has all
-MOST_ARMS = 20  # that are targets when none is named
-SHOWN = 20  # candidates of a sweep; --json has all
 TRAIN_SHARE = 0.5
-CONFIG = "config"
-CHALLENGER = "challenger"
-MARKED = "(! not to be trusted: few rows carry the estimate, or its terms don't know its bias)"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Split:
-    """The first rows teach, the others value; all of them value where nothing is to be taught."""
-
-    taught: LoggedData
-    valued: LoggedData
-    reward: Vector  # (n,) of the valued rows
-    q: Vector  # (n, kmax)
 
 
 @click.command(epilog=settings.help_text())
@@ -87,16 +66,7 @@ class _Split:
 )
 @click.option("--dask", metavar="ADDRESS", help="Likewise, on the Dask cluster of this scheduler.")
 def command(
-    path: str | None,
-    policy: str | None,
-    config_file: Path | None,
-    weights: Weights | None,
-    objective: str | None,
-    from_ms: int | None,
-    to_ms: int | None,
-    interval: str,
-    as_json: bool,
-    plot: Path | None,
+    given: Options,
     targets: Sequence[str],
     estimators: Sequence[str],
     train_share: float,
@@ -115,147 +85,48 @@ def command(
     Estimates are for reading. Only the gate decides what may serve.
     """
     if stream or dask is not None:
-        if sweep_file is not None or plot is not None or interval != "student-t":
+        if sweep_file is not None or given.plot is not None or given.interval != "student-t":
             raise click.UsageError("--stream has no --sweep, --plot or --interval bootstrap")
-        told = streamed.value(
-            path or settings.read().log_path(),
-            policy,
-            from_ms,
-            to_ms,
-            targets,
-            estimators or ESTIMATORS,
-            logs.scales(config_file, policy),
-            logs.counted(weights, objective),
-            dask,
-        )
-        click.echo(json.dumps(told.figures()) if as_json else "\n".join(told.text()))
+        streams = streamed.value(given, targets, estimators or ESTIMATORS, dask)
+        click.echo(json.dumps(streams.figures()) if given.as_json else "\n".join(streams.text()))
         return
-    log = logs.opened(path, policy, config_file, weights, objective, from_ms, to_ms, plot)
-    candidates = _candidates(sweep_file, log)
-    names = list(targets) or ([] if candidates else _usual(log.data))
-    learns = bool(candidates) or any(_is_config(name) for name in names)
-    split = _split(log, train_share if learns else 0.0)
+    log = logs.opened(given)
+    candidates = sweeps.candidates(sweep_file, log)
+    names = list(targets) or ([] if candidates else usual(log.data))
+    learns = bool(candidates) or any(is_config(name) for name in names)
+    part = split(log, train_share if learns else 0.0)
     main = estimators[0] if estimators else ESTIMATORS[0]
-    compared: Comparison | None = None
-    refused: dict[str, str] = {}
-    with progress(len(names) + len(candidates)) as tick:
-        found: dict[str, Valuation] = {}
-        for name in names:
-            part = _part(name, split)
-            pmf = _pmf(name, log, part)
-            found[name] = one_target.value(part.valued, pmf, part.reward, log.policy.scales, part.q)
-            tick(1)
-        if candidates:
-            values = {}
-            for name, config in candidates.items():
-                values[name] = _value_of(name, config, log, split, main)
-                tick(1)
-            compared, refused = _compared(values, split, main)
-    shown = tuple(estimators) or (ESTIMATORS if as_json else SHOWN_ESTIMATORS)
-    made = _Told(log, split, found, main, shown, interval)
-    if as_json:
-        click.echo(json.dumps(made.figures() | _sweep_figures(compared, refused, sweep_file)))
+    found, values = _valued(log, part, names, candidates, main)
+    compared, refused = sweeps.compared(values, part, main) if candidates else (None, {})
+    shown = tuple(estimators) or (ESTIMATORS if given.as_json else SHOWN_ESTIMATORS)
+    told = _Told(log, part, found, main, shown, given.interval)
+    if given.as_json:
+        click.echo(json.dumps(told.figures() | sweeps.figures(compared, refused, sweep_file)))
     else:
-        click.echo("\n".join(made.text() + _sweep_text(compared, refused, main)))
-    if plot is not None:
-        _draw(made, compared, plot)
+        click.echo("\n".join(told.text() + sweeps.text(compared, refused, main)))
+    if given.plot is not None:
+        _draw(told, compared, given.plot)
 
 
-def _candidates(file: Path | None, log: Opened) -> Mapping[str, PolicyConfig]:
-    if file is None:
-        return {}
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file}: can't be read: {error}") from error
-    return variants(text, str(file), log.policy, log.config.arms)
-
-
-def _usual(data: LoggedData) -> list[str]:
-    """The targets that every log has an answer for."""
-    arms = data.ids if len(data.ids) <= MOST_ARMS else ()
-    return ["logged", "uniform", *arms, *([CHALLENGER] if any(data.challengers) else [])]
-
-
-def _is_config(name: str) -> bool:
-    return name == CONFIG or name.startswith(f"{CONFIG}:")
-
-
-def _split(log: Opened, share: float) -> _Split:
-    n = len(log.data)
-    first = round(n * share)
-    if share and not 0 < first < n:
-        raise click.ClickException(
-            f"{log.path}: {n} rows are too few to learn from some and value on others"
-        )
-    rows = np.arange(first, n)
-    valued = log.data.take(rows)
-    reward = log.reward[rows]
-    q = reward_models.ridge(valued, reward)
-    return _Split(log.data.take(np.arange(first)), valued, reward, q)
-
-
-def _part(name: str, split: _Split) -> _Split:
-    """The rows that a target is valued on: a challenger's are those in which the last one ran."""
-    of = split.valued.challengers
-    if name != CHALLENGER or not any(of):
-        return split
-    last = next(version for version in reversed(of) if version is not None)
-    rows = np.flatnonzero(np.array(of, dtype=object) == last)
-    return _Split(split.taught, split.valued.take(rows), split.reward[rows], split.q[rows])
-
-
-def _pmf(name: str, log: Opened, split: _Split) -> Vector:
-    """What a target would have drawn from, in the rows that are valued."""
-    if name == "logged":
-        return target.logged(split.valued)
-    if name == "uniform":
-        return target.uniform(split.valued)
-    if name == CHALLENGER:
-        return target.challenger(split.valued)
-    if not _is_config(name):
-        return target.one_arm(split.valued, name)
-    which = name.partition(":")[2] or log.name
-    if which not in log.config.policies:
-        known = ", ".join(log.config.policies)
-        raise click.ClickException(f"{log.file}: there is no policy {which!r} (known: {known})")
-    try:
-        return _learned(name, log.config.policies[which], log, split)
-    except ValueError as error:
-        raise click.ClickException(f"{name}: {error}") from error
-
-
-def _learned(name: str, config: PolicyConfig, log: Opened, split: _Split) -> Vector:
-    """Of a configuration that has learned the first part of the log, and stands still then."""
-    candidate = Candidate.of(name, config, log.config.arms)
-    policy = candidate.policy(candidate.taught(split.taught))
-    return target.of_policy(candidate.asked(split.valued, log.policy.weights), policy)
-
-
-def _value_of(
-    name: str, config: PolicyConfig, log: Opened, split: _Split, estimator: str
-) -> Estimate:
-    try:
-        pmf = _learned(name, config, log, split)
-    except ValueError as error:
-        return not_evaluable(str(error))
-    return rounds.estimates(rounds.of(split.valued, pmf, split.reward, split.q))[estimator]
-
-
-def _compared(
-    values: Mapping[str, Estimate], split: _Split, estimator: str
-) -> tuple[Comparison | None, dict[str, str]]:
-    """Those that have a value, against the logging policy; and why the others have none."""
-    refused = {name: str(one.why) for name, one in values.items() if one.value is None}
-    some = {name: one for name, one in values.items() if one.value is not None}
-    made = rounds.of(split.valued, target.logged(split.valued), split.reward, split.q)
-    logged = rounds.estimates(made)[estimator]
-    if not some or logged.value is None:
-        return None, refused
-    ids = [split.valued.decision_ids[i] for i in made.at]
-    terms = np.stack([one.terms for one in some.values()], axis=1)
-    doubts = [one.doubt or logged.doubt for one in some.values()]
-    return sweep.compare(list(some), terms, logged.terms, ids, doubts=doubts), refused
+def _valued(
+    log: Opened,
+    rows: Split,
+    names: Sequence[str],
+    candidates: Mapping[str, PolicyConfig],
+    estimator: str,
+) -> tuple[dict[str, Valuation], dict[str, Estimate]]:
+    """Of each target what is known, of each candidate its value."""
+    found, values = {}, {}
+    with progress(len(names) + len(candidates)) as tick:
+        for name in names:
+            part = part_of(name, rows)
+            pmf, scales = pmf_of(name, log, part), log.policy.scales
+            found[name] = one_target.value(part.valued, pmf, part.reward, scales, part.q)
+            tick(1)
+        for name, config in candidates.items():
+            values[name] = value_of(name, config, log, rows, estimator)
+            tick(1)
+    return found, values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,7 +134,7 @@ class _Told:
     """What was found of the targets, to be shown."""
 
     log: Opened
-    split: _Split
+    split: Split
     found: Mapping[str, Valuation]
     main: str
     shown: Sequence[str]  # estimators
@@ -329,7 +200,7 @@ class _Told:
     def _fewer(self) -> list[str]:
         """Targets that are not of all rows."""
         n = len(self.split.valued)
-        rows = {name: _part(name, self.split).valued for name in self.found}
+        rows = {name: part_of(name, self.split).valued for name in self.found}
         return [
             f"{name}: version {some.challengers[-1]}, on the {len(some):,} of {n:,} rows in which"
             " it ran"
@@ -371,61 +242,6 @@ class _Told:
 
     def _figures(self, estimate: Estimate) -> dict[str, Any]:
         return logs.as_figures(estimate, logs.interval_of(estimate, self.how))
-
-
-def _sweep_text(
-    compared: Comparison | None, refused: Mapping[str, str], estimator: str
-) -> list[str]:
-    if compared is None:
-        return [f"{name}: {why}" for name, why in refused.items()]
-    order = np.argsort([-one.estimate for one in compared.values], kind="stable").tolist()
-    rows = [["candidate", estimator, "95% interval", "lead over the log", "95% interval"]]
-    for i in order[:SHOWN]:
-        value, lead = compared.values[i], compared.leads[i]
-        name, values = compared.names[i], (figure(value.estimate), _marked(value))
-        rows.append([name, *values, f"{lead.estimate:+.4f}", _marked(lead)])
-    more = len(order) - SHOWN
-    lead = compared.lead
-    return [
-        "",
-        *aligned(rows),
-        *([f"and {more:,} more"] if more > 0 else []),
-        f"(intervals hold for all {len(order)} together)",
-        *([MARKED] if any("!" in cell for row in rows for cell in row) else []),
-        *(f"{name}: {why}" for name, why in refused.items()),
-        "",
-        f"best: {lead.winner}, which seems to lead by {lead.naive.estimate:+.4f}"
-        f" ({_marked(lead.naive)}, whoever wins)",
-        f"of that, {lead.selection:+.4f} is selection: chosen on some rows and valued on others,"
-        f" the winner leads by {lead.honest:+.4f}; {lead.agreement:.0%} of the choices agree",
-        sweep.NOTE,
-    ]
-
-
-def _marked(interval: Interval) -> str:
-    return between(interval) + ("!" if interval.warning and math.isfinite(interval.low) else "")
-
-
-def _sweep_figures(
-    compared: Comparison | None, refused: Mapping[str, str], file: Path | None
-) -> dict[str, Any]:
-    if file is None:
-        return {}
-    told: dict[str, Any] = {"candidates": {}, "not_evaluable": dict(refused), "note": sweep.NOTE}
-    if compared is not None:
-        each = zip(compared.names, compared.values, compared.leads, strict=True)
-        told["candidates"] = {
-            name: {"reward": logs.interval_figures(value), "lead": logs.interval_figures(lead)}
-            for name, value, lead in each
-        }
-        told["best"] = {
-            "candidate": compared.lead.winner,
-            "naive_lead": logs.interval_figures(compared.lead.naive),
-            "honest_lead": {"value": compared.lead.honest},
-            "selection": compared.lead.selection,
-            "agreement": compared.lead.agreement,
-        }
-    return {"sweep": told}
 
 
 def _draw(told: _Told, compared: Comparison | None, file: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ class _Three(click.ParamType[Weights]):
             return Weights.of(quality, latency, cost)
         except ValueError:
             self.fail(f"expected three weights >= 0, not all 0, such as 0.7,0.15,0.15: {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What commands that read a log are told of it, and how they tell what they found."""
+
+    path: str | None
+    policy: str | None
+    config_file: Path | None
+    weights: Weights | None  # that count; None: each row's own
+    from_ms: int | None
+    to_ms: int | None
+    interval: str
+    as_json: bool
+    plot: Path | None
+
+    def log_path(self) -> str:
+        return self.path or settings.read().log_path()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +131,15 @@ class Opened:
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """PATH and the options that `opened` takes, and --json and --plot."""
+    """PATH, and options of what is read, how it is scored and shown: the first argument of
+    `command` is an `Options` of all of them."""
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        given["weights"] = _counted(given["weights"], given.pop("objective"))
+        own = {one.name: given.pop(one.name) for one in fields(Options)}
+        command(Options(**own), **given)
+
     made: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.argument("path", required=False),
         click.option("--policy", help="Only this policy's rows; needed where there are several."),
@@ -142,32 +169,23 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a PNG."),
     ]
+    decorated: Callable[..., None] = with_options
     for one in reversed(made):
-        command = one(command)
-    return command
+        decorated = one(decorated)
+    return decorated
 
 
-def opened(
-    path: str | None,
-    policy: str | None,
-    config_file: Path | None,
-    weights: Weights | None,
-    objective: str | None,
-    from_ms: int | None,
-    to_ms: int | None,
-    plot: Path | None,
-) -> Opened:
+def opened(given: Options) -> Opened:
     """Read the log, and refuse what can't be used: what is wrong, at which rows."""
-    weights = counted(weights, objective)
+    plot = given.plot
     if plot is not None and not plot.parent.is_dir():
         raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
-    chosen = settings.read()
-    file = config_file or chosen.config
+    file = given.config_file or settings.read().config
     config = ConfigFile(file).read()
-    path = path or chosen.log_path()
-    data = read_log(path, policy, from_ms, to_ms)
+    path = given.log_path()
+    data = read_log(path, given.policy, given.from_ms, given.to_ms)
     if not len(data):
-        raise click.ClickException(f"{path}: no row{_asked(policy, from_ms, to_ms)}")
+        raise click.ClickException(f"{path}: no row{_asked(given)}")
     there = sorted(set(data.policies))
     if len(there) > 1:
         raise click.ClickException(
@@ -183,11 +201,11 @@ def opened(
             " have it until its reward window has passed"
         )
     name = scored_as(there[0], config, file)
-    reward = data.rewards(weights, config.policies[name].scales)
-    return Opened(path, data, file, config, name, weights, reward, rows - len(data))
+    reward = data.rewards(given.weights, config.policies[name].scales)
+    return Opened(path, data, file, config, name, given.weights, reward, rows - len(data))
 
 
-def counted(weights: Weights | None, objective: str | None) -> Weights | None:
+def _counted(weights: Weights | None, objective: str | None) -> Weights | None:
     """What --weights or --objective say; None is each row's own."""
     if weights is not None and objective is not None:
         raise click.UsageError("--weights and --objective say the same: give one")
@@ -205,11 +223,11 @@ def scored_as(policy: str, config: Config, file: Path) -> str:
     return name
 
 
-def scales(config_file: Path | None, policy: str | None) -> Scales:
-    """The references that score a policy's rows."""
-    file = config_file or settings.read().config
+def scales(given: Options) -> Scales:
+    """The references that score the rows that are asked for."""
+    file = given.config_file or settings.read().config
     config = ConfigFile(file).read()
-    return config.policies[scored_as(policy or "default", config, file)].scales
+    return config.policies[scored_as(given.policy or "default", config, file)].scales
 
 
 def interval_of(estimate: Estimate, how: str) -> Interval | None:
@@ -263,9 +281,9 @@ def when(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _asked(policy: str | None, from_ms: int | None, to_ms: int | None) -> str:
+def _asked(given: Options) -> str:
     return (
-        (f" of policy {policy!r}" if policy else "")
-        + (f" from {when(from_ms)}" if from_ms is not None else "")
-        + (f" before {when(to_ms)}" if to_ms is not None else "")
+        (f" of policy {given.policy!r}" if given.policy else "")
+        + (f" from {when(given.from_ms)}" if given.from_ms is not None else "")
+        + (f" before {when(given.to_ms)}" if given.to_ms is not None else "")
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,10 +12,9 @@ import numpy as np
 
 from offline_eval.estimating import replay, reward_models
 from offline_eval.estimating.intervals import Interval
-from offline_eval.estimating.replay import Candidate, Index, Replay
+from offline_eval.estimating.replay import Candidate, Index, Replay, Vector
 from pointsman.commands import logs, settings
-from pointsman.commands.logs import Opened, aligned, between, figure
-from policy.objective import Weights
+from pointsman.commands.logs import Opened, Options, aligned, between, figure
 
 STRETCHES = 10
 SHOWN_ARMS = 3  # of a stretch: the most probable ones
@@ -60,16 +59,7 @@ class _Stretch:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
-    path: str | None,
-    policy: str | None,
-    config_file: Path | None,
-    weights: Weights | None,
-    objective: str | None,
-    from_ms: int | None,
-    to_ms: int | None,
-    interval: str,
-    as_json: bool,
-    plot: Path | None,
+    given: Options,
     method: str,
     target: str | None,
     train_share: float | None,
@@ -86,7 +76,7 @@ def command(
     """
     if bound is not None and method != "rejection":
         raise click.UsageError("--bound is for --method rejection")
-    log = logs.opened(path, policy, config_file, weights, objective, from_ms, to_ms, plot)
+    log = logs.opened(given)
     name = target or log.name
     if name not in log.config.policies:
         known = ", ".join(log.config.policies)
@@ -95,22 +85,14 @@ def command(
     share = train_share if train_share is not None else (0.5 if method == "frozen" else 0.0)
     first = round(len(log.data) * share)
     found = _replayed(log, candidate, method, first, every, bound, seed)
-    way = [
-        _Stretch(rows, logs.interval_of(estimate, interval), log.own_mean(rows + first))
-        for rows, estimate in found.curve(STRETCHES)
-    ]
-    whole = logs.interval_of(found.estimate, interval)
-    shares = found.shares(log.data.take(np.arange(first, len(log.data))), STRETCHES)
-    if as_json:
-        click.echo(json.dumps(_figures(log, name, found, whole, way, shares, first)))
-    else:
-        click.echo("\n".join(_text(log, name, found, whole, way, shares, first)))
-    if plot is not None and way:
+    told = _Told.of(log, name, found, first, given.interval)
+    click.echo(json.dumps(told.figures()) if given.as_json else "\n".join(told.text()))
+    if given.plot is not None and told.way:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
-        curve, logged = [one.interval for one in way], [one.logged for one in way]
-        plots.save(plots.learning_curve(curve, logged, shares, log.data.ids), plot)
-        click.echo(f"wrote {plot}", err=True)
+        curve, logged = [one.interval for one in told.way], [one.logged for one in told.way]
+        plots.save(plots.learning_curve(curve, logged, told.shares, log.data.ids), given.plot)
+        click.echo(f"wrote {given.plot}", err=True)
 
 
 def _replayed(
@@ -140,68 +122,77 @@ def _replayed(
         raise click.ClickException(f"{candidate.name}: {error}") from error
 
 
-def _text(
-    log: Opened,
-    name: str,
-    found: Replay,
-    whole: Interval | None,
-    way: list[_Stretch],
-    shares: np.ndarray[Any, Any],
-    first: int,
-) -> list[str]:
-    met = f"{found.method}: {len(found.rows):,} rows met"
-    if found.method != "frozen":
-        met += f", {found.accepted.sum():,} accepted, {found.learned:,} of them learned from"
-    lines = [*log.head(), f"policy {name} of {log.file}, {met}"]
-    if first:
-        lines.append(f"it has learned the {first:,} rows before")
-    lines += [
-        f"left out: {count:,} {why}"
-        for why, count in log.left_out(np.arange(first, len(log.data))).items()
-    ]
-    if found.cut > 0:
-        lines.append(f"in {found.cut:.2%} of the rounds acceptance was cut at 1, a small bias")
-    if whole is None:
-        return [*lines, f"unknown: {found.estimate.why}"]
-    logged = figure(log.own_mean(np.arange(first, len(log.data))))
-    lines.append(f"reward {figure(whole.estimate)} ({between(whole)}), the log's own {logged}")
-    lines += [f"warning: {whole.warning}"] if whole.warning else []
-    rows = [["stretch", "rows", "reward", "95% interval", "log", "most probable arms"]]
-    for i, one in enumerate(way):
-        likely = np.argsort(-shares[i], kind="stable")[:SHOWN_ARMS]
-        arms = ", ".join(f"{log.data.ids[a]} {shares[i, a]:.0%}" for a in likely)
-        value = None if one.interval is None else one.interval.estimate
-        cells = [str(i + 1), f"{len(one.rows):,}", figure(value), between(one.interval)]
-        rows.append([*cells, figure(one.logged), arms])
-    return [*lines, "", *aligned(rows)]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Told:
+    """What was found, to be shown."""
 
+    log: Opened
+    name: str  # of the policy that was run
+    found: Replay
+    first: int  # rows that have taught it before
+    whole: Interval | None
+    way: Sequence[_Stretch]
+    shares: Vector  # (stretches, arms)
 
-def _figures(
-    log: Opened,
-    name: str,
-    found: Replay,
-    whole: Interval | None,
-    way: list[_Stretch],
-    shares: np.ndarray[Any, Any],
-    first: int,
-) -> dict[str, Any]:
-    return log.figures() | {
-        "target": name,
-        "method": found.method,
-        "taught": first,
-        "met": len(found.rows),
-        "accepted": int(found.accepted.sum()),
-        "learned": found.learned,
-        "cut": found.cut,
-        "left_out": dict(log.left_out(np.arange(first, len(log.data)))),
-        "reward": logs.as_figures(found.estimate, whole),
-        "curve": [
-            {
-                "rows": len(one.rows),
-                "reward": None if one.interval is None else logs.interval_figures(one.interval),
-                "logged": one.logged,
-                "arms": dict(zip(log.data.ids, share.tolist(), strict=True)),
-            }
-            for one, share in zip(way, shares, strict=True)
-        ],
-    }
+    @classmethod
+    def of(cls, log: Opened, name: str, found: Replay, first: int, how: str) -> _Told:
+        """With intervals made `how`."""
+        way = [
+            _Stretch(rows, logs.interval_of(estimate, how), log.own_mean(rows + first))
+            for rows, estimate in found.curve(STRETCHES)
+        ]
+        whole = logs.interval_of(found.estimate, how)
+        shares = found.shares(log.data.take(np.arange(first, len(log.data))), STRETCHES)
+        return cls(log, name, found, first, whole, way, shares)
+
+    def text(self) -> list[str]:
+        log, found = self.log, self.found
+        met = f"{found.method}: {len(found.rows):,} rows met"
+        if found.method != "frozen":
+            met += f", {found.accepted.sum():,} accepted, {found.learned:,} of them learned from"
+        lines = [*log.head(), f"policy {self.name} of {log.file}, {met}"]
+        if self.first:
+            lines.append(f"it has learned the {self.first:,} rows before")
+        lines += [
+            f"left out: {count:,} {why}"
+            for why, count in log.left_out(np.arange(self.first, len(log.data))).items()
+        ]
+        if found.cut > 0:
+            lines.append(f"in {found.cut:.2%} of the rounds acceptance was cut at 1, a small bias")
+        if self.whole is None:
+            return [*lines, f"unknown: {found.estimate.why}"]
+        logged = figure(log.own_mean(np.arange(self.first, len(log.data))))
+        earned = f"{figure(self.whole.estimate)} ({between(self.whole)})"
+        lines.append(f"reward {earned}, the log's own {logged}")
+        lines += [f"warning: {self.whole.warning}"] if self.whole.warning else []
+        rows = [["stretch", "rows", "reward", "95% interval", "log", "most probable arms"]]
+        for i, one in enumerate(self.way):
+            likely = np.argsort(-self.shares[i], kind="stable")[:SHOWN_ARMS]
+            arms = ", ".join(f"{log.data.ids[a]} {self.shares[i, a]:.0%}" for a in likely)
+            value = None if one.interval is None else one.interval.estimate
+            cells = [str(i + 1), f"{len(one.rows):,}", figure(value), between(one.interval)]
+            rows.append([*cells, figure(one.logged), arms])
+        return [*lines, "", *aligned(rows)]
+
+    def figures(self) -> dict[str, Any]:
+        log, found = self.log, self.found
+        return log.figures() | {
+            "target": self.name,
+            "method": found.method,
+            "taught": self.first,
+            "met": len(found.rows),
+            "accepted": int(found.accepted.sum()),
+            "learned": found.learned,
+            "cut": found.cut,
+            "left_out": dict(log.left_out(np.arange(self.first, len(log.data)))),
+            "reward": logs.as_figures(found.estimate, self.whole),
+            "curve": [
+                {
+                    "rows": len(one.rows),
+                    "reward": None if one.interval is None else logs.interval_figures(one.interval),
+                    "logged": one.logged,
+                    "arms": dict(zip(log.data.ids, share.tolist(), strict=True)),
+                }
+                for one, share in zip(self.way, self.shares, strict=True)
+            ],
+        }

@@ -15,9 +15,8 @@ from offline_eval.streaming.evaluation import READINGS, Cluster, Summary, Value,
 from offline_eval.streaming.parts import Part, cut
 from offline_eval.streaming.sums import Target
 from pointsman.commands import logs
-from pointsman.commands.logs import aligned, between, figure
+from pointsman.commands.logs import Options, aligned, between, figure
 from pointsman.commands.settings import progress
-from policy.objective import Scales, Weights
 
 PLAIN: Mapping[str, Target] = {
     "logged": target.logged,
@@ -76,18 +75,11 @@ class Streamed:
 
 
 def value(
-    path: str,
-    policy: str | None,
-    from_ms: int | None,
-    to_ms: int | None,
-    targets: Sequence[str],
-    estimators: Sequence[str],
-    scales: Scales,
-    weights: Weights | None,
-    dask: str | None,
+    given: Options, targets: Sequence[str], estimators: Sequence[str], dask: str | None
 ) -> Streamed:
     """Value `targets` (USUAL without any) part by part, on the cluster at `dask` if given."""
-    parts = cut(path, policy, from_ms, to_ms)
+    path, scales = given.log_path(), logs.scales(given)
+    parts = cut(path, given.policy, given.from_ms, given.to_ms)
     if not parts:
         raise click.ClickException(f"{path}: no row to evaluate")
     found = {}
@@ -98,7 +90,7 @@ def value(
                     parts,
                     _target(name),
                     scales,
-                    weights,
+                    given.weights,
                     client=client,
                     progress=lambda done, of, tick=tick: tick(1),  # type: ignore[misc]
                 )
