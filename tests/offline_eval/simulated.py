@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_eval.gate.judging import Case, judge
+from offline_eval.gate.verdict import Verdict
 from offline_eval.log.data import LoggedData
 from policy.objective import Scales
 
@@ -75,3 +77,11 @@ def logged(
         closed=np.ones(n, dtype=bool),
     )
     return replace(data, **changes)
+
+
+def judged(data: LoggedData, **changes: Any) -> Verdict:
+    """At the time of the newest row, unless told otherwise."""
+    now_ms = changes.pop("now_ms", int(data.made_at_ms.max(initial=START_MS)))
+    settings = changes.pop("settings", None)
+    case = Case(data, **{"champion": "1", "challenger": "2", "scales": SCALES} | changes)
+    return judge(case, now_ms, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,67 +11,12 @@ import pytest
 from offline_eval.log import archive, events, files, segments
 from offline_eval.log.archive import Archive
 from offline_eval.log.checking import check_log
-from offline_eval.log.events import Entry
 from offline_eval.log.reading import read_log, read_rows, read_table
 from offline_eval.log.segments import POSITION, Id, Position, Segment, file_names
 from offline_eval.log.writing import write_log
-from policy.records import Decision, LoggedDecision, Outcome, to_json
+from policy.records import LoggedDecision, Outcome
 from tests.offline_eval.rows import DAY_MS, NOON, decision, row, same
-
-MIDNIGHT = NOON + DAY_MS // 2
-
-
-def decided(entry: str, made: Decision) -> Entry:
-    """A decision as the stream has it."""
-    fields = {b"record": to_json(made), b"x": made.x.tobytes()}
-    if made.challenger_x is not None:
-        fields[b"challenger_x"] = made.challenger_x.tobytes()
-    return entry, fields
-
-
-def told(entry: str, decision_id: str = "d1", **changes: str | bytes) -> Entry:
-    """An outcome event as the stream has it, without a component."""
-    fields: dict[str, Any] = {
-        "decision_id": decision_id,
-        "arm": "b",
-        "list_cost_usd": "0.002",
-        "x": np.array([1.0, 0.1, -0.7], dtype=np.float32).tobytes(),
-        "version": "3",
-        "encoder": "e1",
-        "made_at_ms": str(NOON),
-        "propensity": "0.3",
-        "at_ms": str(NOON + 9),
-        "late": "0",
-        "executed": "1",
-        "decided_arm": "b",
-        "catalog": "c0ffee",
-        "eligible": b"\xe0",
-        "earlier": "",
-        **changes,
-    }
-    return entry, {
-        name.encode(): value if isinstance(value, bytes) else value.encode()
-        for name, value in fields.items()
-    }
-
-
-def write(
-    path: str, decisions: Sequence[Entry], outcomes: Sequence[Entry], closed: int = 0
-) -> None:
-    """Archive a batch as an archiver does."""
-    target = Archive(path, "default")
-    at = target.resume({})
-    assert target.add(decisions, outcomes) == ({"c0ffee"} if decisions or outcomes else set())
-    ends = [
-        (new or [(old,)])[-1][0]
-        for new, old in ((decisions, at.decisions), (outcomes, at.outcomes))
-    ]
-    target.commit(Position(*ends, closed))
-
-
-def outcome_of(path: str) -> Outcome:
-    (one,) = read_rows(path)
-    return one.outcome
+from tests.offline_eval.streams import MIDNIGHT, decided, outcome_of, told, write
 
 
 @pytest.fixture(params=["folder", "file", "memory"])

@@ -3,80 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks.common import oracle
 from offline_eval.estimating import estimators, tuning
-from offline_eval.estimating.estimators import Estimate, Vector
+from offline_eval.estimating.estimators import Estimate
 from offline_eval.estimating.intervals import student_t
+from tests.offline_eval.bandits import EVERY, simulate
 
 INF = math.inf
 
 
-@dataclass(frozen=True)
-class Logged:
-    """n rounds, and the pmfs and models (n, k) that they come from."""
-
-    weights: Vector
-    reward: Vector
-    q_logged: Vector
-    v_target: Vector
-    arm: Any
-    propensity: Vector
-    target: Vector
-    q: Vector
-    truth: float
-
-
-def simulate(seed: int, n: int, k: int = 4, model_error: float = 0.2) -> Logged:
-    """Bernoulli rewards whose means depend on arm and context; the target prefers better arms."""
-    rng = np.random.default_rng(seed)
-    x = rng.random((n, 1))
-    means = 0.2 + 0.5 * np.abs(x - np.arange(k) / k)
-    logging = rng.dirichlet(np.full(k, 2.0), n) * 0.8 + 0.2 / k
-    target = np.exp(4.0 * means)
-    target /= target.sum(axis=1, keepdims=True)
-    arm = (rng.random((n, 1)) > np.cumsum(logging, axis=1)).sum(axis=1).clip(max=k - 1)
-    reward = (rng.random(n) < means[np.arange(n), arm]).astype(np.float64)
-    q = means + model_error * (np.arange(k) / k - 0.3)
-    return of_pmfs(arm, reward, logging[np.arange(n), arm], target, q, means)
-
-
-def of_pmfs(
-    arm: Any, reward: Vector, propensity: Vector, target: Vector, q: Vector, means: Vector
-) -> Logged:
-    rows = np.arange(len(arm))
-    return Logged(
-        weights=target[rows, arm] / propensity,
-        reward=reward,
-        q_logged=q[rows, arm],
-        v_target=(target * q).sum(axis=1),
-        arm=arm,
-        propensity=propensity,
-        target=target,
-        q=q,
-        truth=float((target * means).sum(axis=1).mean()),
-    )
-
-
-EVERY: dict[str, Callable[[Logged], Estimate]] = {
-    "ips": lambda o: estimators.ips(o.weights, o.reward),
-    "clipped_ips": lambda o: estimators.clipped_ips(o.weights, o.reward, 3.0),
-    "snips": lambda o: estimators.snips(o.weights, o.reward),
-    "dm": lambda o: estimators.dm(o.v_target),
-    "dr": lambda o: estimators.dr(o.weights, o.reward, o.q_logged, o.v_target),
-    "sndr": lambda o: estimators.sndr(o.weights, o.reward, o.q_logged, o.v_target),
-    "switch_dr": lambda o: estimators.switch_dr(
-        o.weights, o.reward, o.q_logged, o.v_target, threshold=2.0
-    ),
-    "dros": lambda o: estimators.dros(o.weights, o.reward, o.q_logged, o.v_target, shrinkage=20.0),
-}
 CONSISTENT = ("ips", "snips", "dr", "sndr")
 USES_WEIGHTS = [name for name in EVERY if name != "dm"]
 USES_MODEL = ("dm", "dr", "sndr", "switch_dr", "dros")
@@ -331,84 +271,3 @@ def test_tuning_by_hand():
 
 
 # Open Bandit Pipeline.
-
-
-@pytest.fixture(scope="module")
-def obp() -> tuple[Any, Any]:
-    """Its estimators, on libraries that are younger than it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return oracle.estimators()
-        except ImportError as error:
-            pytest.skip(f"needs Open Bandit Pipeline: {error}")
-
-
-def theirs(o: Logged) -> dict[str, Any]:
-    return {
-        "reward": o.reward,
-        "action": o.arm,
-        "pscore": o.propensity,
-        "action_dist": o.target[:, :, None],
-        "estimated_rewards_by_reg_model": o.q[:, :, None],
-        "position": np.zeros(len(o.arm), dtype=int),
-    }
-
-
-NAMES = {
-    "ips": ("InverseProbabilityWeighting", {}),
-    "clipped_ips": ("InverseProbabilityWeighting", {"lambda_": 3.0}),
-    "snips": ("SelfNormalizedInverseProbabilityWeighting", {}),
-    "dm": ("DirectMethod", {}),
-    "dr": ("DoublyRobust", {}),
-    "sndr": ("SelfNormalizedDoublyRobust", {}),
-    "switch_dr": ("SwitchDoublyRobust", {"lambda_": 2.0}),
-    "dros": ("DoublyRobustWithShrinkage", {"lambda_": 20.0}),
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", range(3))
-def test_it_agrees_with_open_bandit_pipeline(obp: tuple[Any, Any], name: str, seed: int):
-    """To 1e-9, over 2,000 rounds of 7 arms."""
-    o = simulate(seed, 2_000, k=7)
-    theirs_is, arguments = NAMES[name]
-    oracle_of = getattr(obp[0], theirs_is)(**arguments)
-    assert EVERY[name](o).value == pytest.approx(
-        oracle_of.estimate_policy_value(**theirs(o)), abs=1e-9
-    )
-
-
-@pytest.mark.parametrize("bounded", [True, False])
-@pytest.mark.parametrize(
-    ("theirs_is", "modified", "with_model"),
-    [
-        ("InverseProbabilityWeightingTuning", np.minimum, False),
-        ("DoublyRobustTuning", np.minimum, True),
-        ("SwitchDoublyRobustTuning", estimators.switched, True),
-        ("DoublyRobustWithShrinkageTuning", estimators.shrunk, True),
-    ],
-)
-def test_tuning_agrees_with_open_bandit_pipeline(
-    obp: tuple[Any, Any], theirs_is: str, modified: Any, with_model: bool, bounded: bool
-):
-    """The same candidate wins, with the bias as estimated and with its upper bound."""
-    candidates = [1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0]
-    for seed in range(5):
-        o = simulate(seed, 200, k=7)
-        tuning = getattr(obp[1], theirs_is)(
-            lambdas=list(candidates), tuning_method="mse", use_bias_upper_bound=bounded, delta=0.1
-        )
-        tuning.estimate_policy_value(**theirs(o))
-        q, v = (o.q_logged, o.v_target) if with_model else (0.0, 0.0)
-        # It goes through them from the largest down, and the first of equals wins.
-        mine = tuning.tuned(
-            sorted(candidates, reverse=True),
-            o.weights,
-            o.reward,
-            q,
-            v,
-            modified,
-            delta=0.1 if bounded else None,
-        )
-        assert mine == tuning.best_hyperparam

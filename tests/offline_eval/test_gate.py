@@ -10,29 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gate import Cells, World, play
-from offline_eval.estimating.intervals import EProcess
-from offline_eval.gate.judging import Case, judge
-from offline_eval.gate.terms import BETS, Pair, plain_terms, terms_for
 from offline_eval.gate.verdict import DAY_MS, Check, Settings, Verdict
 from offline_eval.log.data import LoggedData
 from offline_eval.log.reading import read_log
 from offline_eval.log.writing import write_log
 from policy.objective import PRESETS, Weights
 from tests.offline_eval.rows import NOON, row
-from tests.offline_eval.simulated import CHALLENGER, SCALES, START_MS, logged
+from tests.offline_eval.simulated import CHALLENGER, judged, logged
 
 BETTER = (0.4, 0.8, 0.5)  # the challenger prefers the second arm, by 0.4
 WORSE = (0.8, 0.4, 0.5)
-OURS = ("ours", "guarded")
-
-
-def judged(data: LoggedData, **changes: Any) -> Verdict:
-    """At the time of the newest row, unless told otherwise."""
-    now_ms = changes.pop("now_ms", int(data.made_at_ms.max(initial=START_MS)))
-    settings = changes.pop("settings", None)
-    case = Case(data, **{"champion": "1", "challenger": "2", "scales": SCALES} | changes)
-    return judge(case, now_ms, settings)
 
 
 def check(verdict: Verdict, name: str) -> Check:
@@ -41,57 +28,6 @@ def check(verdict: Verdict, name: str) -> Check:
 
 def states(verdict: Verdict) -> dict[str, str]:
     return {check.name: check.state for check in verdict.checks if check.state != "ok"}
-
-
-def test_terms_by_hand():
-    """Two arms, drawn evenly, the better policy always takes the second, which earned 1 where 0.6
-    was predicted and 0.5 of the first: 0.6 - 0.5 + 2 (1 - 0.6)."""
-    pair = Pair(
-        np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]), np.array([1])
-    )
-    predicted = np.array([[0.5, 0.6]])
-    assert plain_terms(pair, np.array([1.0]), predicted) == pytest.approx([0.9])
-    assert plain_terms(pair.turned(), np.array([1.0]), predicted) == pytest.approx([-0.9])
-
-
-def test_terms_keep_their_expectation_and_their_bound():
-    """Whatever the bet: over arms and outcomes they average to the difference of the true means,
-    and none can cost a bet more than it may stake."""
-    rng = np.random.default_rng(1)
-    for mean in (0.0, 0.3, 1.0):
-        better, worse, drawn = (rng.dirichlet(np.full(4, 0.3), 1) for _ in range(3))
-        quality, predicted = rng.random(4), rng.random((1, 4))
-        expected, lowest = np.zeros(len(BETS)), np.inf
-        for arm in range(4):
-            for outcome in (0.0, 1.0):
-                pair = Pair(better, worse, drawn, np.array([arm]))
-                terms = terms_for(pair, np.array([outcome]), predicted, mean=mean)[0]
-                chance = quality[arm] if outcome else 1 - quality[arm]
-                expected += drawn[0, arm] * chance * terms
-                lowest = min(lowest, float((BETS.sizes * (terms - mean)).min()))
-        assert expected == pytest.approx(float((better - worse)[0] @ quality))
-        assert lowest >= -0.8 - 1e-9
-
-
-def test_an_arm_that_could_not_be_drawn_speaks_against_the_policy_that_wants_it():
-    """Half of the better policy's choices can't be drawn: they count as 0, not as predicted."""
-    pair = Pair(
-        np.array([[0.0, 0.5, 0.5]]),
-        np.array([[1.0, 0.0, 0.0]]),
-        np.array([[0.5, 0.5, 0.0]]),
-        np.array([1]),
-    )
-    predicted = np.array([[0.4, 0.4, 1.0]])
-    # -0.4 + 0.5 * 0.4 + 1 * (1 - 0.4) where the bet is small enough for the whole prediction
-    assert terms_for(pair, np.array([1.0]), predicted)[0, -1] == pytest.approx(0.4)
-
-
-def test_bets_that_are_too_large_for_a_mean_are_refused():
-    """They could lose all."""
-    nothing = np.empty((0, 2))
-    pair = Pair(nothing, nothing, nothing, np.empty(0, dtype=np.int64))
-    with pytest.raises(ValueError, match="bets must be at most"):
-        terms_for(pair, np.empty(0), nothing, mean=5.0)
 
 
 def test_a_better_challenger_passes():
@@ -426,59 +362,3 @@ def test_asking_again_changes_nothing():
     """The verdict is a function of its arguments."""
     data = logged(700, quality=(0.45, 0.55, 0.5))
     assert judged(data) == judged(data)
-
-
-def test_what_is_not_better_seldom_passes_however_often_one_asks():
-    """300 gates of equal arms, asked after every 100 of 1,000 rounds; 4 standard errors above
-    5%."""
-    passed = np.mean(play(World("soft", 0.1, 0.7, 0.0), 300, 1, OURS)["guarded"])
-    assert passed <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)
-
-
-def test_what_is_better_passes():
-    """By 0.05, within 2,000 rounds, in at least 90% of 200 gates less 4 standard errors."""
-    passed = np.mean(play(World("soft", 0.1, 0.7, 0.05), 200, 1, OURS)["guarded"])
-    assert passed >= 0.9 - 4 * math.sqrt(0.9 * 0.1 / 200)
-
-
-def test_the_benchmarks_cells_are_what_the_gate_folds():
-    """Its table of all possible rows has the world's difference as its mean, and its evidence for a
-    sequence of rows is the e-process's."""
-    world = World("soft", 0.1, 0.7, 0.05)
-    cells = Cells.of(world)
-    assert cells.probability.sum() == pytest.approx(1)
-    assert float(cells.probability @ cells.terms) == pytest.approx(0.05)
-    rows = np.random.default_rng(1).choice(len(cells.terms), 300, p=cells.probability)
-    test = EProcess(0.0, BETS)
-    test.fold(np.expm1(cells.logs[rows]) / BETS.sizes)
-    counts = np.bincount(rows, minlength=len(cells.terms))
-    assert BETS.log_wealth(counts @ cells.logs) == pytest.approx(test.log_e)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("share", "better", "least", "most"),
-    [(0.1, 0.0, 0.0, 0.05), (0.0, 0.0, 0.0, 0.05), (0.1, 0.05, 0.9, 1.0), (0.1, 0.02, 0.9, 1.0)],
-)
-def test_the_promised_rates_hold(share: float, better: float, least: float, most: float):
-    """1,000 gates each, within 4 standard errors."""
-    rate = np.mean(play(World("soft", share, 0.7, better), 1_000, 2, OURS)["guarded"])
-    slack = 4 * math.sqrt(0.05 * 0.95 / 1_000)
-    assert least - slack <= rate <= most + slack
-
-
-@pytest.mark.slow
-def test_the_whole_gate_seldom_passes_what_is_not_better():
-    """300 logs of equal arms, each judged at four looks; 4 standard errors above 5%."""
-    passed = 0
-    for seed in range(300):
-        data = logged(1_200, seed=seed)
-        looks = [judged(_first(data, n)) for n in (300, 600, 900, 1_200)]
-        passed += any(verdict.verdict == "pass" for verdict in looks)
-    assert passed / 300 <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)
-
-
-def _first(data: LoggedData, n: int) -> LoggedData:
-    """The log as it was after n rounds."""
-    parts = {name: getattr(data, name) for name in data.__slots__ if name not in ("ids", "encoder")}
-    return replace(data, **{name: part[:n] for name, part in parts.items()})

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from offline_eval.estimating import (
-    diagnostics,
     estimators,
     intervals,
     reward_models,
@@ -23,108 +21,29 @@ from offline_eval.estimating import (
     target,
     tuning,
 )
-from offline_eval.log.data import LoggedData
 from offline_eval.log.reading import read_log
 from offline_eval.log.writing import write_log
-from offline_eval.streaming.evaluation import Summary, evaluate
+from offline_eval.streaming.evaluation import evaluate
 from offline_eval.streaming.parts import Part, cut, read
-from policy.objective import PRESETS, Scales, Weights
-from policy.records import LoggedDecision, Outcome
+from policy.objective import PRESETS, Weights
+from policy.records import Outcome
+from tests.offline_eval.long_logs import (
+    SCALES,
+    WEIGHTS,
+    agree,
+    alike,
+    in_files,
+    rows,
+)
 from tests.offline_eval.rows import DAY_MS, NOON, row
-from tests.offline_eval.test_archive import decided as archived
-from tests.offline_eval.test_archive import told, write
+from tests.offline_eval.streams import decided as archived
+from tests.offline_eval.streams import told, write
 from tests.offline_eval.test_target import LINEAR, TAUGHT, THREE, decided, make
-
-Vector = NDArray[np.float64]
-
-SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
-WEIGHTS = PRESETS["quality"]
-
-
-def logged(i: int, rng: np.random.Generator, arms: tuple[str, ...]) -> LoggedDecision:
-    """One row that any estimator may use, somewhere in a day's half hour."""
-    pmf = rng.dirichlet(np.full(len(arms), 2.0)) * 0.9 + 0.1 / len(arms)
-    drawn = int(rng.choice(len(arms), p=pmf))
-    x = np.append(1.0, rng.standard_normal(3)).astype(np.float32)
-    quality = float(np.clip(0.4 + 0.1 * drawn + 0.2 * x[1] + 0.1 * rng.standard_normal(), 0, 1))
-    outcome = Outcome(
-        quality=None if rng.random() < 0.05 else quality,
-        latency_ms=float(rng.uniform(100, 900)),
-        cost_usd=float(rng.uniform(0, 0.01)),
-        executed=bool(rng.random() > 0.03),
-    )
-    made = row(
-        f"d{i}",
-        outcome,
-        arm=arms[drawn],
-        arms=arms,
-        pmf=pmf,
-        propensity=float(pmf[drawn]),
-        predicted=np.full((len(arms), 3), np.nan),
-        made_at_ms=NOON + int(rng.integers(0, 1_800_000)),
-        x=x,
-        challenger="4",
-        challenger_pmf=np.full(len(arms), 1.0 / len(arms)),
-    )
-    return made
-
-
-def rows(days: int = 3, of_day: int = 150, seed: int = 0) -> Iterator[LoggedDecision]:
-    """Days of three arms each, the middle one of a later fourth arm among them."""
-    rng = np.random.default_rng(seed)
-    for i in range(days * of_day):
-        day = i // of_day
-        made = logged(i, rng, ("b", "c", "d") if day == 1 else ("a", "b", "c"))
-        at = made.decision.made_at_ms + day * DAY_MS
-        yield replace(made, decision=replace(made.decision, made_at_ms=at))
-
-
-def in_files(path: Path, made: Iterator[LoggedDecision] | list[LoggedDecision], size: int) -> str:
-    """A log of files of `size` rows, which overlap in time."""
-    made = list(made)
-    for at in range(0, len(made), size):
-        write_log(made[at : at + size], str(path))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return in_files(tmp_path_factory.mktemp("log"), rows(), 40)
-
-
-def agree(found: Summary, data: LoggedData, pmf: Vector, weights: Weights | None) -> None:
-    """What was added up is what all rows in memory say."""
-    reward = data.rewards(weights, SCALES)
-    whole = rounds.of(data, pmf, reward, reward_models.ridge(data, reward))
-    expected = rounds.estimates(whole)
-    assert found.rows == len(data)
-    assert found.counted == len(whole)
-    assert found.dropped == whole.dropped
-    assert found.unsupported == pytest.approx(whole.unsupported, abs=1e-12)
-    ess = diagnostics.effective_sample_size(whole.weights)
-    assert found.effective_rows == pytest.approx(ess, rel=1e-9)
-    assert found.max_weight == whole.weights.max()
-    assert found.values.keys() == expected.keys()
-    for name, one in expected.items():
-        of_parts, t = found.values[name], one.interval()
-        assert of_parts.why == one.why
-        if one.value is None:
-            assert (of_parts.value, of_parts.se) == (None, None)
-            continue
-        assert t is not None
-        assert of_parts.value == pytest.approx(one.value, rel=0, abs=1e-9), name
-        assert of_parts.se == pytest.approx(one.se, rel=0, abs=1e-9), name
-        assert of_parts.interval.low == pytest.approx(t.low, rel=0, abs=1e-9)
-        assert of_parts.interval.high == pytest.approx(t.high, rel=0, abs=1e-9)
-        assert of_parts.interval.warning == t.warning
-
-
-def alike(one: Summary, other: Summary) -> None:
-    """To 1e-9, in what is estimated."""
-    for name, value in one.values.items():
-        assert value.value == pytest.approx(other.values[name].value, rel=0, abs=1e-9), name
-        assert value.se == pytest.approx(other.values[name].se, rel=0, abs=1e-9), name
-    assert (one.rows, one.counted) == (other.rows, other.counted)
 
 
 @pytest.mark.parametrize("size", [11, 64, 149, 1_000])

@@ -3,86 +3,38 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from offline_eval.estimating import estimators
 from offline_eval.log.writing import write_log
-from pointsman import cli
 from pointsman.commands import evaluate, replay
 from policy.records import LoggedDecision, Outcome
-from tests.offline_eval.rows import DAY_MS, NOON, row
-from tests.policy.test_policy import ENCODER, arm, pure_code
-
-ARMS = ("a", "b", "c")
-CONFIG = "".join(map(arm, ARMS))
-POLICY = "[policies.default]\nobjective = { quality = 1.0 }\n"
-GOOD = {"a": 0.9, "b": 0.5, "c": 0.1}
-N = 600
-
-
-def rows(n: int = N, **changes: Any) -> list[LoggedDecision]:
-    """Drawn uniformly, with binary quality by arm, a minute apart."""
-    rng = np.random.default_rng(0)
-    x = pure_code(1)[0]
-    made = []
-    for i in range(n):
-        drawn = str(rng.choice(ARMS))
-        outcome = Outcome(float(rng.random() < GOOD[drawn]), 500.0, 0.004, closed=True)
-        settings = {
-            "encoder": ENCODER.fingerprint,
-            "arm": drawn,
-            "pmf": np.full(3, 1 / 3),
-            "propensity": 1 / 3,
-            "x": x,
-            "made_at_ms": NOON + 60_000 * i,
-        }
-        made.append(row(f"d{i:04}", outcome, **(settings | changes)))
-    return made
+from tests.offline_eval.rows import DAY_MS, NOON
+from tests.pointsman.evaluated import (
+    ARMS,
+    CONFIG,
+    GOOD,
+    POLICY,
+    N,
+    faulty,
+    figures,
+    rows,
+    run,
+    written,
+)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log, and the configuration of its arms, in one folder."""
     folder = tmp_path_factory.mktemp("evaluated")
-    write_log(rows(), str(folder / "log"))
-    (folder / "pointsman.toml").write_text(CONFIG + POLICY)
-    return folder
-
-
-def run(folder: Path, *arguments: object, command: Any = evaluate.command) -> Result:
-    given = [str(folder / "log"), "--config", str(folder / "pointsman.toml")]
-    return CliRunner().invoke(command, [*given, *map(str, arguments)])
-
-
-def figures(folder: Path, *arguments: object, command: Any = evaluate.command) -> Any:
-    done = run(folder, *arguments, "--json", command=command)
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
-
-
-def faulty(
-    folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object, name: str = "evaluate"
-) -> str:
-    """The one line that the command line prints of a fault, at exit code 1."""
-    given = [name, str(folder / "log"), "--config", str(folder / "pointsman.toml")]
-    before, sys.argv = sys.argv, ["pointsman", *given, *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    finally:
-        sys.argv = before
-    told = capsys.readouterr()
-    assert stopped.value.code == 1
-    assert told.out == ""
-    assert told.err.count("\n") == 1, told.err
-    return told.err
+    return written(folder)
 
 
 def test_usual_targets_in_figures(whole: Path):
@@ -213,62 +165,6 @@ def test_without_a_reward_nothing_is_known(tmp_path: Path, command: Any):
     assert "NaN" not in json.dumps(told)
 
 
-def test_a_sweep_says_what_of_the_lead_is_selection(whole: Path, tmp_path: Path):
-    """Candidates of tables and of a grid; and that nothing of it is a verdict."""
-    file = tmp_path / "sweep.toml"
-    file.write_text(
-        '[candidates.even]\nmodel = "uniform"\n[candidates.b]\nmodel = "fixed"\narm = "b"\n'
-        '[grid]\nscale = [0.2, 0.5]\nmodel = ["linear", "nearest"]\n'
-    )
-    told = figures(whole, "--sweep", file, "--weights", "1,0,0")
-    swept = told["sweep"]
-    assert list(swept["candidates"]) == [
-        "even",
-        "b",
-        "scale=0.2 model=linear",
-        "model=nearest",
-        "scale=0.5 model=linear",
-    ]
-    assert "even" not in told["targets"]
-    best = swept["best"]
-    assert best["selection"] == pytest.approx(
-        best["naive_lead"]["value"] - best["honest_lead"]["value"]
-    )
-    assert best["naive_lead"] == swept["candidates"][best["candidate"]]["lead"]
-    assert best["naive_lead"]["low"] > 0.1
-    assert list(best["honest_lead"]) == ["value"]
-    assert "only the gate decides" in swept["note"]
-    text = run(whole, "--sweep", file, "--weights", "1,0,0").output
-    assert "is selection" in text
-    assert "only the gate decides" in text
-
-
-def test_a_candidate_that_cannot_be_replayed_does_not_end_the_sweep(whole: Path, tmp_path: Path):
-    """It is named with the reason, beside those that can."""
-    file = tmp_path / "sweep.toml"
-    file.write_text(
-        '[candidates.own]\nmodel = "caller"\n[candidates.rules]\nmodel = "rules"\n'
-        '[candidates.b]\nmodel = "fixed"\narm = "b"\n'
-    )
-    swept = figures(whole, "--sweep", file)["sweep"]
-    refused = swept["not_evaluable"]
-    assert (list(swept["candidates"]), list(refused)) == (["b"], ["own", "rules"])
-    assert "a policy of model 'rules' decides from more" in refused["rules"]
-    lines = run(whole, "--sweep", file).output.splitlines()
-    assert {f"{name}: {why}" for name, why in refused.items()} <= set(lines)
-    assert any(line.startswith("best: b, which seems to lead by ") for line in lines)
-
-
-def test_what_is_biased_is_marked_in_a_sweep(whole: Path, tmp_path: Path):
-    """As it is of a target: values, leads and the winner's."""
-    file = tmp_path / "sweep.toml"
-    file.write_text("[grid]\nscale = [0.2, 0.5]\n")
-    swept = figures(whole, "--sweep", file, "--estimator", "dm")["sweep"]
-    marked = [*swept["candidates"].values(), {"best": swept["best"]["naive_lead"]}]
-    found = {one["warning"] for each in marked for one in each.values()}
-    assert found == {estimators.BIASED["dm"]}
-
-
 def test_pictures(whole: Path, tmp_path: Path):
     """Of values and of a learning curve."""
     for command, file in ((evaluate.command, "values.png"), (replay.command, "curve.png")):
@@ -363,27 +259,6 @@ def test_a_wrong_question_is_one_line(
     assert says in faulty(whole, capsys, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[candidates.x]\nscal = 1.0", ":2: candidates.x.scal: unknown key, did you mean 'scale'?"),
-        ("[candidates.x]\nscale = -1.0", ":2: candidates.x.scale: must be > 0, got -1.0"),
-        ("[grid]\nscale = [0.2, 0]", ":2: grid.scale: must be > 0, got 0"),
-        ("[grid]\nscale = 0.2", ":2: grid.scale: must be a list of values"),
-        ("[grids]\nscale = [0.2]", ":1: grids: unknown key, did you mean 'grid'?"),
-        ('[candidates.x]\nmodel = "fixed"\narm = "z"', ":3: candidates.x.arm: there is no arm 'z'"),
-        ("", "there must be at least one [candidates.NAME] table"),
-    ],
-)
-def test_a_faulty_sweep_names_the_key(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
-):
-    """And the line where it stands."""
-    file = tmp_path / "sweep.toml"
-    file.write_text(text)
-    assert says in faulty(whole, capsys, "--sweep", file)
-
-
 def test_several_policies_must_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """They decided different things."""
     both = rows(5) + rows(5, policy="other", made_at_ms=NOON + DAY_MS)
@@ -412,41 +287,6 @@ def test_a_bound_is_for_rejection(whole: Path):
     assert run(whole, "--bound", 2, command=replay.command).exit_code == 2
     told = figures(whole, "--bound", 3, "--method", "rejection", command=replay.command)
     assert told["cut"] == 0.0
-
-
-def test_a_log_is_streamed_to_the_same_figures(whole: Path):
-    """Estimates, intervals and support, by each estimator."""
-    asked = ("--target", "logged", "--target", "uniform", "--target", "a", "--json")
-    found = json.loads(run(whole, *asked).stdout)["targets"]
-    done = run(whole, "--stream", *asked)
-    assert done.exit_code == 0, done.output
-    streamed = json.loads(done.stdout)
-    assert (streamed["rows"], list(streamed["targets"])) == (N, ["logged", "uniform", "a"])
-    for name, one in streamed["targets"].items():
-        assert one["effective_rows"] == pytest.approx(found[name]["effective_sample_size"])
-        for estimator, value in one["reward"].items():
-            of_all = found[name]["reward"][estimator]
-            for figure in ("value", "low", "high"):
-                assert value[figure] == pytest.approx(of_all[figure], abs=1e-9)
-    text = run(whole, "--stream", "--target", "a").stdout
-    assert text.startswith(f"{whole / 'log'}: {N} rows in 1 parts\ntarget ")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        (("--target", "config"), 2, "needs the log in memory"),
-        (("--sweep", "any.toml"), 2, "--stream has no --sweep"),
-        (("--target", "no such arm"), 1, "is in no action set of the log"),
-        (("--from", "2030-01-01"), 1, "no row to evaluate"),
-    ],
-)
-def test_what_cannot_be_streamed_is_said(
-    whole: Path, arguments: tuple[str, ...], code: int, told: str
-):
-    """In one line."""
-    done = run(whole, "--stream", *arguments)
-    assert (done.exit_code, told in done.output + str(done.exception)) == (code, True)
 
 
 def test_a_challenger_is_valued_where_the_last_one_ran(tmp_path: Path):

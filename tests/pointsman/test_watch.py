@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from pointsman.commands import status
 from pointsman.promotion import watch
 from policy.config.toml import parse
 from serving.store.operations import OperatorStore
-from tests.pointsman.test_gate import LARGE, SMALL, TEXT, Place, decided, place, write
+from tests.pointsman.places import LARGE, SMALL, TEXT, Place, decided, served, write
 from tests.servers import http_service, override, settings_for, until
 
-__all__ = ["place"]  # the fixture
+
+@pytest.fixture
+def place(redis_url: str, tmp_path: Path, mlflow_uri: str) -> Place:
+    return served(redis_url, tmp_path)
 
 
 def after_promotion(
