@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import drift
-from benchmarks.drift import Changing, Played, Scene
+from benchmarks.common import scenes
+from benchmarks.common.scenes import Scene
+from benchmarks.drift import Changing, Played
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.routers import asked
@@ -22,7 +24,7 @@ POLICY = PolicyConfig(objective=ObjectiveConfig(quality=0.9, cost=0.1, cost_ref_
 
 
 def told(name: str, outcomes: OutcomeSet | None = None, rounds: int = 40) -> Scene:
-    found = drift.scene(name, outcomes or tiny(), POLICY, rounds)
+    found = scenes.scene(name, outcomes or tiny(), POLICY, rounds)
     assert found is not None
     return found
 
@@ -99,12 +101,12 @@ def test_a_failing_arm_costs_what_it_did():
 
 def test_paretobandits_scenes_are_of_its_own_arms():
     """Other sets pass them over."""
-    assert drift.scene("degrades", tiny(), POLICY, 40) is None
-    assert drift.scene("onboards", tiny(), POLICY, 40) is None
-    degrades = told("degrades", renamed(drift.FAILING))
+    assert scenes.scene("degrades", tiny(), POLICY, 40) is None
+    assert scenes.scene("onboards", tiny(), POLICY, 40) is None
+    degrades = told("degrades", renamed(scenes.FAILING))
     assert [phase.start for phase in degrades.phases] == [0, 2393, 3001]
     assert degrades.changed.outcomes.quality[:, 0].mean() == pytest.approx(0.75)
-    assert told("onboards", renamed(drift.NEWCOMER)).change == 1785
+    assert told("onboards", renamed(scenes.NEWCOMER)).change == 1785
 
 
 def test_the_world_changes_at_the_round_it_should():
