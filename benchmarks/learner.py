@@ -31,8 +31,10 @@ from features.query import Query
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from serving.app import clock_ms
+from serving.learning.events import batch_of
+from serving.learning.fold import Fold
 from serving.learning.follower import Follower
-from serving.learning.learner import BATCH, Fold, batch_of
+from serving.learning.reading import BATCH
 from serving.processes.embedded import Embedded
 from serving.routes.requests import RewardRequest, RouteRequest
 from serving.service import Service
@@ -51,7 +53,7 @@ async def make(url: str, config: Path, events: int) -> None:
     """Route and reward, in one process, so that the scripts write events of the true form."""
     store = Store(url)
     service = Service(store, clock_ms)
-    follower = Follower(service, store, config, clock_ms)
+    follower = Follower(service, store.versions, config, clock_ms)
     await follower.start()
     rng = random.Random(1)
 

@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store = Store(redis_url)
         service = Service(store, clock_ms, serve_unlogged=settings.degraded == "serve")
-        follower = Follower(service, store, settings.config, clock_ms)
+        follower = Follower(service, store.versions, settings.config, clock_ms)
         app.state.store, app.state.service = store, service
         await follower.start()
         # What start-up made lives on: sparing it each full collection cuts the tail of /route.

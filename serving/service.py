@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,26 @@ class Conflict(ValueError):
     """The request contradicts what has been stored before; nothing was changed."""
 
 
+class Catalogs:
+    """Catalogs by revision: decisions outlive the one that they were made with."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[tuple[str, str], Catalog] = {}
+
+    async def of(self, policy: Policy, revision: str) -> Catalog:
+        """The catalog of a revision: the current one, or one from the store."""
+        if revision == policy.catalog.revision:
+            return policy.catalog
+        key = policy.name, revision
+        if key not in self._read:
+            stored = await self._store.versions.catalog(policy.name, revision)
+            if stored is None:
+                raise LookupError(f"catalog revision {revision!r} is not stored")
+            self._read[key] = Catalog.from_json(stored)
+        return self._read[key]
+
+
 class Service:
     """Routes queries and takes rewards for the policies in `policies`, which a follower swaps."""
 
@@ -48,7 +68,7 @@ class Service:
         self._store = store
         self._clock_ms = clock_ms
         self._serve_unlogged = serve_unlogged
-        self._catalogs: dict[tuple[str, str], Catalog] = {}
+        self._catalogs = Catalogs(store)
 
     def policy(self, name: str) -> Policy:
         try:
@@ -68,16 +88,9 @@ class Service:
         """
         policy = self.policy(body.policy)
         decision_id = body.decision_id or secrets.token_hex(16)
-        asked = Request(
-            body.query,
-            body.hints or NO_HINTS,
-            body.constraints,
-            body.weights(),
-            None if body.chosen is None else Choice(body.chosen.arm, body.chosen.pmf),
-        )
         digest = _digest(body) if body.decision_id else ""
         try:
-            decision = policy.decide(asked, decision_id, self._clock_ms())
+            decision = policy.decide(_asked(body), decision_id, self._clock_ms())
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
@@ -101,7 +114,7 @@ class Service:
         if stored.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
         decision = records.from_json(stored.record, stored.x, stored.challenger_x)
-        return decision, await self._catalog(policy, decision.catalog), True
+        return decision, await self._catalogs.of(policy, decision.catalog), True
 
     async def _answered(
         self, policy: Policy, decision_id: str | None, digest: str
@@ -111,7 +124,7 @@ class Service:
         if fields is None or fields["request"].decode() != digest:
             return None
         decision = records.from_json(fields["record"], fields["x"])
-        return decision, await self._catalog(policy, decision.catalog), True
+        return decision, await self._catalogs.of(policy, decision.catalog), True
 
     async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
         """Accept an outcome, whole or not at all; and what there is to say of it.
@@ -184,22 +197,7 @@ class Service:
         fields = await self._store.decision(policy.name, decision_id)
         if fields is None:
             raise _unknown(decision_id)
-        outcome: dict[str, Any] = {
-            name: float(fields[name])
-            for component in ("quality", "latency_ms", "cost_usd")
-            for name in (component, f"reported_{component}")
-            if name in fields
-        }
-        outcome |= {
-            name: float(fields[name]) for name in ("ttft_ms", "retry_after_s") if name in fields
-        }
-        for name in ("error", "corrected_by", "correction_reason"):
-            if name in fields:
-                outcome[name] = fields[name].decode()
-        if "executed" in fields:
-            outcome["executed"] = fields["executed"] == b"1"
-            outcome["executed_arm"] = fields["executed_arm"].decode()
-        return {"decision": orjson.loads(fields["record"]), "outcome": outcome}
+        return {"decision": orjson.loads(fields["record"]), "outcome": _outcome(fields)}
 
     async def _ran(self, policy: Policy, body: RewardRequest) -> tuple[str, Decision, Catalog]:
         """The arm that ran, the decision, and the catalog with its prices."""
@@ -207,23 +205,11 @@ class Service:
         if fields is None:
             raise _unknown(body.decision_id)
         decision = records.from_json(fields["record"], fields["x"])
-        catalog = await self._catalog(policy, decision.catalog)
+        catalog = await self._catalogs.of(policy, decision.catalog)
         ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()
         if ran not in catalog:
             raise UnknownArm(f"executed_arm {ran!r} is not in the decision's catalog")
         return ran, decision, catalog
-
-    async def _catalog(self, policy: Policy, revision: str) -> Catalog:
-        """The catalog of a revision: the current one, or one from the store."""
-        if revision == policy.catalog.revision:
-            return policy.catalog
-        key = policy.name, revision
-        if key not in self._catalogs:
-            stored = await self._store.catalog(policy.name, revision)
-            if stored is None:
-                raise LookupError(f"catalog revision {revision!r} is not stored")
-            self._catalogs[key] = Catalog.from_json(stored)
-        return self._catalogs[key]
 
 
 def _unknown(decision_id: str) -> UnknownDecision:
@@ -238,6 +224,36 @@ def _standing(overruled: Overruled) -> str:
         return "failed, which means quality 0: an error can't be overruled"
     names = ", ".join(overruled.corrected)
     return f"has nothing to overrule yet: report with /reward what it lacks: {names}"
+
+
+def _asked(body: RouteRequest) -> Request:
+    return Request(
+        body.query,
+        body.hints or NO_HINTS,
+        body.constraints,
+        body.weights(),
+        None if body.chosen is None else Choice(body.chosen.arm, body.chosen.pmf),
+    )
+
+
+def _outcome(fields: Mapping[str, bytes]) -> dict[str, Any]:
+    """What has been accepted for a decision, from all that is stored of it."""
+    outcome: dict[str, Any] = {
+        name: float(fields[name])
+        for component in ("quality", "latency_ms", "cost_usd")
+        for name in (component, f"reported_{component}")
+        if name in fields
+    }
+    outcome |= {
+        name: float(fields[name]) for name in ("ttft_ms", "retry_after_s") if name in fields
+    }
+    for name in ("error", "corrected_by", "correction_reason"):
+        if name in fields:
+            outcome[name] = fields[name].decode()
+    if "executed" in fields:
+        outcome["executed"] = fields["executed"] == b"1"
+        outcome["executed_arm"] = fields["executed_arm"].decode()
+    return outcome
 
 
 def _digest(body: RouteRequest) -> str:

@@ -22,7 +22,8 @@ from policy.config.schema import PolicyConfig
 from policy.values.linear import LinearModel
 from policy.values.snapshot import unpack
 from serving.app import create_app
-from serving.learning.learner import Fold, Learner
+from serving.learning.fold import Fold
+from serving.learning.learner import Learner
 from serving.processes.up import listen
 from serving.settings import Settings
 from serving.store.keys import Entry

@@ -10,7 +10,7 @@ import click
 from offline_eval.registry import default_uri
 from pointsman.commands import settings
 from pointsman.promotion import roles
-from serving.store.operations import Switch
+from serving.store.registered import Switch
 
 
 @click.command(epilog=settings.help_text())

@@ -29,7 +29,7 @@ from policy.values import models
 from policy.values.protocol import ValueModel
 from policy.values.snapshot import Header, pack
 from policy.values.warm import AT_MOST, start_from_events, warm_start
-from serving.learning.learner import Fold
+from serving.learning.fold import Fold
 from serving.processes.embedded import running_url
 from serving.store.learning import LearnerStore
 

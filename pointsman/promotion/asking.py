@@ -23,7 +23,8 @@ from policy.policy import Policy
 from policy.records import Vector
 from policy.values import models
 from policy.values.snapshot import unpack
-from serving.store.operations import GateRecord, OperatorStore, Refused, VersionFiles
+from serving.store.operations import OperatorStore
+from serving.store.registered import GateRecord, Refused, VersionFiles
 
 
 @dataclass(frozen=True, slots=True, eq=False)

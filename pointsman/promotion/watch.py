@@ -17,7 +17,8 @@ from typing import Literal
 from pointsman.promotion import asking, roles
 from policy.config.schema import PolicyConfig
 from serving.store.keys import Alarm, StoreUnavailable
-from serving.store.operations import OperatorStore, Refused
+from serving.store.operations import OperatorStore
+from serving.store.registered import Refused
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,7 @@
 """The learner: folds outcome events into value models, publishes snapshots, keeps checkpoints.
 
-state = fold(events), a pure function of their order. The checkpoint carries its position in the
-stream inside the same blob, so a crash repeats events but never counts one twice. Champion and
-challenger learn from the same stream, each with a fold, checkpoint and snapshot of its own, so a
-version that changes its role goes on where it was. Knows no HTTP.
+Champion and challenger learn from the same stream, each with a fold, checkpoint and snapshot of its
+own, so a version that changes its role goes on where it was. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -11,241 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import orjson
-from numpy.typing import NDArray
 
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
-from policy.comparing import Scoreboard, ShadowBatch, values_of
 from policy.config.schema import PolicyConfig
-from policy.objective import Scales
-from policy.records import CorrectionBatch, OutcomeBatch, Vector
-from policy.values import models
-from policy.values.protocol import ValueModel
-from policy.values.snapshot import Header, pack, unpack
+from serving.learning.fold import START, Fold
+from serving.learning.reading import read_on
 from serving.learning.threads import run_each
-from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable, order
+from serving.store.keys import Roles, StaleLease, StoreUnavailable, order
 from serving.store.learning import LearnerStore
 
 log = logging.getLogger(__name__)
 
-BATCH = 2048  # events read at once
 BLOCK_MS = 200
-START = "0-0"
-COMPONENTS = (b"quality", b"latency_ms", b"cost_usd")
-
-Event = dict[bytes, bytes]
-
-
-class Fold:
-    """A version's model, what it has shown as a challenger, and the position in the stream that
-    both have reached. `model` is None where the policy learns nothing."""
-
-    def __init__(
-        self,
-        version: str,
-        config: PolicyConfig,
-        encoder: Encoder,
-        model: ValueModel | None,
-        catalog: Callable[[str], Catalog],
-    ) -> None:
-        self.version = version
-        self.position = START
-        self.model = model
-        self.scores = Scoreboard()
-        self._config = config
-        self._encoder = encoder
-        self._catalog = catalog
-
-    @property
-    def events(self) -> int:
-        """Outcomes that the model has learned from."""
-        return 0 if self.model is None else self.model.events
-
-    @classmethod
-    def resume(
-        cls,
-        version: str,
-        config: PolicyConfig,
-        encoder: Encoder,
-        checkpoint: bytes | None,
-        catalog: Callable[[str], Catalog],
-    ) -> Fold:
-        """From a checkpoint, or from nothing.
-
-        `catalog` gives the catalog of a revision that events name.
-        """
-        fold = cls(version, config, encoder, models.new_model(config, encoder), catalog)
-        if checkpoint is not None:
-            header, body = unpack(checkpoint)
-            if (header.version, header.encoder) != (version, encoder.fingerprint):
-                raise ValueError(f"the checkpoint of version {version} belongs to another one")
-            if fold.model is not None:
-                fold.model = models.read_model(header.kind, body)
-            fold.scores = Scoreboard.from_record(header.scores)
-            fold.position = header.position
-        return fold
-
-    def fold(self, entries: Sequence[Entry]) -> None:
-        """Learn from events, in stream order, and move the position behind them."""
-        if not entries:
-            return
-        executed = [fields for _, fields in entries if fields[b"executed"] == b"1"]
-        for corrected, run in groupby(executed, _is_correction):
-            events = list(run)
-            if self.model is not None:
-                self._learn(self.model, events, corrected)
-            self._score([event for event in events if b"shadow" in event], corrected)
-        self.position = entries[-1][0]
-
-    def _learn(self, model: ValueModel, events: Sequence[Event], corrected: bool) -> None:
-        encoder, d = self._encoder.fingerprint, self._encoder.d
-        seen = [own for event in events if (own := as_seen(event, encoder)) is not None]
-        if not seen:
-            return
-        if corrected:
-            model.correct(corrections_of(seen, encoder, d, self._catalog))
-        else:
-            model.learn(batch_of(seen, d, self._catalog))
-
-    def _score(self, events: Sequence[Event], corrected: bool) -> None:
-        read = [(event, orjson.loads(event[b"shadow"])) for event in events]
-        own = [(event, shadow) for event, shadow in read if shadow["version"] == self.version]
-        if not own:
-            return
-        new = shadow_batch_of(own, self._config.scales)
-        if corrected:
-            old = [(_overruled(event), shadow) for event, shadow in own]
-            self.scores.correct(shadow_batch_of(old, self._config.scales), new)
-        else:
-            self.scores.add(new)
-
-    def missed(self) -> None:
-        """Events between its position and the next one are gone, so that nobody can tell any more
-        which of those before it a correction is of: they are not taken back."""
-        log.warning("version %s has missed outcomes that Redis has no more", self.version)
-        if self.model is not None:
-            self.model.start_events = self.model.events
-
-    def checkpoint(self) -> bytes:
-        return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
-
-    def snapshot(self) -> bytes:
-        return pack(self._header(), b"" if self.model is None else self.model.view().to_bytes())
-
-    def _header(self) -> Header:
-        return Header(
-            kind=self._config.model,
-            version=self.version,
-            encoder=self._encoder.fingerprint,
-            position=self.position,
-            events=self.events,
-            scores=self.scores.to_record(),
-        )
-
-
-def _is_correction(event: Event) -> bool:
-    return b"correction" in event
-
-
-def as_seen(event: Event, encoder: str) -> Event | None:
-    """An event with its context as this encoder made it; None where it made none."""
-    if event[b"encoder"].decode() == encoder:
-        return event
-    if b"challenger_x" in event and orjson.loads(event[b"shadow"])["encoder"] == encoder:
-        return event | {b"x": event[b"challenger_x"]}
-    return None
-
-
-def shadow_batch_of(
-    shadowed: Sequence[tuple[Event, Mapping[str, Any]]], scales: Scales
-) -> ShadowBatch:
-    """Stream entries with what they say of their challenger, as columns."""
-    events, shadows = [event for event, _ in shadowed], [shadow for _, shadow in shadowed]
-
-    def column(name: str) -> Vector:
-        return np.array([float(shadow[name]) for shadow in shadows])
-
-    quality, latency_ms, cost_usd = _components(events)
-    return ShadowBatch(
-        champions=[event[b"version"].decode() for event in events],
-        first=np.array([not event[b"earlier"] for event in events]),
-        evaluable=np.array([event[b"arm"] == event[b"decided_arm"] for event in events]),
-        propensity=np.array([float(event[b"propensity"]) for event in events]),
-        challenger=column("propensity"),
-        champion=column("champion_propensity"),
-        top=column("top"),
-        support=column("support"),
-        values=values_of(quality, latency_ms, cost_usd, _failed(events), _settled(events), scales),
-    )
-
-
-def _components(events: Sequence[Event]) -> list[Vector]:
-    return [np.array([float(event.get(name, b"nan")) for event in events]) for name in COMPONENTS]
-
-
-def _failed(events: Sequence[Event]) -> NDArray[np.bool_]:
-    return np.array([b"error" in event for event in events], dtype=bool)
-
-
-def _settled(events: Sequence[Event]) -> NDArray[np.bool_]:
-    """(n, 3): which components an earlier event of the same decision has taught; of a correction,
-    which ones no event taught that could be taken back: an error had settled them before."""
-    settled = np.zeros((len(events), len(COMPONENTS)), dtype=bool)
-    for row, event in enumerate(events):
-        if _is_correction(event):
-            settled[row] = [name not in event[b"taught"] for name in COMPONENTS]
-        elif earlier := event[b"earlier"]:
-            settled[row] = [name in earlier or b"error" in earlier for name in COMPONENTS]
-    return settled
-
-
-def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog]) -> OutcomeBatch:
-    """Stream entries as columns; x is raw float32 of d numbers, `catalog` reads a revision."""
-    quality, latency_ms, cost_usd = _components(events)
-    return OutcomeBatch(
-        arms=[event[b"arm"].decode() for event in events],
-        x=np.frombuffer(b"".join([event[b"x"] for event in events]), np.float32).reshape(-1, d),
-        quality=quality,
-        latency_ms=latency_ms,
-        cost_usd=cost_usd,
-        error=_failed(events),
-        settled=_settled(events),
-        list_cost_usd=np.array([float(event[b"list_cost_usd"]) for event in events]),
-        propensity=np.array([_propensity(event) for event in events]),
-        catalogs=[catalog(event[b"catalog"].decode()) for event in events],
-        eligible=[event[b"eligible"] for event in events],
-    )
-
-
-def corrections_of(
-    events: Sequence[Event], encoder: str, d: int, catalog: Callable[[str], Catalog]
-) -> CorrectionBatch:
-    """Stream entries that are corrections, as a model with this encoder takes them."""
-    new = batch_of(events, d, catalog)
-    quality, latency_ms, cost_usd = _components([_overruled(event) for event in events])
-    old = replace(new, quality=quality, latency_ms=latency_ms, cost_usd=cost_usd)
-    since = [orjson.loads(event[b"taught"])[encoder] for event in events]
-    names = [name.decode() for name in COMPONENTS]
-    counts = [[counted.get(name, 0) for name in names] for counted in since]
-    return CorrectionBatch(old, new, np.array(counts, dtype=np.intp))
-
-
-def _overruled(event: Event) -> Event:
-    """A correction with the values that it replaced in the place of the new ones."""
-    return event | {name: event[b"old_" + name] for name in COMPONENTS if name in event}
-
-
-def _propensity(event: Event) -> float:
-    drawn = event[b"arm"] == event[b"decided_arm"]
-    return float(event[b"propensity"]) if drawn else float("nan")
 
 
 @dataclass(slots=True)
@@ -374,35 +154,8 @@ class Learner:
         return self._catalogs[revision]
 
     def _read(self, block_ms: int | None) -> dict[str, int]:
-        """Fold the next events; how many, by version, and nothing where there were none.
-
-        Folds at one position share a read. One that is behind, for it came later, gets a batch in
-        each turn after those ahead of it have read, and never overtakes them: where it catches up
-        it joins them.
-        """
-        positions = sorted({p.fold.position for p in self._folds.values()}, key=order)
-        if len(positions) > 1:
-            block_ms = None
-        folded: dict[str, int] = {}
-        for position in reversed(positions):
-            level = [p.fold for p in self._folds.values() if p.fold.position == position]
-            entries = self._store.outcomes(position, BATCH, block_ms)
-            ahead = [p.fold.position for p in self._folds.values() if p.fold not in level]
-            nearest = min(
-                (other for other in ahead if order(other) > order(position)),
-                key=order,
-                default=None,
-            )
-            if nearest is not None:
-                limit = order(nearest)
-                entries = [entry for entry in entries if order(entry[0]) <= limit]
-            for fold in level:
-                fold.fold(entries)
-                if entries:
-                    folded[fold.version] = len(entries)
-                elif nearest is not None:
-                    fold.position = nearest  # what lay between is no longer in the stream
-        return folded
+        folds = [progress.fold for progress in self._folds.values()]
+        return read_on(folds, self._store, block_ms)
 
     def _commit(self, *, save: bool, publish: bool) -> None:
         """Write the checkpoints and snapshots that are due, or `save` and `publish` in any case,

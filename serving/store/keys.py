@@ -1,4 +1,4 @@
-"""Every Redis key and script, how a connection fails, and what several sides read alike.
+"""Every Redis key and script, and what several sides read alike.
 
 All keys of one policy share the hash tag `{policy}`, so that a script may touch several of them on
 a cluster.
@@ -6,18 +6,9 @@ a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
-
-import redis
-from redis import exceptions
-
-CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
-_NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
 
 
 class StoreUnavailable(RuntimeError):
@@ -117,29 +108,6 @@ class Alarm:
     at_ms: int
 
 
-@contextmanager
-def reachable() -> Iterator[None]:
-    """Every failure that says nothing of the request as one exception."""
-    try:
-        yield
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"Redis can't be reached: {error}") from error
-    except exceptions.OutOfMemoryError as error:
-        raise StoreUnavailable("Redis is at its memory limit and takes no writes") from error
-    except (exceptions.BusyLoadingError, exceptions.ReadOnlyError) as error:
-        raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
-    except exceptions.ResponseError as error:
-        if str(error).startswith(_NO_WRITES):
-            raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
-        raise
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers at this address now; no second try."""
-    client = redis.Redis.from_url(url, retry=None, socket_timeout=1.0, socket_connect_timeout=1.0)
-    try:
-        return bool(client.ping())
-    except (exceptions.RedisError, OSError):
-        return False
-    finally:
-        client.close()
+def decoded(fields: dict[bytes, bytes]) -> dict[str, str]:
+    """A hash as text."""
+    return {name.decode(): value.decode() for name, value in fields.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.store.keys import Entry, StaleLease, reachable, script
+from serving.store.connection import reachable
+from serving.store.keys import Entry, StaleLease, script
 from serving.store.per_policy import LeasedStore
 
 

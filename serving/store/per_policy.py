@@ -10,7 +10,8 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from serving.store.keys import CONNECTION, Keys, Roles, reachable, roles_of, script
+from serving.store.connection import CONNECTION, reachable
+from serving.store.keys import Keys, Roles, decoded, roles_of, script
 
 
 class PolicyStore:
@@ -22,6 +23,14 @@ class PolicyStore:
 
     def close(self) -> None:
         self._redis.close()
+
+    def state(self) -> dict[str, str]:
+        """All that is set in the policy's state; LookupError if the policy isn't registered."""
+        with reachable():
+            fields = self._redis.hgetall(self._keys.state)
+        if b"champion" not in fields:
+            raise LookupError(f"no policy {self._keys.policy!r} is registered there")
+        return decoded(fields)
 
     def roles(self) -> Roles | None:
         """Who has which role, None before the policy was first registered."""

@@ -1,4 +1,4 @@
-"""What serving awaits: decisions and outcomes in, versions and snapshots out.
+"""What the routes await: decisions and outcomes in, and what is stored of one.
 
 Knows bytes and strings, no policy and no HTTP.
 """
@@ -6,25 +6,18 @@ Knows bytes and strings, no policy and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import orjson
-import redis.asyncio
-from redis import exceptions
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
-
-from serving.store.keys import Alarm, Keys, Roles, reachable, roles_of, script
+from serving.store.connection import connect, reachable
+from serving.store.keys import Keys, script
+from serving.store.versions import VersionStore
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 MAX_GROUP = 128  # decisions or rewards that one script call commits at most
-SERVING_TIMEOUT_S = 2.0
-_RETRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +184,20 @@ class _Group(Generic[Item, Reply]):
 
 
 class Store:
-    """What serving awaits: decisions and outcomes in, versions and snapshots out.
+    """What the routes await; `versions` is what the follower does, over the same connections.
 
     Decisions, reports and corrections are idempotent, so a call whose answer was lost is safe to
     send again.
     """
 
     def __init__(self, url: str) -> None:
-        # A lost connection is tried again at once; a server that hangs is not waited for twice.
-        lost = (exceptions.ConnectionError,)
-        retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.01), _RETRIES, supported_errors=lost)
-        # redis-py's types allow str wherever bytes come back: Any says what they can't.
-        self._redis: Any = redis.asyncio.Redis.from_url(
-            url, retry=retry, socket_timeout=SERVING_TIMEOUT_S, socket_connect_timeout=1.0
-        )
+        self._redis = connect(url)
+        self.versions = VersionStore(self._redis)
+        self._decide = self._redis.register_script(script("decide"))
         self._scripts = {
-            name: self._redis.register_script(script(name))
-            for name in ("decide", "register", "challenge", "catalog")
+            name: self._redis.register_script(script("event", name))
+            for name in ("reward", "correct")
         }
-        for name in ("reward", "correct"):
-            self._scripts[name] = self._redis.register_script(script("event", name))
         self._decisions: dict[tuple[str, int], _Group[NewDecision, Stored | None]] = {}
         self._reports: dict[tuple[str, int], _Group[tuple[int, Report], Receipt]] = {}
         self._corrections: dict[tuple[str, int], _Group[tuple[int, Correction], Overruled]] = {}
@@ -245,7 +232,7 @@ class Store:
         for decision in decisions:
             arguments.extend(decision.arguments())
         with reachable():
-            replies = await self._scripts["decide"](keys=names, args=arguments)
+            replies = await self._decide(keys=names, args=arguments)
         return [None if r is None else Stored(r[0].decode(), *r[1:]) for r in replies]
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
@@ -302,118 +289,6 @@ class Store:
             fields = await self._redis.hgetall(Keys(policy).decision(decision_id))
         return {name.decode(): value for name, value in fields.items()} or None
 
-    async def register(
-        self, policy: str, fingerprint: str, config: bytes, encoder: bytes, now_ms: int
-    ) -> str:
-        """The version of this configuration; a policy's first one becomes its champion."""
-        keys = Keys(policy)
-        with reachable():
-            version: bytes = await self._scripts["register"](
-                keys=[keys.versions, keys.state, keys.audit, keys.version("")],
-                args=[fingerprint, config, encoder, now_ms],
-            )
-        return version.decode()
-
-    async def challenge(
-        self,
-        policy: str,
-        version: str,
-        challenger: str | None,
-        share: float,
-        now_ms: int,
-        own: str,
-    ) -> Roles:
-        """Settle the roles, given the versions of the file's policy and of its challenger; `own` is
-        the fingerprint of that policy's table, which tells whether it says something new."""
-        keys = Keys(policy)
-        with reachable():
-            reply: list[bytes] = await self._scripts["challenge"](
-                keys=[keys.state, keys.audit],
-                args=[
-                    version,
-                    challenger or "",
-                    repr(share) if share else "0",
-                    now_ms,
-                    keys.published,
-                    own,
-                ],
-            )
-        return roles_of(*reply)
-
-    async def roles(self, policy: str) -> Roles:
-        """Who has which role in a registered policy."""
-        with reachable():
-            fields = await self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
-        return roles_of(*fields)
-
-    async def alarm(self, policy: str) -> Alarm | None:
-        """What the watch has to say of the champion, if anything."""
-        with reachable():
-            told = await self._redis.hget(Keys(policy).state, "alarm")
-        if told is None:
-            return None
-        fields = orjson.loads(told)
-        return Alarm(**{**fields, "reasons": tuple(fields["reasons"])})
-
-    async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
-        """Put a catalog revision in force; true if it differs from the one before."""
-        keys = Keys(policy)
-        with reachable():
-            changed = await self._scripts["catalog"](
-                keys=[keys.catalog(revision), keys.state, keys.audit],
-                args=[revision, catalog, now_ms],
-            )
-        return bool(changed)
-
-    async def catalog(self, policy: str, revision: str) -> bytes | None:
-        with reachable():
-            stored: bytes | None = await self._redis.get(Keys(policy).catalog(revision))
-        return stored
-
-    async def state(self, policy: str) -> dict[str, str]:
-        """All that is set in a policy's state."""
-        with reachable():
-            return _decoded(await self._redis.hgetall(Keys(policy).state))
-
-    async def version(self, policy: str, version: str) -> tuple[bytes, bytes]:
-        """The configuration and encoder of a registered version."""
-        with reachable():
-            config, encoder = await self._redis.hmget(
-                Keys(policy).version(version), "config", "encoder"
-            )
-        if config is None or encoder is None:
-            raise LookupError(f"policy {policy!r} has no version {version!r}")
-        return config, encoder
-
-    async def snapshot_number(self, policy: str, version: str) -> int:
-        """The number of a version's newest snapshot, 0 before the first."""
-        with reachable():
-            return int(await self._redis.hget(Keys(policy).snapshot(version), "number") or 0)
-
-    async def snapshot(self, policy: str, version: str) -> tuple[int, bytes]:
-        """Number and blob of a version's newest snapshot."""
-        with reachable():
-            number, blob = await self._redis.hmget(Keys(policy).snapshot(version), "number", "blob")
-        if number is None or blob is None:
-            raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
-        return int(number), blob
-
-    async def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
-        """Yield after each published hint, and at least every `timeout_s`.
-
-        A hint may be lost, so whoever follows looks at the store at every turn.
-        """
-        channels = [Keys(policy).published for policy in policies]
-        while True:
-            with suppress(exceptions.ConnectionError, exceptions.TimeoutError, OSError):
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(*channels)
-                    while True:
-                        await pubsub.get_message(timeout=timeout_s)
-                        yield
-            yield
-            await asyncio.sleep(timeout_s)
-
 
 def _receipt(reply: list[Any]) -> Receipt:
     status, accepted, unchanged, missing, late = reply
@@ -424,7 +299,3 @@ def _receipt(reply: list[Any]) -> Receipt:
 
 def _names(reply: list[bytes]) -> list[str]:
     return [name.decode() for name in reply]
-
-
-def _decoded(fields: dict[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in fields.items()}

@@ -24,7 +24,7 @@ from policy.records import LoggedDecision, Outcome
 from serving.store.learning import LearnerStore
 from tests.offline_eval.rows import row
 from tests.servers import http_service, settings_for
-from tests.serving.test_challenger import UNIFORM, config
+from tests.serving.challenging import UNIFORM, config
 
 ENCODER = Encoder.default()
 

@@ -35,7 +35,8 @@ from pointsman.commands.archive import command
 from policy.config.schema import PolicyConfig
 from policy.values.linear import LinearModel
 from policy.values.snapshot import Header, pack, unpack
-from serving.learning.learner import BATCH, Fold
+from serving.learning.fold import Fold
+from serving.learning.reading import BATCH
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore

@@ -34,7 +34,7 @@ from tests.pointsman.places import (
     write,
 )
 from tests.servers import NEW_ARM, http_service, settings_for
-from tests.serving.test_challenger import UNIFORM, drive
+from tests.serving.challenging import UNIFORM, drive
 
 
 @pytest.fixture

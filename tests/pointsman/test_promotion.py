@@ -24,7 +24,7 @@ from tests.pointsman.places import (
     write,
 )
 from tests.servers import http_service, learn_all, override, settings_for, until
-from tests.serving.test_challenger import UNIFORM, config, drive, shown
+from tests.serving.challenging import UNIFORM, config, drive, shown
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pointsman.commands.status import command
 from tests.servers import http_service, learn_all, settings_for, until
-from tests.serving.test_challenger import CALLER, FIXED, UNIFORM, config, drive, shown
+from tests.serving.challenging import CALLER, FIXED, UNIFORM, config, drive, shown
 
 
 def told(http: httpx.Client, *arguments: str) -> str:

@@ -1,12 +1,8 @@
-"""A challenger in shadow: it learns, is compared, is given a share, and takes over."""
+"""A challenger in shadow: it is compared, is given a share, and takes over."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,103 +11,23 @@ import numpy as np
 import pytest
 import redis
 
-from features.encoder import Encoder
-from policy.config.toml import parse
-from policy.records import from_json
-from policy.values.snapshot import unpack
-from serving.learning.follower import register
-from serving.learning.learner import Learner
-from serving.settings import Settings
-from serving.store.learning import LearnerStore
-from serving.store.operations import OperatorStore
-from serving.store.traffic import Store
 from tests.servers import (
-    CONFIG,
-    assert_same_state,
-    http_service,
     learn_all,
     override,
-    settings_for,
     until,
 )
-
-ARMS = CONFIG[: CONFIG.index("[policies.default]")]
-OBJECTIVE = "objective = { quality = 0.8, cost = 0.2, cost_ref_usd = 0.01 }\n"
-QUALITY = {("code", "small"): 0.9, ("code", "large"): 0.3, ("chat", "small"): 0.3}
-COST_USD = {"small": 0.001, "large": 0.004}
-
-
-def config(policy: str, challenger: str | None = 'model = "linear"\n') -> str:
-    """The tests' arms, a policy, and its challenger."""
-    text = f"{ARMS}\n[policies.default]\n{policy}\n{OBJECTIVE}"
-    return text if challenger is None else f"{text}\n[policies.default.challenger]\n{challenger}"
-
-
-UNIFORM = 'model = "uniform"\n'
-FIXED = 'model = "fixed"\narm = "large"\nfloor = 0.0\n'
-CALLER = 'model = "caller"\n'
-
-
-@contextmanager
-def serving(redis_url: str, folder: Path, text: str) -> Iterator[httpx.Client]:
-    with http_service(settings_for(redis_url, folder, text)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[LearnerStore]:
-    with closing(LearnerStore(redis_url, "default")) as opened:
-        yield opened
-
-
-def quality(task: str, arm: str) -> float:
-    return QUALITY.get((task, arm), 0.8)
-
-
-def task_of(i: int) -> str:
-    return ("code", "chat")[i % 2]
-
-
-def outcome(i: int, arm: str) -> dict[str, float]:
-    return {"quality": quality(task_of(i), arm), "cost_usd": COST_USD[arm]}
-
-
-def drive(http: httpx.Client, rounds: range, **more: Any) -> list[dict[str, Any]]:
-    """Route and report; the answers."""
-    made = []
-    for i in rounds:
-        body = {"decision_id": f"d{i}", "hints": {"task_type": task_of(i)}, **more}
-        answer = http.post("/route", json=body)
-        assert answer.status_code == 200, answer.text
-        made.append(answer.json())
-        report = {"decision_id": f"d{i}", **outcome(i, made[-1]["arm"])}
-        assert http.post("/reward", json=report).status_code == 200
-    return made
-
-
-def share_of_best(made: list[dict[str, Any]]) -> float:
-    """How often the better arm of each task was chosen, from an even round on."""
-    better = {"code": "small", "chat": "large"}
-    return sum(m["arm"] == better[task_of(i)] for i, m in enumerate(made)) / len(made)
-
-
-def shown(http: httpx.Client, decisions: int) -> dict[str, Any]:
-    """The challenger as /policies/default shows it once these many decisions count."""
-
-    def there() -> bool:
-        challenger = http.get("/policies/default").json()["challenger"]
-        return challenger is not None and challenger["decisions"] >= decisions
-
-    until(there, f"{decisions} decisions are compared")
-    found: dict[str, Any] = http.get("/policies/default").json()["challenger"]
-    return found
-
-
-def logged(raw: redis.Redis) -> list[Any]:
-    return [
-        from_json(entry[b"record"], entry[b"x"], entry.get(b"challenger_x"))
-        for _, entry in raw.xrange("pm:{default}:decisions")
-    ]
+from tests.serving.challenging import (
+    CALLER,
+    FIXED,
+    UNIFORM,
+    config,
+    drive,
+    logged,
+    outcome,
+    serving,
+    share_of_best,
+    shown,
+)
 
 
 def test_a_challenger_learns_in_shadow_and_serves_warm_once_promoted(
@@ -341,237 +257,3 @@ def test_another_executed_arm_is_left_out_and_counted(redis_url: str, tmp_path: 
         challenger = shown(http, 3)
         assert (challenger["decisions"], challenger["other_arm"]) == (3, 1)
         assert challenger["events"] == 4  # the model learns of the arm that ran
-
-
-def learner(store: LearnerStore) -> Learner:
-    return Learner(store, "default", publish_interval_s=0.01, checkpoint_interval_s=0.05)
-
-
-def test_a_killed_learner_repeats_nothing_for_either(
-    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
-):
-    """Champion and challenger each go on from their own checkpoint, sums and scores alike."""
-    with serving(redis_url, tmp_path, config("", "scale = 0.5")) as http:
-        drive(http, range(10))
-        assert learn_all(redis_url) == 10
-        drive(http, range(10, 20))
-        crashed = learner(store)
-        crashed._token = store.acquire()
-        crashed._follow_roles()
-        assert crashed._read(block_ms=None) == {"1": 10, "2": 10}
-        crashed._write(crashed._folds["2"], save=True, publish=False)  # the challenger's alone
-        store.release(crashed._token)  # and dies here
-        assert learn_all(redis_url) == 10
-    once = {version: store.checkpoint(version) for version in ("1", "2")}
-    for version in once:
-        raw.delete(f"pm:{{default}}:checkpoint:{version}")
-    assert learn_all(redis_url) == 20
-    for version, checkpoint in once.items():
-        assert_same_state(checkpoint, store.checkpoint(version))
-
-
-def test_a_broken_challenger_keeps_nobody_from_learning(
-    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
-):
-    """Its checkpoint is damaged: it stands still, and the champion goes on."""
-    with serving(redis_url, tmp_path, config("", "scale = 0.5")) as http:
-        drive(http, range(5))
-        assert learn_all(redis_url) == 5
-        blob = bytearray(store.checkpoint("2") or b"")
-        blob[-1] ^= 1
-        raw.set("pm:{default}:checkpoint:2", bytes(blob))
-        drive(http, range(5, 10))
-        assert learn_all(redis_url) == 5
-    assert store.checkpoint("2") == bytes(blob)
-
-
-def test_a_challenger_that_comes_late_catches_up(
-    redis_url: str, tmp_path: Path, store: LearnerStore
-):
-    """It starts from the beginning of the stream, and doesn't hold the champion up."""
-    settings = settings_for(redis_url, tmp_path, config("", None))
-    with http_service(settings) as http:
-        drive(http, range(30))
-        assert learn_all(redis_url) == 30
-        assert http.get("/policies/default").json()["challenger"] is None
-        settings.config.write_text(config("", "scale = 0.5"))
-        until(lambda: http.get("/policies/default").json()["challenger"], "it is there")
-        drive(http, range(30, 35))
-        late = learner(store)
-        late._token = store.acquire()
-        late._follow_roles()
-        assert late._read(block_ms=None) == {"1": 5, "2": 35}
-        store.release(late._token)
-        assert learn_all(redis_url) == 35
-        assert shown(http, 5)["events"] == 35
-    first, second = (unpack(store.checkpoint(version) or b"")[0] for version in ("1", "2"))
-    assert (first.position, first.events) == (second.position, second.events)
-
-
-def test_who_catches_up_never_overtakes(
-    redis_url: str, tmp_path: Path, store: LearnerStore, monkeypatch: pytest.MonkeyPatch
-):
-    """The champion's next events come first in each turn; they join where the other catches up."""
-    settings = settings_for(redis_url, tmp_path, config("", None))
-    with http_service(settings) as http:
-        drive(http, range(10))
-        learn_all(redis_url)
-        settings.config.write_text(config("", "scale = 0.5"))
-        until(lambda: http.get("/policies/default").json()["challenger"], "it is there")
-        drive(http, range(10, 13))
-        monkeypatch.setattr("serving.learner.BATCH", 4)
-        late = learner(store)
-        late._token = store.acquire()
-        late._follow_roles()
-        turns = [late._read(block_ms=None) for _ in range(6)]
-        store.release(late._token)
-    assert turns == [{"1": 3, "2": 4}, {"2": 4}, {"2": 4}, {"2": 1}, {}, {}]
-    assert late._folds["1"].fold.position == late._folds["2"].fold.position
-
-
-def test_a_gap_in_the_stream_holds_nobody_up(
-    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
-):
-    """Where old events were trimmed, a late challenger starts with those that are still there."""
-    settings = settings_for(redis_url, tmp_path, config("", None))
-    with http_service(settings) as http:
-        drive(http, range(10))
-        learn_all(redis_url)
-        raw.xtrim("pm:{default}:outcomes", maxlen=0)
-        settings.config.write_text(config("", "scale = 0.5"))
-        until(lambda: http.get("/policies/default").json()["challenger"], "it is there")
-        late = learner(store)
-        late._token = store.acquire()
-        late._follow_roles()
-        assert late._read(block_ms=None) == {}
-        assert late._folds["1"].fold.position == late._folds["2"].fold.position
-        drive(http, range(10, 12))
-        assert late._read(block_ms=None) == {"1": 2, "2": 2}
-        store.release(late._token)
-
-
-def test_a_running_learner_teaches_both(redis_url: str, tmp_path: Path, store: LearnerStore):
-    """Reward in, two snapshots out, and a change of roles while it runs."""
-    stop = threading.Event()
-    with serving(redis_url, tmp_path, config(UNIFORM)) as http:
-        thread = threading.Thread(target=learner(store).run, args=(stop,))
-        thread.start()
-        try:
-            drive(http, range(5))
-            assert shown(http, 5)["events"] == 5
-            override(redis_url, "2")
-            until(lambda: http.get("/policies/default").json()["champion"] == "2", "it serves")
-            drive(http, range(5, 8))
-            until(lambda: http.get("/policies/default").json()["events"] == 8, "it learns on")
-        finally:
-            stop.set()
-            thread.join(5.0)
-
-
-def test_a_changed_policy_is_the_challenger_until_it_is_promoted(redis_url: str, tmp_path: Path):
-    """Without a challenger's table, the file's version learns in shadow at share 0."""
-    settings = settings_for(redis_url, tmp_path, config("", None))
-    with http_service(settings) as http:
-        drive(http, range(10))
-        settings.config.write_text(config("scale = 0.6", None))
-        until(lambda: http.get("/policies/default").json()["challenger"], "it is there")
-        learn_all(redis_url)
-        until(lambda: http.get("/policies/default").json()["challenger"]["events"] == 10, "learned")
-        assert http.get("/policies/default").json()["shares"] == {"1": 1.0, "2": 0.0}
-
-
-def restarted(settings: Settings, text: str) -> tuple[str, dict[str, float]]:
-    """Champion and shares of a service that starts with this file."""
-    settings.config.write_text(text)
-    with http_service(settings) as http:
-        found = http.get("/policies/default").json()
-        return found["champion"], found["shares"]
-
-
-def test_a_share_acts_when_it_is_said_and_not_again(redis_url: str, tmp_path: Path):
-    """A restart never gives traffic to a version that the operator has taken it from."""
-    text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
-    settings = settings_for(redis_url, tmp_path, text)
-    assert restarted(settings, text) == ("1", {"1": 0.8, "2": 0.2})
-    override(redis_url, "2")
-    assert restarted(settings, text) == ("2", {"2": 1.0, "1": 0.0})
-    override(redis_url, "1")
-    assert restarted(settings, text) == ("1", {"1": 1.0, "2": 0.0})
-    assert restarted(settings, text.replace("0.2\n", "0.3\n")) == ("1", {"1": 0.7, "2": 0.3})
-    assert restarted(settings, config(UNIFORM, None)) == ("1", {"1": 1.0, "2": 0.0})
-
-
-def test_a_replaced_champion_keeps_its_share(redis_url: str, tmp_path: Path):
-    """Through restarts, and when the file comes to say what serves; until the file gives a share to
-    another."""
-    text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
-    settings = settings_for(redis_url, tmp_path, text)
-    restarted(settings, text)
-    override(redis_url, "2", keep_share=0.05)
-    kept = ("2", {"2": 0.95, "1": 0.05})
-    assert restarted(settings, text) == kept
-    assert restarted(settings, config('model = "linear"\n', None)) == kept
-    other = config('model = "linear"\n', "scale = 0.5\nshare = 0.1\n")
-    assert restarted(settings, other) == ("2", {"2": 0.9, "3": 0.1})
-
-
-def test_what_a_rollback_took_stays_taken(redis_url: str, tmp_path: Path):
-    """Through restarts and other changes of the file; a new share in it acts."""
-    text = config(UNIFORM, 'model = "linear"\nshare = 0.2\n')
-    settings = settings_for(redis_url, tmp_path, text)
-    restarted(settings, text)
-    override(redis_url, "2", keep_share=0.05)
-    with closing(OperatorStore(redis_url, "default")) as operator:
-        operator.rollback("me", "it errs", 0)
-    taken = ("1", {"1": 1.0, "2": 0.0})
-    assert restarted(settings, text) == taken
-    changed = text.replace(UNIFORM, UNIFORM + "floor = 0.02\n")
-    assert restarted(settings, changed) == taken
-    more = changed.replace("0.2\n", "0.3\n")
-    champion, shares = restarted(settings, more)
-    assert (champion, shares["1"]) == ("1", 0.7)
-
-
-def test_a_challenger_that_the_operator_names_stays(redis_url: str, tmp_path: Path):
-    """Until the file says something new."""
-    text = config("", "scale = 0.5\nshare = 0.2\n")
-    settings = settings_for(redis_url, tmp_path, text)
-    restarted(settings, text)
-    restarted(settings, config("", "scale = 0.6\nshare = 0.2\n"))
-    with closing(OperatorStore(redis_url, "default")) as operator:
-        assert operator.challenge("2", 0.1, "me", 0) == "3"
-    last = config("", "scale = 0.6\nshare = 0.2\n")
-    assert restarted(settings, last) == ("1", {"1": 0.9, "2": 0.1})
-    assert restarted(settings, last.replace("0.2\n", "0.3\n")) == ("1", {"1": 0.7, "3": 0.3})
-
-
-def test_a_challenger_sees_the_context_of_its_own_encoder(
-    redis_url: str, tmp_path: Path, store: LearnerStore, raw: redis.Redis
-):
-    """What it encodes travels with the decision and its outcome, and is what it learns from."""
-    text = config("", "scale = 0.5")
-    own = Encoder.default(d=48)
-
-    async def register_both() -> None:
-        """As the service will, but that the challenger gets an encoder of its own."""
-        with_own = parse(text, "test")
-        serving_store = Store(redis_url)
-        await register(serving_store, "default", with_own.policies["default"], 0)
-        challenger = with_own.challengers["default"]
-        fingerprint = challenger.fingerprint(Encoder.default().fingerprint)
-        written = challenger.model_dump_json().encode()
-        await serving_store.register("default", fingerprint, written, own.to_bytes(), 0)
-        await serving_store.close()
-
-    asyncio.run(register_both())
-    with serving(redis_url, tmp_path, text) as http:
-        made = drive(http, range(12))
-        again = http.post("/route", json={"decision_id": "d0", "hints": {"task_type": "code"}})
-        assert again.json() == made[0]
-        assert learn_all(redis_url) == 12
-        assert shown(http, 12)["events"] == 12
-    for decision in logged(raw):
-        assert decision.challenger_encoder == own.fingerprint
-        assert (len(decision.x), len(decision.challenger_x)) == (64, 48)
-    header, _ = unpack(store.checkpoint("2") or b"")
-    assert (header.encoder, header.events) == (own.fingerprint, 12)

@@ -21,8 +21,8 @@ from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
 from policy.values.linear import LinearModel
 from policy.values.snapshot import unpack
-from serving.learning.follower import register
-from serving.learning.learner import Fold
+from serving.learning.fold import Fold
+from serving.learning.registering import register
 from serving.store.keys import Keys
 from serving.store.learning import Entry, LearnerStore
 from serving.store.traffic import Store
@@ -275,12 +275,12 @@ async def _register_both(redis_url: str, challenger_encoder: Encoder) -> None:
     """As the service will, but that the challenger's encoder may be one of its own."""
     both = parse(UNIFORM, "test")
     serving_store = Store(redis_url)
-    await register(serving_store, "default", both.policies["default"], 0)
+    await register(serving_store.versions, "default", both.policies["default"], 0)
     challenger = both.challengers["default"]
     fingerprint = challenger.fingerprint(Encoder.default().fingerprint)
     written = challenger.model_dump_json().encode()
     blob = challenger_encoder.to_bytes()
-    await serving_store.register("default", fingerprint, written, blob, 0)
+    await serving_store.versions.register("default", fingerprint, written, blob, 0)
     await serving_store.close()
 
 

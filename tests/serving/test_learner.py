@@ -12,7 +12,8 @@ import redis
 from policy.arms.catalog import Catalog
 from policy.records import positions
 from policy.values.snapshot import unpack
-from serving.learning.learner import Learner, batch_of
+from serving.learning.events import batch_of
+from serving.learning.learner import Learner
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore
 from tests.servers import assert_same_state, drive, fold_again, learn_all, until

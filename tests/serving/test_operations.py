@@ -12,7 +12,8 @@ import redis
 
 from policy.config.schema import PolicyConfig
 from serving.store.learning import LearnerStore
-from serving.store.operations import GateRecord, OperatorStore, Refused, Switch
+from serving.store.operations import OperatorStore
+from serving.store.registered import GateRecord, Refused, Switch
 from tests.servers import override
 
 DAY_MS = 86_400_000

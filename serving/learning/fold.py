@@ -1,0 +1,142 @@
+"""One version's fold of outcome events: state = fold(events), a pure function of their order.
+
+The checkpoint carries its position in the stream inside the same blob, so a crash repeats events
+but never counts one twice. Knows no store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import orjson
+
+from features.encoder import Encoder
+from policy.arms.catalog import Catalog
+from policy.comparing import Scoreboard
+from policy.config.schema import PolicyConfig
+from policy.values import models
+from policy.values.protocol import ValueModel
+from policy.values.snapshot import Header, pack, unpack
+from serving.learning.events import (
+    Event,
+    as_seen,
+    batch_of,
+    corrections_of,
+    is_correction,
+    overruled,
+    shadow_batch_of,
+)
+from serving.store.keys import Entry
+
+log = logging.getLogger(__name__)
+
+START = "0-0"
+
+
+class Fold:
+    """A version's model, what it has shown as a challenger, and the position in the stream that
+    both have reached. `model` is None where the policy learns nothing."""
+
+    def __init__(
+        self,
+        version: str,
+        config: PolicyConfig,
+        encoder: Encoder,
+        model: ValueModel | None,
+        catalog: Callable[[str], Catalog],
+    ) -> None:
+        self.version = version
+        self.position = START
+        self.model = model
+        self.scores = Scoreboard()
+        self._config = config
+        self._encoder = encoder
+        self._catalog = catalog
+
+    @property
+    def events(self) -> int:
+        """Outcomes that the model has learned from."""
+        return 0 if self.model is None else self.model.events
+
+    @classmethod
+    def resume(
+        cls,
+        version: str,
+        config: PolicyConfig,
+        encoder: Encoder,
+        checkpoint: bytes | None,
+        catalog: Callable[[str], Catalog],
+    ) -> Fold:
+        """From a checkpoint, or from nothing.
+
+        `catalog` gives the catalog of a revision that events name.
+        """
+        fold = cls(version, config, encoder, models.new_model(config, encoder), catalog)
+        if checkpoint is not None:
+            header, body = unpack(checkpoint)
+            if (header.version, header.encoder) != (version, encoder.fingerprint):
+                raise ValueError(f"the checkpoint of version {version} belongs to another one")
+            if fold.model is not None:
+                fold.model = models.read_model(header.kind, body)
+            fold.scores = Scoreboard.from_record(header.scores)
+            fold.position = header.position
+        return fold
+
+    def fold(self, entries: Sequence[Entry]) -> None:
+        """Learn from events, in stream order, and move the position behind them."""
+        if not entries:
+            return
+        executed = [fields for _, fields in entries if fields[b"executed"] == b"1"]
+        for corrected, run in groupby(executed, is_correction):
+            events = list(run)
+            if self.model is not None:
+                self._learn(self.model, events, corrected)
+            self._score([event for event in events if b"shadow" in event], corrected)
+        self.position = entries[-1][0]
+
+    def _learn(self, model: ValueModel, events: Sequence[Event], corrected: bool) -> None:
+        encoder, d = self._encoder.fingerprint, self._encoder.d
+        seen = [own for event in events if (own := as_seen(event, encoder)) is not None]
+        if not seen:
+            return
+        if corrected:
+            model.correct(corrections_of(seen, encoder, d, self._catalog))
+        else:
+            model.learn(batch_of(seen, d, self._catalog))
+
+    def _score(self, events: Sequence[Event], corrected: bool) -> None:
+        read = [(event, orjson.loads(event[b"shadow"])) for event in events]
+        own = [(event, shadow) for event, shadow in read if shadow["version"] == self.version]
+        if not own:
+            return
+        new = shadow_batch_of(own, self._config.scales)
+        if corrected:
+            old = [(overruled(event), shadow) for event, shadow in own]
+            self.scores.correct(shadow_batch_of(old, self._config.scales), new)
+        else:
+            self.scores.add(new)
+
+    def missed(self) -> None:
+        """Events between its position and the next one are gone, so that nobody can tell any more
+        which of those before it a correction is of: they are not taken back."""
+        log.warning("version %s has missed outcomes that Redis has no more", self.version)
+        if self.model is not None:
+            self.model.start_events = self.model.events
+
+    def checkpoint(self) -> bytes:
+        return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
+
+    def snapshot(self) -> bytes:
+        return pack(self._header(), b"" if self.model is None else self.model.view().to_bytes())
+
+    def _header(self) -> Header:
+        return Header(
+            kind=self._config.model,
+            version=self.version,
+            encoder=self._encoder.fingerprint,
+            position=self.position,
+            events=self.events,
+            scores=self.scores.to_record(),
+        )

@@ -1,0 +1,140 @@
+"""What the follower awaits: versions and their roles, catalogs, snapshots.
+
+Knows bytes and strings, no policy and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from redis import exceptions
+
+from serving.store.connection import reachable
+from serving.store.keys import Alarm, Keys, Roles, decoded, roles_of, script
+
+
+class VersionStore:
+    """The versions of all policies that serving follows, over connections of its maker's."""
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+        self._scripts = {
+            name: redis.register_script(script(name))
+            for name in ("register", "challenge", "catalog")
+        }
+
+    async def register(
+        self, policy: str, fingerprint: str, config: bytes, encoder: bytes, now_ms: int
+    ) -> str:
+        """The version of this configuration; a policy's first one becomes its champion."""
+        keys = Keys(policy)
+        with reachable():
+            version: bytes = await self._scripts["register"](
+                keys=[keys.versions, keys.state, keys.audit, keys.version("")],
+                args=[fingerprint, config, encoder, now_ms],
+            )
+        return version.decode()
+
+    async def challenge(
+        self,
+        policy: str,
+        version: str,
+        challenger: str | None,
+        share: float,
+        now_ms: int,
+        own: str,
+    ) -> Roles:
+        """Settle the roles, given the versions of the file's policy and of its challenger; `own` is
+        the fingerprint of that policy's table, which tells whether it says something new."""
+        keys = Keys(policy)
+        with reachable():
+            reply: list[bytes] = await self._scripts["challenge"](
+                keys=[keys.state, keys.audit],
+                args=[
+                    version,
+                    challenger or "",
+                    repr(share) if share else "0",
+                    now_ms,
+                    keys.published,
+                    own,
+                ],
+            )
+        return roles_of(*reply)
+
+    async def roles(self, policy: str) -> Roles:
+        """Who has which role in a registered policy."""
+        with reachable():
+            fields = await self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
+        return roles_of(*fields)
+
+    async def alarm(self, policy: str) -> Alarm | None:
+        """What the watch has to say of the champion, if anything."""
+        with reachable():
+            told = await self._redis.hget(Keys(policy).state, "alarm")
+        if told is None:
+            return None
+        fields = orjson.loads(told)
+        return Alarm(**{**fields, "reasons": tuple(fields["reasons"])})
+
+    async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
+        """Put a catalog revision in force; true if it differs from the one before."""
+        keys = Keys(policy)
+        with reachable():
+            changed = await self._scripts["catalog"](
+                keys=[keys.catalog(revision), keys.state, keys.audit],
+                args=[revision, catalog, now_ms],
+            )
+        return bool(changed)
+
+    async def catalog(self, policy: str, revision: str) -> bytes | None:
+        with reachable():
+            stored: bytes | None = await self._redis.get(Keys(policy).catalog(revision))
+        return stored
+
+    async def state(self, policy: str) -> dict[str, str]:
+        """All that is set in a policy's state."""
+        with reachable():
+            return decoded(await self._redis.hgetall(Keys(policy).state))
+
+    async def version(self, policy: str, version: str) -> tuple[bytes, bytes]:
+        """The configuration and encoder of a registered version."""
+        with reachable():
+            config, encoder = await self._redis.hmget(
+                Keys(policy).version(version), "config", "encoder"
+            )
+        if config is None or encoder is None:
+            raise LookupError(f"policy {policy!r} has no version {version!r}")
+        return config, encoder
+
+    async def snapshot_number(self, policy: str, version: str) -> int:
+        """The number of a version's newest snapshot, 0 before the first."""
+        with reachable():
+            return int(await self._redis.hget(Keys(policy).snapshot(version), "number") or 0)
+
+    async def snapshot(self, policy: str, version: str) -> tuple[int, bytes]:
+        """Number and blob of a version's newest snapshot."""
+        with reachable():
+            number, blob = await self._redis.hmget(Keys(policy).snapshot(version), "number", "blob")
+        if number is None or blob is None:
+            raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
+        return int(number), blob
+
+    async def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
+        """Yield after each published hint, and at least every `timeout_s`.
+
+        A hint may be lost, so whoever follows looks at the store at every turn.
+        """
+        channels = [Keys(policy).published for policy in policies]
+        while True:
+            with suppress(exceptions.ConnectionError, exceptions.TimeoutError, OSError):
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(*channels)
+                    while True:
+                        await pubsub.get_message(timeout=timeout_s)
+                        yield
+            yield
+            await asyncio.sleep(timeout_s)
