@@ -20,7 +20,7 @@ from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes.supervision import Child
 from serving.settings import Settings
-from serving.store.connection import answers
+from serving.store.connection import refusal
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ def up(settings: Settings) -> None:
     ------
     ConfigError, EmbeddedError
     OSError
-        If the address is taken.
+        If the address is taken, or the operator's own Redis can't be used.
     """
     ConfigFile(settings.config).read()
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
-            _reachable(settings.redis_url)
+            _usable(settings.redis_url)
             _run(settings, listener, settings.redis_url, None)
             return
         embedded = Embedded(
@@ -80,19 +80,19 @@ def _run(
 def serve(settings: Settings) -> None:
     """Serve without learner and archiver, against a Redis of the operator's own."""
     ConfigFile(settings.config).read()
-    _reachable(settings.redis_url or "")
+    _usable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
         processes.run(_workers(settings, listener, settings.environment()), lambda: None)
 
 
-def _reachable(url: str) -> None:
+def _usable(url: str) -> None:
     """Say so at the start, in one line, rather than restart children for ever."""
     try:
-        if answers(url):
-            return
+        reason = refusal(url)
     except ValueError as error:
         raise ValueError(f"POINTSMAN_REDIS_URL: {error}") from error
-    raise OSError("POINTSMAN_REDIS_URL: no Redis answers there, or it wants another password")
+    if reason is not None:
+        raise OSError(f"POINTSMAN_REDIS_URL: {reason}")
 
 
 def _workers(

