@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import errors, metrics
+from serving.head import HeadAsGet
 from serving.learning.follower import Follower
 from serving.routes import correct, decide, requests, reward, schemas, state
 from serving.service import Service
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
     for group in (decide, reward, correct, state):
