@@ -21,7 +21,7 @@ from starlette.routing import Route
 from serving import errors, metrics
 from serving.head import HeadAsGet
 from serving.learning.follower import Follower
-from serving.routes import correct, decide, requests, reward, schemas, state
+from serving.routes import correct, decide, documents, page, requests, reward, schemas, state
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
@@ -70,13 +70,14 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("pointsman"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # ours loads nothing from other hosts
         redoc_url=None,
     )
     app.state.settings = settings
     app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    for group in (decide, reward, correct, state):
+    for group in (decide, reward, correct, state, documents, page):
         app.include_router(group.router, responses=PROBLEMS)
     # FastAPI's dispatch costs half as much as a decision: the two busy paths go round it, straight
     # to the same functions, and stay in its document.
