@@ -145,18 +145,7 @@ class Service:
                     cost_usd = catalog.cost_usd(ran, *tokens)
             except UnknownPrice as error:
                 notes.append(f"cost_usd stays missing: {error}")
-        report = Report(
-            body.decision_id,
-            quality=body.quality,
-            latency_ms=body.latency_ms,
-            cost_usd=cost_usd,
-            error=body.error,
-            executed_arm=body.executed_arm,
-            executed_list_cost_usd=list_cost_usd,
-            executed=body.executed,
-            ttft_ms=body.ttft_ms,
-            retry_after_s=body.retry_after_s,
-        )
+        report = _report(body, cost_usd, list_cost_usd)
         receipt = await self._store.report(
             policy.name, report, self._clock_ms(), policy.config.reward_window_s * 1000
         )
@@ -233,6 +222,21 @@ def _asked(body: RouteRequest) -> Request:
         body.constraints,
         body.weights(),
         None if body.chosen is None else Choice(body.chosen.arm, body.chosen.pmf),
+    )
+
+
+def _report(body: RewardRequest, cost_usd: float | None, list_cost_usd: float | None) -> Report:
+    return Report(
+        body.decision_id,
+        quality=body.quality,
+        latency_ms=body.latency_ms,
+        cost_usd=cost_usd,
+        error=body.error,
+        executed_arm=body.executed_arm,
+        executed_list_cost_usd=list_cost_usd,
+        executed=body.executed,
+        ttft_ms=body.ttft_ms,
+        retry_after_s=body.retry_after_s,
     )
 
 
