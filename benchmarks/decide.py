@@ -25,7 +25,8 @@ from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints, Query
 from policy import policy as policies
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.choosing import explore
 from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.policy import Bandit, Policy, Request

@@ -17,7 +17,8 @@ from features.encoder import Encoder
 from features.lexicon import TASK_INDEX
 from features.profile import Profile, profile
 from features.query import Hints, Query
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints, action_set, within
 from policy.choosing import caller, explore
 from policy.choosing.caller import Choice

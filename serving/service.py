@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from policy import records
-from policy.arms.catalog import Catalog, UnknownPrice
+from policy.arms.arm import UnknownPrice
+from policy.arms.catalog import Catalog
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
 from policy.policy import NO_HINTS, Policy, Request
@@ -139,10 +140,11 @@ class Service:
         cost_usd, list_cost_usd, notes = body.cost_usd, None, []
         if body.tokens() is not None or body.executed_arm is not None:
             ran, decision, catalog = await self._ran(policy, body)
-            list_cost_usd = catalog.cost_usd(ran, decision.prompt_tokens, decision.output_tokens)
+            arm = catalog.arm(ran)
+            list_cost_usd = arm.cost_usd(decision.prompt_tokens, decision.output_tokens)
             try:
                 if (tokens := body.tokens()) is not None:
-                    cost_usd = catalog.cost_usd(ran, *tokens)
+                    cost_usd = arm.cost_usd(*tokens)
             except UnknownPrice as error:
                 notes.append(f"cost_usd stays missing: {error}")
         report = _report(body, cost_usd, list_cost_usd)
@@ -272,8 +274,8 @@ def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
         record=records.to_json(decision),
         x=decision.x.tobytes(),
         arm=decision.arm,
-        list_cost_usd=catalog.cost_usd(
-            decision.arm, decision.prompt_tokens, decision.output_tokens
+        list_cost_usd=catalog.arm(decision.arm).cost_usd(
+            decision.prompt_tokens, decision.output_tokens
         ),
         version=decision.version,
         encoder=decision.encoder,

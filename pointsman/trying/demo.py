@@ -23,7 +23,8 @@ from pointsman.trying.result import Result
 from pointsman.trying.routers import Tick
 from pointsman.trying.simulate import Traffic, over_http
 from pointsman.trying.trial import Service
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 from policy.config.toml import to_toml
 

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from policy.arms.catalog import Arm, Catalog, Index, Vector
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog, Index, Vector
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
 
 QUERIES, OUTCOMES, ARMS = "queries.parquet", "outcomes.parquet", "arms.csv"

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from features.capabilities import needed
 from features.query import Capabilities, null_is
-from policy.arms.catalog import Arm, ArmId, Catalog, Index, Mask, Name, Vector
+from policy.arms.arm import Arm, ArmId, Name
+from policy.arms.catalog import Catalog, Index, Mask, Vector
 from policy.objective import COMPONENTS
 
 Excluded = tuple[tuple[str, str], ...]

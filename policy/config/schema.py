@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from policy.arms.catalog import ArmId, Catalog, Share, by_task_type, distinct
+from policy.arms.arm import ArmId, Share, by_task_type, distinct
+from policy.arms.catalog import Catalog
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.config.problems import Path, Problems, did_you_mean
 from policy.config.schema import MAX_SHARE, OF_THE_POLICY, Config, PolicyConfig, inherited
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from vowpal_wabbit_next import CBLabel, Example, Workspace
 
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.objective import COMPONENTS, LOG_SLOPE, Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector, positions
 from policy.values.protocol import Forecast

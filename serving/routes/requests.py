@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from features.query import Hints, Query, null_is
-from policy.arms.catalog import ArmId
+from policy.arms.arm import ArmId
 from policy.arms.constraints import ANYTHING, Constraints
 from policy.objective import PRESETS, Weights
 from serving.parsing.usage import MAX_TOKENS, Tokens, tokens

@@ -7,7 +7,8 @@ import datetime
 import numpy as np
 
 from pointsman.trying.outcomes import OutcomeSet
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 
 
 def arm(name: str, price: float) -> Arm:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from policy.arms.catalog import Arm, Catalog, UnknownPrice
+from policy.arms.arm import Arm, UnknownPrice
+from policy.arms.catalog import Catalog
 
 
 def arm(arm_id: str = "a", **changes: Any) -> Arm:
@@ -35,7 +36,7 @@ CATALOG = Catalog(
 
 def test_cost_by_hand():
     """1,000 tokens in at 1 USD and 500 out at 2 USD per million cost 0.002 USD."""
-    assert CATALOG.cost_usd("a", 1000, 500) == pytest.approx(0.002)
+    assert CATALOG.arm("a").cost_usd(1000, 500) == pytest.approx(0.002)
 
 
 def test_list_costs_by_hand():
@@ -49,13 +50,13 @@ def test_list_costs_by_hand():
 def test_both_costs_agree():
     """The list cost of an arm is the cost of a call with exactly those tokens, to the last bit."""
     costs = CATALOG.list_cost_usd(1234, 567, np.arange(3))
-    assert [CATALOG.cost_usd(arm_id, 1234, 567) for arm_id in CATALOG.ids] == list(costs)
+    assert [CATALOG.arm(arm_id).cost_usd(1234, 567) for arm_id in CATALOG.ids] == list(costs)
 
 
 def test_the_price_of_a_request_is_part_of_both_costs():
     """0.5 USD per million tokens in, 1.5 out, and a cent for the call."""
     catalog = Catalog((arm("a", usd_per_request=0.01),))
-    assert catalog.cost_usd("a", 1000, 200) == pytest.approx(0.0108)
+    assert catalog.arm("a").cost_usd(1000, 200) == pytest.approx(0.0108)
     assert catalog.list_cost_usd(1000, 200, np.array([0])) == pytest.approx([0.0108])
 
 
@@ -65,12 +66,12 @@ def test_what_a_cache_has_to_do_with_has_prices_of_its_own():
     catalog = Catalog(
         (arm("a", usd_per_mtok_cached_in=0.05, usd_per_mtok_cache_write=0.6), arm("b"))
     )
-    assert catalog.cost_usd("a", 100, 0, 1000, 10) == pytest.approx(1.06e-4)
-    assert catalog.cost_usd("b", 100, 0) == pytest.approx(5e-5)
+    assert catalog.arm("a").cost_usd(100, 0, 1000, 10) == pytest.approx(1.06e-4)
+    assert catalog.arm("b").cost_usd(100, 0) == pytest.approx(5e-5)
     with pytest.raises(UnknownPrice, match="'b' has no usd_per_mtok_cached_in"):
-        catalog.cost_usd("b", 100, 0, cached_in=1)
+        catalog.arm("b").cost_usd(100, 0, cached_in=1)
     with pytest.raises(UnknownPrice, match="'b' has no usd_per_mtok_cache_write"):
-        catalog.cost_usd("b", 100, 0, cache_write=1)
+        catalog.arm("b").cost_usd(100, 0, cache_write=1)
 
 
 def test_positions_follow_the_order_given():
@@ -86,7 +87,7 @@ def test_unknown_arm_is_a_key_error():
     """Asking for an arm that isn't there fails; asking whether it is there doesn't."""
     assert "d" not in CATALOG
     with pytest.raises(KeyError, match="d"):
-        CATALOG.cost_usd("d", 1, 1)
+        CATALOG.arm("d").cost_usd(1, 1)
 
 
 def test_nobody_can_change_a_catalog():

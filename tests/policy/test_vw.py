@@ -23,7 +23,8 @@ import redis
 import vowpal_wabbit_next as vw
 from numpy.typing import NDArray
 
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.config.problems import ConfigError
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import parse, to_toml

@@ -1,0 +1,110 @@
+"""One arm: what it is, what it can do and what it costs. Pure data."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from features.capabilities import Capability
+from features.lexicon import TASK_TYPES
+
+ArmId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values as they are; ValueError when one is there twice."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"must not repeat itself, got {value!r} twice")
+        seen.add(value)
+    return values
+
+
+def by_task_type(values: Mapping[str, float]) -> Mapping[str, float]:
+    """The values as they are; ValueError when a key is no task type."""
+    for task_type in values:
+        if task_type not in TASK_TYPES:
+            known = ", ".join(TASK_TYPES)
+            raise ValueError(f"unknown task type {task_type!r}, known are {known}")
+    return values
+
+
+class UnknownPrice(LookupError):
+    """A call used something that its arm has no price for: its cost can't be known."""
+
+
+class Arm(BaseModel):
+    """One model choice. Prices are USD per million tokens, as on `prices_checked` if told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: ArmId
+    provider: Name
+    model: Name
+    context_window_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)] | None = None
+    """None where nobody has said: then no query is too long for it."""
+    usd_per_mtok_in: Price
+    usd_per_mtok_out: Price
+    usd_per_mtok_cached_in: Price | None = None
+    """Of prompt tokens that the provider had in its cache; None is unknown, and never 0."""
+    usd_per_mtok_cache_write: Price | None = None
+    """Of prompt tokens that the provider puts into its cache; None is unknown, and never 0."""
+    usd_per_request: Price = 0.0
+    """What a call costs beside its tokens; most cost nothing."""
+    prices_checked: Annotated[datetime.date, Field(strict=True)] | None = None
+    prices_source: Source | None = None
+    capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
+    priors: Mapping[str, Share] = {}
+    """Expected quality per task type, where somebody knows it."""
+    tokens_per_second: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    endpoints: Annotated[tuple[Source, ...], Field(max_length=256)] = ()
+    """Names or URLs of the instances that serve this arm."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+
+    @field_validator("capabilities", "endpoints")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(values)
+
+    @field_validator("priors")
+    @classmethod
+    def _of_task_types(cls, priors: Mapping[str, float]) -> Mapping[str, float]:
+        return by_task_type(priors)
+
+    def cost_usd(
+        self,
+        input_tokens: float,
+        output_tokens: float,
+        cached_in: float = 0,
+        cache_write: float = 0,
+    ) -> float:
+        """What a call cost at these prices; `input_tokens` are those that no cache had.
+
+        Raises
+        ------
+        UnknownPrice
+            If the provider's cache was used, and the arm doesn't say what that costs.
+
+        >>> arm = Arm(id="a", provider="p", model="m", usd_per_mtok_in=0.5, usd_per_mtok_out=1.5)
+        >>> arm.cost_usd(input_tokens=1000, output_tokens=200)
+        0.0008
+        """
+        usd = input_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        for name, tokens in (
+            ("usd_per_mtok_cached_in", cached_in),
+            ("usd_per_mtok_cache_write", cache_write),
+        ):
+            if tokens:
+                price = getattr(self, name)
+                if price is None:
+                    raise UnknownPrice(f"arm {self.id!r} has no {name} for {tokens} tokens")
+                usd += tokens * price
+        return usd / 1e6 + self.usd_per_request
