@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from offline_eval.estimating.intervals import Interval
-from offline_eval.gate.verdict import Verdict
 from offline_eval.log.reading import Range
 from offline_eval.mlflow_store import SQLITE, Store
+
+if TYPE_CHECKING:
+    from offline_eval.estimating.intervals import Interval
+    from offline_eval.gate.verdict import Verdict
 
 ALIASES = ("champion", "challenger", "previous")
 _FOLDER = "version"  # of a run's artifacts, that holds what `load` reads

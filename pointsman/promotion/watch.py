@@ -2,7 +2,8 @@
 
 Asks the gate the other way round: may the version that was replaced, which keeps a share of the
 draw and goes on learning, become champion again? Then it says so and, where the policy is set to,
-rolls back. Like every gate it may be asked at any time.
+rolls back. Like every gate it may be asked at any time; it is loaded when there is something to
+ask, for with every service a watch runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from pointsman.promotion import asking, roles
 from policy.config.schema import PolicyConfig
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.operations import OperatorStore
@@ -51,6 +51,8 @@ def look(store: OperatorStore, policy: str, wanted: PolicyConfig, path: str, now
     champion, previous = state["champion"], state.get("previous", "")
     if not previous or state.get("challenger") != previous:
         return Look("nothing to watch", "no champion that was replaced runs beside it", champion)
+    from pointsman.promotion import asking  # noqa: PLC0415
+
     try:
         since_ms = _promoted_ms(store, champion)
         judged = asking.judge(store, policy, wanted, previous, path, now_ms, since_ms=since_ms)
@@ -92,6 +94,8 @@ def burst(
             except LookupError as error:  # as long as serving hasn't registered it
                 found[name] = Look("nothing to watch", str(error))
             if found[name].rolled_back:
+                from pointsman.promotion import roles  # noqa: PLC0415
+
                 roles.tell_roles(mlflow_uri, name, store.state())
     return found
 

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import uvicorn
-
-from serving.app import create_app
 from serving.processes import supervision as processes
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
@@ -110,6 +107,10 @@ def _workers(
 
 def serve_on(settings: Settings, fd: int) -> None:
     """One serving process on a listening socket that its parent has opened."""
+    import uvicorn  # noqa: PLC0415 - its parent only supervises, and starts in half the time
+
+    from serving.app import create_app  # noqa: PLC0415
+
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
