@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,8 +16,14 @@ from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
 
-# There is no build of the library for Python 3.13.
-collect_ignore = [] if find_spec("vowpal_wabbit_next") else ["policy/test_vw.py"]
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored, and so would every process
+    that a test starts and means to interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
