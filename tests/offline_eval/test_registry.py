@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -114,27 +115,47 @@ def test_the_same_number_of_another_configuration_is_another_version(store: Regi
     assert store.load("default", "3").encoder == b"other"
 
 
-@pytest.mark.parametrize(
-    "step", ["create_run", "log_artifacts", "log_batch", "create_model_version"]
-)
-def test_a_crash_in_the_middle_breaks_nothing(mlflow_uri: str, client: MlflowClient, step: str):
-    """The next try makes one whole version of what is there. The process dies for real."""
+STEPS = ("create_run", "log_artifacts", "log_batch", "create_model_version")
+
+
+@pytest.fixture(scope="module")
+def crashed(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store for each step, after which a process died for real. Each is a fork of
+    one process, which loads MLflow once."""
+    folder = tmp_path_factory.mktemp("crashed")
+    for step in STEPS:
+        (folder / step).mkdir()
+        shutil.copy(new_mlflow, folder / step)
     code = (
         "import os, mlflow\n"
         "from tests.offline_eval.test_registry import record\n"
         "from offline_eval.registry import Registry\n"
-        f"real = mlflow.MlflowClient.{step}\n"
+        f"for step in {STEPS!r}:\n"
+        "    if not (child := os.fork()):\n"
+        "        break\n"
+        "    assert os.waitpid(child, 0)[1] == 9 << 8\n"
+        "else:\n"
+        "    os._exit(0)\n"
+        "real = getattr(mlflow.MlflowClient, step)\n"
         "def dies(*args, **more):\n"
         "    real(*args, **more)\n"
         "    os._exit(9)\n"
-        f"mlflow.MlflowClient.{step} = dies\n"
-        f"Registry({mlflow_uri!r}).log_version(record(params={{'at_most': '1'}}))\n"
+        "setattr(mlflow.MlflowClient, step, dies)\n"
+        f"store = Registry(f'sqlite:///{folder}/{{step}}/mlflow.db')\n"
+        "store.log_version(record(params={'at_most': '1'}))\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    store = Registry(mlflow_uri)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_the_middle_breaks_nothing(crashed: Path, step: str):
+    """The next try makes one whole version of what is there."""
+    uri = f"sqlite:///{crashed}/{step}/mlflow.db"
+    store = Registry(uri)
     store.log_version(record())
     assert len(store.versions("default")) == 1
-    assert len(runs(client)) == 1
+    assert len(runs(MlflowClient(uri, uri))) == 1
     found = store.load("default", "3")
     assert replace(found, params=record().params) == record()
 
