@@ -14,9 +14,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 import uvicorn
 
 from features.encoder import Encoder
+from pointsman.cli import main
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from policy.values.linear import LinearModel
@@ -97,6 +99,15 @@ def http_service(settings: Settings) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(10.0)
         listener.close()
+
+
+def main_of(*arguments: str) -> int:
+    """The exit status of `pointsman ...`, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pointsman", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
 
 
 @contextmanager

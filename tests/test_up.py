@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from pointsman.cli import cli
-from tests.servers import CONFIG, alive, offspring, ready, running_up, until
+from tests.servers import CONFIG, alive, main_of, offspring, ready, running_up, until
 
 QUERY = {"query": {"text": "hello"}}
 
@@ -53,7 +53,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path):
     with running_up(tmp_path, CONFIG) as (process, http):
         for pid in offspring(process.pid):
             os.kill(pid, signal.SIGKILL)
-            until(lambda: ready(http), "it is ready again")
+            until(lambda: ready(http), "it is ready again", 30.0)
         made = http.post("/route", json=QUERY).json()
         http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
         until(lambda: http.get("/policies/default").json()["events"] == 1, "it learns again")
@@ -159,20 +159,33 @@ def test_promotion_and_rollback_switch_within_two_seconds_without_a_failed_reque
     ],
 )
 def test_a_wrong_setting_is_one_line_and_a_non_zero_exit(
-    tmp_path: Path, arguments: list[str], environment: dict[str, str], expected: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    expected: str,
 ):
     """No traceback reaches an operator."""
     (tmp_path / "pointsman.toml").write_text(CONFIG)
     (tmp_path / "unknown-key.toml").write_text(CONFIG + "colour = 'red'\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main_of(*arguments) in (1, 2)
+    assert expected in capsys.readouterr().err
+
+
+def test_the_module_is_the_command(tmp_path: Path):
+    """`python -m pointsman` ends as the command does."""
     done = subprocess.run(
-        [sys.executable, "-m", "pointsman", *arguments],
-        env={**os.environ, **environment},
+        [sys.executable, "-m", "pointsman", "up", "--config", "nowhere.toml"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    assert done.returncode in (1, 2)
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere.toml: can't be read" in done.stderr
+    assert done.stderr.count("\n") == 1

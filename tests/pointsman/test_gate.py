@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -33,7 +30,7 @@ from tests.pointsman.places import (
     served,
     write,
 )
-from tests.servers import NEW_ARM, http_service, settings_for
+from tests.servers import NEW_ARM, http_service, main_of, settings_for
 from tests.serving.challenging import UNIFORM, drive
 
 
@@ -46,19 +43,20 @@ def place(redis_url: str, tmp_path: Path, mlflow_uri: str) -> Place:
     ("quality", "n", "verdict", "code"), [(SMALL, 400, "fail", 3), (LARGE, 10, "undecided", 4)]
 )
 def test_other_verdicts_have_exit_codes_of_their_own(
-    place: Place, quality: dict[str, float], n: int, verdict: str, code: int
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quality: dict[str, float],
+    n: int,
+    verdict: str,
+    code: int,
 ):
     """3 is fail, 4 undecided, for the shell as well; neither lets a version be promoted."""
     write(place, decided(place, n, quality))
-    done = subprocess.run(
-        [sys.executable, "-m", "pointsman", "gate", "default", "2"],
-        env={**os.environ, **place.environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, f"verdict: {verdict}" in done.stdout) == (code, True), done.stderr
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    assert main_of("gate", "default", "2") == code
+    assert f"verdict: {verdict}" in capsys.readouterr().out
     refused = place.run("promote", "default", "2")
     assert refused.exit_code == 1
     assert f"the gate's verdict on version 2 is {verdict!r}" in str(refused.exception)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from tests.offline_eval.rows import row
 from tests.offline_eval.test_dsjson import line
 from tests.offline_eval.test_obd import HEADER, LINES
 from tests.pointsman.sets import tiny
+from tests.servers import main_of
 
 BAD = "[CHECKPOINT INFO LINE]"
 
@@ -125,19 +124,14 @@ def test_export_with_a_configuration_scores_the_whole_objective(tmp_path: Path):
     assert run_export(tmp_path / "log", "--config", tmp_path / "missing").exit_code == 1
 
 
-def test_a_missing_file_or_log_is_one_line(tmp_path: Path):
+def test_a_missing_file_or_log_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """And exit code 1."""
     missing = str(tmp_path / "missing")
     for arguments in (["import-log", missing, "--to", missing], ["export-log", missing]):
-        done = subprocess.run(
-            [sys.executable, "-m", "pointsman", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1
-        assert missing in done.stderr
+        assert main_of(*arguments) == 1
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert missing in told
 
 
 def test_import_of_the_open_bandit_dataset(tmp_path: Path):
