@@ -9,24 +9,62 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
-from pointsman.cli import cli
+from pointsman.commands import promote, rollback
 from tests.servers import CONFIG, alive, main_of, offspring, ready, running_up, until
 
 QUERY = {"query": {"text": "hello"}}
 
 
-def test_up_routes_and_learns_within_two_seconds(tmp_path: Path):
+@dataclass
+class Place:
+    """A running service and the variables with which commands find it."""
+
+    http: httpx.Client
+    environment: dict[str, str]
+
+    def learns(self, timeout_s: float) -> None:
+        """A decision and its reward are learned from in time."""
+        before = self.events()
+        made = self.http.post("/route", json=QUERY).json()
+        self.http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
+        until(lambda: self.events() == before + 1, "it is learned", timeout_s)
+
+    def events(self) -> int:
+        return int(self.http.get("/policies/default").json()["events"])
+
+    def decisions(self) -> float:
+        """How many there were, of all processes."""
+        total = 'pointsman_decisions_total{arm="'
+        rows = self.http.get("/metrics").text.splitlines()
+        return sum(float(row.split()[-1]) for row in rows if row.startswith(total))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One service, of two processes, with a challenger."""
+    folder = tmp_path_factory.mktemp("up")
+    text = CONFIG + '[policies.default.challenger]\nmodel = "uniform"\n'
+    with running_up(folder, text, POINTSMAN_WORKERS="2") as (_, http):
+        yield Place(
+            http,
+            {
+                "POINTSMAN_DATA": str(folder / "data"),
+                "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+            },
+        )
+
+
+def test_up_routes_and_learns_within_two_seconds(place: Place):
     """One command: route, reward, and the policy has learned."""
-    with running_up(tmp_path, CONFIG) as (_, http):
-        made = http.post("/route", json=QUERY).json()
-        http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
-        until(lambda: http.get("/policies/default").json()["events"] == 1, "it is learned", 2.0)
+    place.learns(2.0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -48,38 +86,27 @@ def test_after_kill_9_of_everything_all_of_it_is_there(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_child_that_dies_is_started_again(tmp_path: Path):
-    """The service outlives any of its processes."""
+def test_a_child_that_dies_is_started_again_and_none_outlives_a_stop(tmp_path: Path):
+    """The service outlives any of its processes, and none of them outlives it."""
     with running_up(tmp_path, CONFIG) as (process, http):
         for pid in offspring(process.pid):
             os.kill(pid, signal.SIGKILL)
             until(lambda: ready(http), "it is ready again", 30.0)
-        made = http.post("/route", json=QUERY).json()
-        http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0})
-        until(lambda: http.get("/policies/default").json()["events"] == 1, "it learns again")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_nothing_is_left_running_after_a_stop(tmp_path: Path):
-    """The embedded server is stopped with the service."""
-    with running_up(tmp_path, CONFIG) as (process, _):
+        Place(http, {}).learns(10.0)
         pids = offspring(process.pid)
     assert process.returncode == 0
     until(lambda: not any(map(alive, pids)), "all children are gone")
 
 
-def test_several_workers_share_one_port_and_one_log(tmp_path: Path):
+def test_several_workers_share_one_port_and_one_log(place: Place):
     """Decisions of any process are found through any other."""
-    with running_up(tmp_path, CONFIG, POINTSMAN_WORKERS="2") as (_, http):
-        for _ in range(20):
-            with httpx.Client(base_url=http.base_url) as client:  # a connection of its own
-                made = client.post("/route", json=QUERY).json()
-                found = client.get(f"/decisions/{made['decision_id']}")
-                assert found.status_code == 200
-        total = 'pointsman_decisions_total{arm="'
-        text = http.get("/metrics").text
-        counts = [float(row.split()[-1]) for row in text.splitlines() if row.startswith(total)]
-        assert sum(counts) == 20
+    before = place.decisions()
+    for _ in range(20):
+        with httpx.Client(base_url=place.http.base_url) as client:  # a connection of its own
+            made = client.post("/route", json=QUERY).json()
+            found = client.get(f"/decisions/{made['decision_id']}")
+            assert found.status_code == 200
+    assert place.decisions() == before + 20
 
 
 class Callers:
@@ -116,27 +143,17 @@ class Callers:
         return max(late, default=since) - since
 
 
-def test_promotion_and_rollback_switch_within_two_seconds_without_a_failed_request(
-    tmp_path: Path,
-):
+@pytest.mark.usefixtures("mlflow_uri")  # loads MLflow, which would take its time from the callers
+def test_promotion_and_rollback_switch_within_two_seconds_without_a_failed_request(place: Place):
     """While several threads route through two processes: each answer names one version, and all
     are of the new one at the latest two seconds after."""
-    text = CONFIG.replace("objective =", 'model = "uniform"\nobjective =')
-    text += '[policies.default.challenger]\nmodel = "linear"\n'
-    environment = {
-        "POINTSMAN_DATA": str(tmp_path / "data"),
-        "POINTSMAN_CONFIG": str(tmp_path / "pointsman.toml"),
-    }
-    promote = ("promote", "default", "2", "--override", "--reason", "tests say so")
+    override = ["default", "2", "--override", "--reason", "tests say so"]
     switches = []
-    with (
-        running_up(tmp_path, text, POINTSMAN_WORKERS="2") as (_, http),
-        Callers(str(http.base_url), 4) as callers,
-    ):
-        for command in (promote, ("rollback", "default")):
+    with Callers(str(place.http.base_url), 4) as callers:
+        for command, arguments in ((promote.command, override), (rollback.command, ["default"])):
             time.sleep(1.0)
             switches.append(time.monotonic())
-            done = CliRunner(env=environment).invoke(cli, command)
+            done = CliRunner(env=place.environment).invoke(command, arguments)
             assert done.exit_code == 0, done.output
             time.sleep(2.5)
     assert {status for *_, status, _ in callers.answers} == {200}
