@@ -5,6 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: test up demo notebooks check format test-slow lock wheels mlflow-ui
 
+test: export OPENBLAS_NUM_THREADS ?= 1  # the processes of the suite share the cores already
 test: check
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 

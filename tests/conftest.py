@@ -18,11 +18,14 @@ from tests.servers import http_service, settings_for
 
 
 @pytest.fixture(scope="session", autouse=True)
-def interruptible() -> Iterator[None]:
-    """A shell starts what runs in the background with SIGINT ignored, and so would every process
-    that a test starts and means to interrupt."""
+def plain_children() -> Iterator[None]:
+    """Processes that tests start can be interrupted, though a shell starts what runs in the
+    background with SIGINT ignored; and they keep their bytecode, rather than compile all of it
+    each time."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
     signal.signal(signal.SIGINT, before)
 
 
