@@ -56,7 +56,7 @@ def commands(text: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> Any:
-    return demo.make(600)
+    return demo.make(300)
 
 
 @pytest.fixture

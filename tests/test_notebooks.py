@@ -46,7 +46,7 @@ def test_a_notebook_defines_nothing(name: str):
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Executes a notebook and returns what Python expressions are worth after its last cell."""
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
