@@ -130,6 +130,7 @@ def test_one_shuffle_has_no_standard_error(folder: Path):
 
 def test_of_a_warm_start_only_the_rounds_after_it_count(folder: Path, monkeypatch):
     """For ours and for peers, on the same rounds, which hindsight then judges."""
+    pytest.importorskip("vowpal_wabbit_next")
     monkeypatch.setitem(routing.STARTS, "warm", 10)
     ours = routing.play(cell(folder, "warm"), "best_single", (3,))
     rows, _ = routing._play_peer(cell(folder, "warm"), "vw-squarecb", 3)
@@ -142,6 +143,7 @@ def test_of_a_warm_start_only_the_rounds_after_it_count(folder: Path, monkeypatc
 
 def test_peers_play_the_same_rounds_as_we_do(folder: Path):
     """In the same order, so that differences are paired."""
+    pytest.importorskip("vowpal_wabbit_next")
     ours = routing.play(cell(folder), "best_single", (3,))
     outcomes = folders.load(folder)
     order, _ = cell(folder).traffic.shuffle(len(outcomes), 3)
