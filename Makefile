@@ -5,7 +5,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: test up demo notebooks check format test-slow lock wheels mlflow-ui
 
-test: export OPENBLAS_NUM_THREADS ?= 1  # the processes of the suite share the cores already
+# The suite's processes share the cores already: threads of BLAS would only wait.
+test: export OPENBLAS_NUM_THREADS ?= 1
 test: check
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
