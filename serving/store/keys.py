@@ -78,8 +78,9 @@ def order(entry: str) -> tuple[int, int]:
 @cache
 def script(*names: str) -> str:
     """A script, after those that it begins with."""
-    folder = resources.files("serving").joinpath("scripts")
-    return "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
+    folder = resources.files("serving.store").joinpath("scripts")
+    files = {file.name: file for room in folder.iterdir() for file in room.iterdir()}
+    return "".join(files[f"{name}.lua"].read_text("utf-8") for name in names)
 
 
 @dataclass(frozen=True, slots=True)
