@@ -26,17 +26,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
-from features.profile import profile
-from features.query import Hints
-from policy.objective import Weights
-from policy.records import Context, Decision, LoggedDecision, Outcome, Vector
+from offline_eval.importing import context
+from offline_eval.importing.rows import Draw, decision
+from policy.records import Context, LoggedDecision, Outcome, Vector
 
 Index = NDArray[np.int64]
 
 USER = ("user_feature_0", "user_feature_1", "user_feature_2", "user_feature_3")
 AFFINITY = "user-item_affinity_"  # one column per item
 NEEDED = ("timestamp", "item_id", "position", "click", "propensity_score", *USER)
-QUALITY = Weights(1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,32 +107,21 @@ def rows(feedback: Feedback, policy: str = "imported") -> Iterator[LoggedDecisio
     @cache
     def encoded(user: tuple[str, ...], position: int) -> Context:
         labels = dict(zip(USER, user, strict=True))
-        hints = Hints(labels=labels | {"position": str(position)})
-        return encoder.encode(None, hints, profile(None, hints))
+        return context.encode(encoder, None, labels | {"position": str(position)})
 
     arms = tuple(f"item-{i}" for i in range(feedback.k))
     digits = len(str(len(feedback)))
     for i, pmf in enumerate(_pmfs(feedback)):
-        decision = Decision(
-            decision_id=f"{feedback.name}-{i:0{digits}}",
-            policy=policy,
-            version=feedback.name,
-            snapshot=0,
-            catalog="",
-            encoder=encoder.fingerprint,
-            made_at_ms=int(feedback.made_at_ms[i]),
-            arm=arms[feedback.item[i]],
-            propensity=float(feedback.propensity[i]),
-            confidence=None,
-            arms=arms,
-            pmf=pmf,
-            predicted=np.full((feedback.k, 3), np.nan),
-            prompt_tokens=0,
-            output_tokens=0,
-            weights=QUALITY,
-            x=encoded(feedback.user[i], int(feedback.position[i])),
+        made = decision(
+            f"{feedback.name}-{i:0{digits}}",
+            policy,
+            feedback.name,
+            int(feedback.made_at_ms[i]),
+            Draw(arms, pmf, arms[feedback.item[i]]),
+            encoder.fingerprint,
+            encoded(feedback.user[i], int(feedback.position[i])),
         )
-        yield LoggedDecision(decision, Outcome(quality=float(feedback.click[i]), closed=True))
+        yield LoggedDecision(made, Outcome(quality=float(feedback.click[i]), closed=True))
 
 
 def _pmfs(feedback: Feedback) -> Iterator[Vector]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from offline_eval.importing import dsjson
+from offline_eval.importing import to_dsjson
 from offline_eval.log.reading import read_rows
 from serving.processes.config_file import ConfigFile
 
@@ -50,7 +50,7 @@ def command(
     rows = read_rows(path, policy)
     count = 0
     with nullcontext(sys.stdout) if file is None else file.open("w", encoding="utf-8") as out:
-        for line in dsjson.write(rows, config.arms if config else None, scales):
+        for line in to_dsjson.write(rows, config.arms if config else None, scales):
             out.write(line + "\n")
             count += 1
     if as_json:

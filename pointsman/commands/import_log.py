@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from offline_eval.importing import obd
-from offline_eval.importing.dsjson import Reader, Skipped
+from offline_eval.importing.dsjson import Reader
+from offline_eval.importing.rows import Range, Skipped
 from offline_eval.log.writing import write_log
 from pointsman.commands.settings import progress
 from pointsman.trying.routers import Tick
@@ -106,7 +107,7 @@ def command(
     Importing the same files again replaces their rows.
     """
     try:
-        reader = Reader(policy, arm_id, reward_range)
+        reader = Reader(policy, arm_id, Range(*reward_range))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     read = _of_obd(policy) if _format == "obd" else _of_dsjson(reader)

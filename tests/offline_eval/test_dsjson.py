@@ -1,34 +1,20 @@
-"""dsjson: what each field means, what is refused and why, and that VW reads what we write."""
+"""dsjson: what each field means, what is refused and why."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import vowpal_wabbit_next as vw
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints, Query
-from offline_eval.importing import dsjson
-from offline_eval.importing.dsjson import Reader, Skipped
-from offline_eval.log.checking import check_log
-from offline_eval.log.reading import read_log, read_rows
-from offline_eval.log.writing import write_log
-from policy.arms.catalog import Catalog
-from policy.objective import PRESETS, Scales
+from offline_eval.importing.dsjson import Reader
+from offline_eval.importing.rows import Range, Skipped
 from policy.records import LoggedDecision, Outcome
-from tests.offline_eval.rows import NOON, row
-from tests.pointsman.sets import arm
-
-EXAMPLES = Path(__file__).parents[2] / "../shared/data/vw_examples"
-needs_examples = pytest.mark.skipif(not EXAMPLES.exists(), reason="needs the shared vw_examples")
 
 COFFEE: dict[str, Any] = {
     "_label_cost": -1.0,
@@ -99,17 +85,6 @@ def test_shared_features_become_labels_and_text_the_query():
     query = Query(text="Which coffee?")
     told = read(line(c={**COFFEE["c"], "_text": "Which coffee?"})).decision
     assert told.x.tolist() == encoder.encode(query, hints, profile(query, hints)).tolist()
-
-
-def test_labels_are_bounded():
-    """64 characters, where long values stay distinct; 32 labels, the first ones."""
-    long = dsjson.labels({"u": "x" * 99 + "1", "v": "x" * 99 + "2", "w" * 99: 1.5, "n": None})
-    assert all(len(text) <= 64 for pair in long.items() for text in pair)
-    assert len(set(long.values())) == 3
-    many = dsjson.labels({f"f{i}": i for i in range(99)})
-    assert list(many) == [f"f{i}" for i in range(32)]
-    Hints(labels={**long})
-    Hints(labels=many)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +196,9 @@ def test_rewards_are_put_to_0_to_1_where_a_range_is_given():
     """And refused where none is: a clipped reward would be another."""
     both = {"_label_cost": 3.0, "_original_label_cost": 3.0}
     assert reason(line(**both)) == "reward -3 is outside 0 to 1: give its range"
-    assert read(line(**both), Reader(reward_range=(-5.0, 5.0))).outcome.quality == 0.2
+    assert read(line(**both), Reader(rewards=Range(-5.0, 5.0))).outcome.quality == 0.2
     with pytest.raises(ValueError, match="needs MIN < MAX"):
-        Reader(reward_range=(1.0, 1.0))
+        Range(1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -289,225 +264,3 @@ def test_no_line_stops_the_reading(key: str, value: Any, ours: bool):
         changed = {"VWState": {"m": "pointsman/3/42/e1"}, **changed}
     (one,) = Reader().read([line(**changed)])
     assert isinstance(one, Skipped) == (not isinstance(one, LoggedDecision))
-
-
-EXPORTED = [
-    row("d1"),
-    row("d2", Outcome(quality=0.25, closed=True), made_at_ms=NOON + 1),
-    row("d3", Outcome(executed=False, closed=True)),
-    replace(row("d4", Outcome(quality=1.0, closed=True), arm="c", propensity=0.1), stands_for=4.0),
-    row("d5", Outcome()),
-    row("d6", Outcome(error="timeout", closed=True), policy="other"),
-]
-
-
-def test_what_was_exported_is_imported_again():
-    """Arms, action sets, propensities, contexts and rewards, bit for bit."""
-    back = list(Reader().read(dsjson.write(EXPORTED)))
-    assert len(back) == len(EXPORTED)
-    for one, was in zip(back, EXPORTED, strict=True):
-        assert isinstance(one, LoggedDecision), one
-        for name in ("decision_id", "version", "snapshot", "encoder", "made_at_ms", "arm", "arms"):
-            assert getattr(one.decision, name) == getattr(was.decision, name)
-        assert one.decision.propensity == was.decision.propensity
-        assert one.decision.pmf.tolist() == was.decision.pmf.tolist()
-        assert one.decision.x.tobytes() == was.decision.x.tobytes()
-        quality = 0.0 if was.outcome.error else was.outcome.quality
-        assert one.outcome.quality == quality
-        assert one.outcome.executed == was.outcome.executed
-        assert one.outcome.closed == was.outcome.closed
-        assert one.stands_for == was.stands_for
-
-
-def test_a_version_may_hold_anything():
-    """Imported ones are model ids such as "a/b"; the context still comes back as it was."""
-    was = row(version="a/b/7\n/c")
-    (back,) = Reader().read(dsjson.write([was]))
-    assert isinstance(back, LoggedDecision)
-    assert back.decision.version == "a/b/7\n/c"
-    assert back.decision.x.tobytes() == was.decision.x.tobytes()
-
-
-def test_the_cost_is_the_negative_reward():
-    """Of the row's own objective, with its policy's references; of quality without any."""
-    scales = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
-    (plain,) = dsjson.write([row()])
-    assert json.loads(plain)["_label_cost"] == -0.8
-    (whole,) = dsjson.write([row()], scales={"default": scales})
-    assert json.loads(whole)["_label_cost"] == pytest.approx(-0.725)
-    (partly,) = dsjson.write([row("d", Outcome(quality=0.8))], scales={"default": scales})
-    assert "_label_cost" not in json.loads(partly)
-    with pytest.raises(ValueError, match="are given for policy 'default'"):
-        list(dsjson.write([row()], scales={}))
-
-
-def test_nobody_learns_from_an_outcome_of_another_arm():
-    """Its propensity isn't known."""
-    (text,) = dsjson.write([row("d", Outcome(quality=1.0, executed_arm="c"))])
-    exported = json.loads(text)
-    assert exported["_skipLearn"] is True
-    assert "_label_cost" not in exported
-
-
-def test_the_catalog_adds_features_to_arms():
-    """An arm that has left it keeps its id."""
-    (text,) = dsjson.write([row()], catalog=Catalog((arm("a", 1.0),)))
-    first, second, _ = json.loads(text)["c"]["_multi"]
-    assert first["j"] == {
-        "provider": "maker",
-        "model": "a-model",
-        "usd_per_mtok_in": 1.0,
-        "usd_per_mtok_out": 2.0,
-    }
-    assert second == {"_tag": "b", "i": {"constant": 1, "id": "b"}}
-
-
-def parsed(model: vw.Workspace[Any], text: str) -> list[Any]:
-    return vw.DSJsonFormatParser(model).parse_json(text)
-
-
-def test_vw_reads_what_was_exported():
-    """Action, cost, probability and weight are those of the row; without a reward, no label."""
-    model = vw.Workspace(["--cb_adf", "--quiet"])
-    d1, _, d3, d4, d5, _ = (parsed(model, text) for text in dsjson.write(EXPORTED))
-    labels = [example.get_label() for example in d1]
-    assert labels[0].shared
-    assert [one.label is not None for one in labels] == [False, False, True, False]
-    assert labels[2].label[1:] == pytest.approx((-0.8, 0.3))
-    assert [one.get_label().weight for one in d4[1:]] == pytest.approx([4.0] * 3)
-    for example in (*d3, *d5):
-        assert example.get_label().label is None
-
-
-def test_vw_learns_from_what_was_exported():
-    """With arm "c" good and "a" bad, it prefers "c", whose cost it predicts to be the lowest."""
-    earned = {"a": 0.1, "b": 0.5, "c": 0.9}
-    rows = [
-        row(f"d{i}", Outcome(quality=quality), arm=arm, propensity=p, pmf=np.full(3, 1 / 3))
-        for i in range(100)
-        for arm, quality, p in ((name, earned[name], 1 / 3) for name in earned)
-    ]
-    model = vw.Workspace(["--cb_adf", "--quiet", "--cb_type", "ips"])
-    texts = list(dsjson.write(rows))
-    for text in texts:
-        model.learn_one(parsed(model, text))
-    scores = dict(model.predict_one(parsed(model, texts[0])))
-    assert min(scores, key=lambda position: scores[position]) == 2
-    assert max(scores, key=lambda position: scores[position]) == 0
-
-
-REFUSED = {
-    "cats_room_temp.json": "continuous actions",
-    "cats_train.json": "continuous actions",
-    "cb_features_w_zero_vals.dsjson": "the label's cost is not the original one",
-    "cb_test.json": "VW's plain JSON format",
-    "cb_test256.json": "VW's plain JSON format",
-    "ccb_automl.dsjson": "conditional contextual bandit",
-    "ccb_data.json": "conditional contextual bandit",
-    "ccb_reuse_medium.dsjson": "conditional contextual bandit",
-    "igl.dsjson": "interaction-grounded",
-    "slates_simple_unlabeled.dsjson": "slates",
-}
-READ = {
-    "cb_simple.json": 1,
-    "datascience_cb_1000_0.json": 1_000,
-    "datascience_cb_1000_1.json": 1_000,
-    "datascience_cb_100_0.json": 100,
-    "decisionservice.json": 3,
-    "dsjson_cb.json": 23,
-    "dsjson_cb_default_ns.json": 4,
-    "dsjson_cb_part1.json": 12,
-    "dsjson_cb_part2.json": 11,
-    "no_shared_features.json": 1,
-}
-
-
-def example(name: str) -> list[LoggedDecision | Skipped]:
-    with (EXAMPLES / name).open("rb") as lines:
-        return list(Reader().read(lines))
-
-
-def rows_of(name: str) -> list[LoggedDecision]:
-    return [one for one in example(name) if isinstance(one, LoggedDecision)]
-
-
-@needs_examples
-def test_every_example_is_known():
-    """A new one must be put among those that are read or those that are refused."""
-    files = {p.name for p in EXAMPLES.iterdir() if p.suffix in (".json", ".dsjson")}
-    assert files == REFUSED.keys() | READ.keys()
-
-
-@needs_examples
-@pytest.mark.parametrize("name", REFUSED)
-def test_examples_of_other_problems_are_refused(name: str):
-    """Each line, for the right reason."""
-    for one in example(name):
-        assert isinstance(one, Skipped)
-        assert one.reason.startswith(REFUSED[name])
-
-
-@needs_examples
-@pytest.mark.parametrize("name", READ)
-def test_examples_are_read_whole_and_are_valid(tmp_path: Path, name: str):
-    """No line is skipped, and the log of them passes its check, exported and imported again too."""
-    rows = rows_of(name)
-    assert len(rows) == len(example(name)) == READ[name]
-    write_log(rows, str(tmp_path / "first"))
-    check_log(read_log(str(tmp_path / "first")))
-    rows = list(read_rows(str(tmp_path / "first")))
-    again = [r for r in Reader().read(dsjson.write(rows)) if isinstance(r, LoggedDecision)]
-    assert [r.decision.version for r in again] == [r.decision.version for r in rows]
-    assert [r.decision.x.tobytes() for r in again] == [r.decision.x.tobytes() for r in rows]
-    assert [r.decision.pmf.tolist() for r in again] == [r.decision.pmf.tolist() for r in rows]
-    assert [r.outcome.quality for r in again] == [r.outcome.quality for r in rows]
-
-
-@needs_examples
-@pytest.mark.parametrize("name", READ)
-def test_vw_sees_the_same_label_in_our_export(name: str):
-    """Cost, probability and weight of the action, as it sees them in the original."""
-    model = vw.Workspace(["--cb_adf", "--quiet"])
-
-    def seen(text: str) -> list[Any]:
-        found = [example.get_label() for example in parsed(model, text)]
-        return [(i, *one.label[1:], one.weight) for i, one in enumerate(found) if one.label]
-
-    ours = list(dsjson.write(rows_of(name)[:50]))
-    theirs = [text for text in (EXAMPLES / name).read_text().splitlines() if text.strip()][:50]
-    for mine, other in zip(ours, theirs, strict=True):
-        ((position, *numbers),) = seen(mine)
-        ((position_there, *numbers_there),) = seen(other)
-        assert position == position_there
-        assert numbers == pytest.approx(numbers_there, rel=1e-6)
-
-
-@needs_examples
-def test_a_regression_of_vw_is_ours_to_know():
-    """A decision that was never used, six outcomes without a decision, a line of no JSON."""
-    used, *others = example("b1848_dsjson_parser_regression.txt")
-    assert isinstance(used, LoggedDecision)
-    assert not used.outcome.executed
-    reasons = [one.reason for one in others if isinstance(one, Skipped)]
-    assert reasons[:6] == ["an outcome without its decision"] * 6
-    assert reasons[6].startswith("not JSON")
-
-
-@needs_examples
-def test_ips_of_the_policy_that_logged_is_the_mean_reward(tmp_path: Path):
-    """Each weight pmf[arm] / propensity is 1; 473 of the 1,000 costs in the file are -1."""
-    name = "datascience_cb_1000_0.json"
-    write_log(rows_of(name), str(tmp_path))
-    logged = read_log(str(tmp_path))
-    check_log(logged)
-    rewards = logged.rewards(PRESETS["quality"], Scales(1.0, 1.0))
-    chosen = logged.actions == logged.arm[:, None]
-    ratio = logged.pmf[chosen] / logged.propensity
-    assert (ratio * rewards).mean() == rewards.mean() == 0.473
-    lines = (EXAMPLES / name).read_text().splitlines()
-    costs = [json.loads(text)["_label_cost"] for text in lines]
-    assert sum(costs) == -473
-    # The policy that always takes the arm of the first row, by IPS: 4 where it was taken.
-    first = logged.arm == logged.arm[0]
-    by_hand = sum(4 * -cost for cost, taken in zip(costs, first, strict=True) if taken) / 1_000
-    assert np.where(first, 1 / logged.propensity, 0.0) @ rewards / 1_000 == pytest.approx(by_hand)

@@ -1,0 +1,69 @@
+"""What another service knew of a request, as the context that our encoder makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from features.encoder import Encoder
+from features.profile import profile
+from features.query import Hints, Query
+from policy.records import Context
+
+MAX_LABELS = 32  # what hints may have, and each name and value of them
+MAX_CHARS = 64
+
+
+def encode(
+    encoder: Encoder, text: str | None, labels: Mapping[str, str], task_type: str | None = None
+) -> Context:
+    """The context of a query with this text and these hints."""
+    query = Query(text=text) if text else None
+    hints = Hints(labels=dict(labels), task_type=task_type)
+    return encoder.encode(query, hints, profile(query, hints))
+
+
+def labels(context: Mapping[str, Any]) -> dict[str, str]:
+    """Features as hint labels: dotted path -> value, the first 32 in their order.
+
+    As in VW, what begins with `_` is no feature, nor is null, and a list of objects is transparent.
+    Longer names and values keep their head and a digest.
+
+    >>> labels({"User": [{"weather": "Sunny", "age": 30}], "_synthetic": False, "vip": True})
+    {'User.weather': 'Sunny', 'User.age': '30', 'vip': 'true'}
+    """
+    found: dict[str, str] = {}
+    for path, value in _scalars(context, ()):
+        if len(found) == MAX_LABELS:
+            break
+        found.setdefault(short(".".join(path)), short(value))
+    return found
+
+
+def _scalars(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not key.startswith("_"):
+                yield from _scalars(inner, (*path, key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            named = isinstance(inner, Mapping)
+            yield from _scalars(inner, path if named else (*path, str(i)))
+    elif value is not None:
+        yield path, plain(value)
+
+
+def plain(value: str | float | bool) -> str:
+    """As text: what is none, as JSON has it."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def short(text: str) -> str:
+    """What fits into a label: a longer text keeps its head and a digest."""
+    if len(text) <= MAX_CHARS:
+        return text
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{text[: MAX_CHARS - 17]}~{digest}"
