@@ -81,6 +81,7 @@ def uniform_log(n: int, k: int = 3, d: int = 4) -> LoggedData:
         actions=np.where(held, np.arange(k), -1),
         counts=counts,
         propensity=1.0 / counts,
+        propensity_estimated=np.zeros(n, dtype=bool),
         pmf=np.where(held, 1.0 / counts[:, None], 0.0),
         predicted=np.full((n, k, 3), np.nan),
         challengers=(None,) * n,

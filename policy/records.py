@@ -130,12 +130,14 @@ class LoggedDecision:
     """A decision joined with its outcome: one row of the log.
 
     `stands_for` is how many decisions the row counts as: 1, or 1 / (1 - p) where others dropped
-    rows with probability p.
+    rows with probability p. `propensity_estimated` says that the propensity, and the pmf, are what
+    an importer estimated from the log, for nobody had recorded them.
     """
 
     decision: Decision
     outcome: Outcome
     stands_for: float = 1.0
+    propensity_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -50,6 +50,10 @@ class Estimate:
         """Why an interval made of the terms can't be trusted, if they don't show it."""
         return None if self.doubting is None else self.doubting()
 
+    def doubted(self, why: str) -> Estimate:
+        """With one doubt more."""
+        return replace(self, doubting=lambda: "; ".join(filter(None, (why, self.doubt))))
+
     @property
     def se(self) -> float | None:
         """The standard error that the terms imply; None for fewer than two."""

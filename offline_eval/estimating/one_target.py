@@ -31,7 +31,17 @@ class Valuation:
     reward: Mapping[str, Estimate]
     outcomes: Mapping[str, Estimate]
     rounds: Rounds
-    effective: float
+    effective: float | None  # None where the log has no propensities, nor weights
+
+    @property
+    def unsupported(self) -> float | None:
+        """As `Rounds` has it; None where nobody knows what the log might have drawn."""
+        return None if self.effective is None else self.rounds.unsupported
+
+    @property
+    def max_weight(self) -> float | None:
+        """The largest importance weight."""
+        return None if self.effective is None else float(self.rounds.weights.max(initial=0.0))
 
 
 def value(
@@ -47,9 +57,11 @@ def value(
     made = rounds.of(data, pmf, reward, q)
     return Valuation(
         reward=rounds.estimates(made),
-        outcomes=_outcomes(data, pmf, scales, made.why_not()),
+        outcomes=_outcomes(data, pmf, scales, made),
         rounds=made,
-        effective=diagnostics.effective_sample_size(made.weights),
+        effective=None
+        if made.propensities == "unknown"
+        else diagnostics.effective_sample_size(made.weights),
     )
 
 
@@ -71,9 +83,8 @@ def _measured(data: LoggedData, scales: Scales) -> Vector:
     return np.stack([y[:, 0], latency_ms, cost_usd], axis=1)
 
 
-def _outcomes(
-    data: LoggedData, pmf: Vector, scales: Scales, why: str | None
-) -> dict[str, Estimate]:
+def _outcomes(data: LoggedData, pmf: Vector, scales: Scales, made: Rounds) -> dict[str, Estimate]:
+    why = rounds.UNKNOWN if made.propensities == "unknown" else made.why_not()
     if why is not None:
         return dict.fromkeys(OUTCOMES, estimators.not_evaluable(why))
     chosen = (data.actions == data.arm[:, None]).argmax(axis=1)
@@ -81,5 +92,6 @@ def _outcomes(
     found = {}
     for name, values in zip(OUTCOMES, _measured(data, scales).T, strict=True):
         there = data.executed & ~np.isnan(values)
-        found[name] = estimators.snips(weights[there], values[there], data.stands_for[there])
+        one = estimators.snips(weights[there], values[there], data.stands_for[there])
+        found[name] = one if made.doubt is None else one.doubted(made.doubt)
     return found

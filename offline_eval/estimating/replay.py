@@ -159,7 +159,8 @@ class Replay:
         values = self.values[part]
         if not len(values):
             return estimators.not_evaluable("no round was accepted")
-        return estimators.ips(np.ones(len(values)), values, self.counts_as[part])
+        found = estimators.ips(np.ones(len(values)), values, self.counts_as[part])
+        return found if self.rounds.doubt is None else found.doubted(self.rounds.doubt)
 
 
 def frozen(data: LoggedData, policy: Policy, reward: Vector, q: Vector | None = None) -> Replay:

@@ -16,11 +16,16 @@ from offline_eval.estimating import estimators, tuning
 from offline_eval.estimating.estimators import Estimate, Vector
 from offline_eval.log import problems
 from offline_eval.log.checking import TOLERANCE, check_log
-from offline_eval.log.data import LoggedData
+from offline_eval.log.data import LoggedData, Propensities
 
 Index = NDArray[np.int64]
 
 UNSUPPORTED = 0.01  # of the target's choices, that the log may be silent about
+ESTIMATED = (
+    "its propensities are estimated from the log: biased if choices depended on anything but the"
+    " context"
+)
+UNKNOWN = "the log has no propensities: only the direct method (dm) can say anything"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +45,15 @@ class Rounds:
     v_target: Vector | None
     unsupported: float
     dropped: Mapping[str, int]
+    propensities: Propensities = "logged"  # weights are 0 where they are unknown
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why no interval of the weights can be trusted; None where they come from a record."""
+        return ESTIMATED if self.propensities == "estimated" else None
 
     def why_not(self, tolerance: float = UNSUPPORTED) -> str | None:
         """Why no estimator may say anything of this target; None where they may."""
@@ -67,7 +78,8 @@ def why_not(
 def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -> Rounds:
     """The rows of `data` that count, for a target's `pmf` (n, kmax) and a `reward` (n,).
 
-    `q` (n, kmax) are a model's rewards of each row's arms. A row without a reward is left out
+    `q` (n, kmax) are a model's rewards of each row's arms, all that can be used of a log without
+    propensities. A row without a reward is left out
     (which is fair only where what goes missing doesn't depend on the arm), and so is one whose arm
     wasn't executed as drawn.
 
@@ -76,7 +88,8 @@ def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -
     ValueError
         If the log is one that `check_log` refuses, or the pmf none over the rows' action sets.
     """
-    check_log(data)
+    unknown = data.propensities == "unknown"
+    check_log(data, without_propensities=unknown)
     check_pmf(data, pmf)
     missing = np.isnan(reward)
     counts = data.executed & ~missing
@@ -89,7 +102,9 @@ def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -
     rows = slice(None) if everything else at
     actions, pmf = data.actions[rows], pmf[rows]
     chosen = (actions == data.arm[rows][:, None]).argmax(axis=1)
-    weights = weights_of(pmf, chosen, data.propensity[rows])
+    weights = np.zeros(len(chosen))
+    if not unknown:
+        weights = weights_of(pmf, chosen, data.propensity[rows])
     stands_for = data.stands_for[rows]
     q_logged = v_target = None
     if q is not None:
@@ -106,6 +121,7 @@ def of(data: LoggedData, pmf: Vector, reward: Vector, q: Vector | None = None) -
         v_target=v_target,
         unsupported=float(np.average(silent, weights=stands_for)) if len(at) else 0.0,
         dropped={why: count for why, count in dropped.items() if count},
+        propensities=data.propensities,
     )
 
 
@@ -136,12 +152,22 @@ def estimates(rounds: Rounds, tolerance: float = UNSUPPORTED) -> dict[str, Estim
 
     Clip, threshold and shrinkage are tuned on these rows (`tuning.tuned`).
     """
-    w, r, s = rounds.weights, rounds.reward, rounds.stands_for
-    q, v = rounds.q_logged, rounds.v_target
+    s, q, v = rounds.stands_for, rounds.q_logged, rounds.v_target
     names = ["ips", "clipped_ips", "snips"]
     names += ["dm", "dr", "sndr", "switch_dr", "dros"] if q is not None else []
     if why := rounds.why_not(tolerance):
         return {name: estimators.not_evaluable(why) for name in names}
+    if rounds.propensities == "unknown":
+        known = {} if v is None else {"dm": estimators.dm(v, s)}
+        return {name: estimators.not_evaluable(UNKNOWN) for name in names} | known
+    found = _weighted(rounds)
+    doubt = rounds.doubt
+    return found if doubt is None else {name: one.doubted(doubt) for name, one in found.items()}
+
+
+def _weighted(rounds: Rounds) -> dict[str, Estimate]:
+    w, r, s = rounds.weights, rounds.reward, rounds.stands_for
+    q, v = rounds.q_logged, rounds.v_target
     clip = tuning.tuned(tuning.THRESHOLDS, w, r, 0.0, 0.0, np.minimum)
     found = {
         "ips": estimators.ips(w, r, s),

@@ -92,6 +92,10 @@ class Case:
         check_log(data)
         if len(set(data.policies)) > 1:  # whose versions may be called alike
             raise ValueError(f"the log must be of one policy, got {sorted(set(data.policies))}")
+        if data.propensities != "logged":
+            raise ValueError(
+                "a version is judged by what was drawn: these propensities are estimated"
+            )
         if (data.stands_for != 1.0).any():
             where = problems.rows(data.stands_for != 1.0, data.decision_ids)
             raise ValueError(f"bets are on single decisions, but rows stand for several: {where}")

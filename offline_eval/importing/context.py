@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 import orjson
@@ -56,9 +58,13 @@ def _scalars(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         yield path, plain(value)
 
 
-def plain(value: str | float | bool) -> str:
+def plain(value: Any) -> str:
     """As text: what is none, as JSON has it."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, bool | float | None):
+        return orjson.dumps(value).decode()
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=str)
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def short(text: str) -> str:

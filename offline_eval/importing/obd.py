@@ -14,6 +14,7 @@ simulation, in steps of 5e-6; one of 1e-6 seems to stand for "not once".
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +22,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.encoder import Encoder
-from offline_eval.importing import context
+from offline_eval.importing import context, source
 from offline_eval.importing.rows import Draw, decision
 from policy.records import Context, LoggedDecision, Outcome, Vector
 
@@ -63,18 +65,15 @@ class Feedback:
 
 
 def read(file: Path) -> Feedback:
-    """A file of the dataset, CSV or Parquet.
+    """A file of the dataset, CSV or Parquet, packed or not.
 
     Raises
     ------
     ValueError
         If it is of another layout.
     """
-    if file.suffix == ".csv":
-        texts = dict.fromkeys(("timestamp", *USER), "string")
-        table = pcsv.read_csv(file, convert_options=pcsv.ConvertOptions(column_types=texts))
-    else:
-        table = pq.read_table(file)
+    with source.opened(file) as stream:
+        table = _table(file, stream)
     lacking = [name for name in NEEDED if name not in table.column_names]
     k = sum(name.startswith(AFFINITY) for name in table.column_names)
     if lacking or not k:
@@ -89,7 +88,7 @@ def read(file: Path) -> Feedback:
     if len(item) and position.min() < 1:
         raise ValueError(f"{file}: expected positions from 1, got {position.min()}")
     return Feedback(
-        name=file.stem,
+        name=source.name(file),
         k=k,
         made_at_ms=np.array([_ms(at) for at in table["timestamp"].to_pylist()], dtype=np.int64),
         item=item,
@@ -98,6 +97,16 @@ def read(file: Path) -> Feedback:
         propensity=table["propensity_score"].to_numpy().astype(np.float64),
         user=tuple(zip(*(table[name].to_pylist() for name in USER), strict=True)),
     )
+
+
+def _table(file: Path, stream: io.BufferedReader) -> pa.Table:
+    try:
+        if source.is_parquet(stream):
+            return pq.read_table(io.BytesIO(stream.read()))
+        texts = dict.fromkeys(("timestamp", *USER), "string")
+        return pcsv.read_csv(stream, convert_options=pcsv.ConvertOptions(column_types=texts))
+    except pa.ArrowException as error:
+        raise ValueError(f"{file}: {str(error).splitlines()[0]}") from error
 
 
 def rows(feedback: Feedback, policy: str = "imported") -> Iterator[LoggedDecision]:

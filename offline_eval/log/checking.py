@@ -12,8 +12,15 @@ from offline_eval.log.data import LoggedData, Mask
 TOLERANCE = 1e-6
 
 
-def check_log(data: LoggedData) -> None:
-    """Refuse what no estimator may use.
+UNKNOWN = "propensities must be given"
+WAY_ON = (
+    "; without any, the direct method alone can value a log: `evaluate` does, and `import-log"
+    " --propensities estimated` makes some"
+)
+
+
+def check_log(data: LoggedData, *, without_propensities: bool = False) -> None:
+    """Refuse what no estimator may use; a log `without_propensities` is one for the direct method.
 
     Raises
     ------
@@ -22,18 +29,21 @@ def check_log(data: LoggedData) -> None:
     """
     chosen = (data.actions == data.arm[:, None]) & (data.actions >= 0)
     at_arm = np.where(chosen, data.pmf, 0.0).sum(axis=1)
+    given = ~np.isnan(data.propensity)
     possible = (data.propensity > 0) & (data.propensity <= 1)
     quality, latency_and_cost = data.outcomes[:, 0], data.outcomes[:, 1:]
-    checks = {
-        "decision ids must not repeat": _repeated(data.decision_ids),
-        "propensities must be given": np.isnan(data.propensity),
-        "propensities must be in (0, 1]": ~possible & ~np.isnan(data.propensity),
-        "action sets must hold the chosen arm, once": chosen.sum(axis=1) != 1,
-        "pmfs must be >= 0": ~(data.pmf >= 0).all(axis=1),
-        "pmfs must sum to 1": ~(np.abs(data.pmf.sum(axis=1) - 1.0) <= TOLERANCE),
+    drawn = {
+        UNKNOWN: ~given,
+        "propensities must be in (0, 1]": ~possible & given,
+        "pmfs must be >= 0": given & ~(data.pmf >= 0).all(axis=1),
+        "pmfs must sum to 1": given & ~(np.abs(data.pmf.sum(axis=1) - 1.0) <= TOLERANCE),
         "propensities must be the pmf at the chosen arm": (
             possible & ~(np.abs(at_arm - data.propensity) <= TOLERANCE) & chosen.any(axis=1)
         ),
+    }
+    checks = {
+        "decision ids must not repeat": _repeated(data.decision_ids),
+        "action sets must hold the chosen arm, once": chosen.sum(axis=1) != 1,
         "qualities must be in [0, 1]": (quality < 0) | (quality > 1),
         "latencies and costs must be >= 0 and finite": (
             (latency_and_cost < 0) | np.isinf(latency_and_cost)
@@ -47,11 +57,12 @@ def check_log(data: LoggedData) -> None:
     }
     found = [
         f"{what}: {problems.rows(wrong, data.decision_ids)}"
-        for what, wrong in checks.items()
+        for what, wrong in (checks if without_propensities else drawn | checks).items()
         if wrong.any()
     ]
     if found:
-        raise ValueError("; ".join(found))
+        way_on = WAY_ON if data.propensities == "unknown" else ""
+        raise ValueError("; ".join(found) + way_on)
 
 
 def _repeated(decision_ids: Sequence[str]) -> Mask:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+
+Propensities = Literal["logged", "estimated", "unknown"]
 
 _OUTCOMES = ("quality", "latency_ms", "cost_usd")
 
@@ -51,7 +53,8 @@ class LoggedData:
     arm: Index  # (n,), the arm that was drawn
     actions: Index  # (n, kmax)
     counts: Index  # (n,)
-    propensity: Vector  # (n,) of the arm that was drawn
+    propensity: Vector  # (n,) of the arm that was drawn; NaN where it isn't known
+    propensity_estimated: Mask  # (n,) by an importer, from the log: not what was drawn with
     pmf: Vector  # (n, kmax)
     predicted: Vector  # (n, kmax, 3): quality, latency_ms, cost_usd, as predicted before the draw
     challengers: tuple[str | None, ...]  # (n,)
@@ -94,6 +97,7 @@ class LoggedData:
             actions=actions,
             counts=counts,
             propensity=_numbers(log["propensity"]),
+            propensity_estimated=log["propensity_estimated"].to_numpy(),
             pmf=_padded(log["pmf"], held, 0.0),
             predicted=np.stack([_padded(log[name], held, np.nan) for name in PREDICTED], axis=2),
             challengers=tuple(log["challenger"].to_pylist()),
@@ -108,6 +112,13 @@ class LoggedData:
             executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
             closed=log["closed"].to_numpy(),
         )
+
+    @property
+    def propensities(self) -> Propensities:
+        """What the rows' propensities are: unknown only where none has one."""
+        if len(self) and np.isnan(self.propensity).all():
+            return "unknown"
+        return "estimated" if self.propensity_estimated.any() else "logged"
 
     def take(self, rows: Index) -> LoggedData:
         """Some of the rows (m,), in this order; `ids` stay those of the whole log."""
@@ -226,6 +237,7 @@ def _frame(data: LoggedData, per_arm: bool) -> pd.DataFrame:
         "catalog": data.catalogs,
         "arm": ids[data.arm],
         "propensity": data.propensity,
+        "propensity_estimated": data.propensity_estimated,
         **dict(zip(_OUTCOMES, data.outcomes.T, strict=True)),
         **{f"reported_{n}": v for n, v in zip(_OUTCOMES, data.reported.T, strict=True)},
         "error": data.error,

@@ -16,7 +16,7 @@ import pyarrow as pa
 from policy.objective import Weights
 from policy.records import Decision, LoggedDecision, Outcome
 
-FORMAT = 1  # raise it when a reader of the format before would misread a row
+FORMAT = 2  # raise it when a reader of the format before would misread a row
 
 _DOUBLES = pa.list_(pa.float64())
 SCHEMA = pa.schema(
@@ -29,7 +29,8 @@ SCHEMA = pa.schema(
         pa.field("encoder", pa.string(), nullable=False),
         pa.field("made_at_ms", pa.int64(), nullable=False),
         pa.field("arm", pa.string(), nullable=False),
-        pa.field("propensity", pa.float64()),  # null where it isn't known: `check` refuses it
+        pa.field("propensity", pa.float64()),  # null where it isn't known, as is all of `pmf`
+        pa.field("propensity_estimated", pa.bool_(), nullable=False),  # by an importer, and `pmf`
         pa.field("confidence", pa.float64()),
         pa.field("arms", pa.list_(pa.string()), nullable=False),
         pa.field("pmf", _DOUBLES, nullable=False),
@@ -97,8 +98,9 @@ def table(rows: Sequence[LoggedDecision]) -> pa.Table:
 
 
 def decision_table(decisions: Sequence[Decision]) -> pa.Table:
-    """Rows of `DECISION`: each stands for itself."""
-    return _columns([_decision_fields(made) | {"stands_for": 1.0} for made in decisions], DECISION)
+    """Rows of `DECISION`: each stands for itself, with the propensity it was drawn with."""
+    known = {"stands_for": 1.0, "propensity_estimated": False}
+    return _columns([_decision_fields(made) | known for made in decisions], DECISION)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -144,6 +146,7 @@ def _fields(row: LoggedDecision) -> dict[str, Any]:
     return {
         **_decision_fields(row.decision),
         "stands_for": row.stands_for,
+        "propensity_estimated": row.propensity_estimated,
         "quality": outcome.quality,
         "latency_ms": outcome.latency_ms,
         "cost_usd": outcome.cost_usd,
@@ -194,7 +197,7 @@ def record(row: Mapping[str, Any]) -> LoggedDecision:
         at_ms=row["outcome_at_ms"],
         **{name: row[name] for name in CORRECTION},
     )
-    return LoggedDecision(decision, outcome, row["stands_for"])
+    return LoggedDecision(decision, outcome, row["stands_for"], row["propensity_estimated"])
 
 
 def _array(values: Sequence[float] | None, kind: type[np.floating[Any]]) -> Any:

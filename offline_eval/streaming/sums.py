@@ -70,7 +70,18 @@ class View:
     model: Coefficients
 
     def of(self, data: LoggedData) -> Rounds:
-        """Among the arms of the whole log: a target may name one that this part hasn't."""
+        """Among the arms of the whole log: a target may name one that this part hasn't.
+
+        Raises
+        ------
+        ValueError
+            If the propensities aren't those that were drawn with: what is added up here has no
+            place to say so.
+        """
+        if data.propensities != "logged":
+            raise ValueError(
+                f"the log's propensities are {data.propensities}: it can't be valued part by part"
+            )
         data = _among(data, self.model.ids)
         reward = data.rewards(self.weights, self.scales)
         return rounds.of(data, self.target(data), reward, self.model.predict(data))

@@ -95,6 +95,7 @@ def command(
     names = list(targets) or ([] if candidates else usual(log.data))
     learns = bool(candidates) or any(is_config(name) for name in names)
     part = split(log, train_share if learns else 0.0)
+    estimators = estimators or (("dm",) if log.data.propensities == "unknown" else ())
     main = estimators[0] if estimators else ESTIMATORS[0]
     found, values = _valued(log, part, names, candidates, main)
     compared, refused = sweeps.compared(values, part, main) if candidates else (None, {})
@@ -178,8 +179,8 @@ class _Told:
             figure(quality),
             figure(latency_ms, ",.0f"),
             figure(cost_usd, ".6f"),
-            f"{one.effective:,.0f}",
-            f"{one.rounds.unsupported:.1%}",
+            figure(one.effective, ",.0f"),
+            figure(one.unsupported, ".1%"),
         ]
 
     def _by_estimator(self) -> list[str]:
@@ -234,8 +235,8 @@ class _Told:
             "reward": {name: self._figures(one.reward[name]) for name in self.shown},
             **{name: self._figures(estimate) for name, estimate in one.outcomes.items()},
             "effective_sample_size": one.effective,
-            "max_weight": float(one.rounds.weights.max(initial=0.0)),
-            "unsupported": one.rounds.unsupported,
+            "max_weight": one.max_weight,
+            "unsupported": one.unsupported,
             "rows": len(one.rounds),
             "left_out": dict(one.rounds.dropped),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from offline_eval.log.checking import check_log
 from offline_eval.log.data import Index, LoggedData
 from offline_eval.log.reading import read_log
 from pointsman.commands import settings
+from policy.arms.catalog import Arm, Catalog
 from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
 from serving.processes.config_file import ConfigFile
@@ -29,6 +30,11 @@ from serving.processes.config_file import ConfigFile
 Vector = NDArray[np.float64]
 
 SEED = 0
+BUILT_IN = "the built-in settings"  # where there is no file, and none is needed
+PROPENSITIES = {
+    "estimated": "estimated from the log when it was imported: each value made of them is doubtful",
+    "unknown": "none: the direct method (dm) alone can value this log",
+}
 
 
 class _Three(click.ParamType[Weights]):
@@ -71,8 +77,9 @@ class Opened:
 
     path: str
     data: LoggedData
-    file: Path
+    file: Path | str  # or what stands in for it
     config: Config
+    arms_of_log: bool  # the configuration's are not the log's: its policies choose among these
     name: str  # of the policy in the file
     weights: Weights | None  # None: each row's own
     reward: Vector  # (n,)
@@ -95,6 +102,8 @@ class Opened:
             f"{self.path}: {len(data):,} rows of policy {data.policies[0]}, {len(data.ids)} arms,"
             f" {first} to {last} UTC",
             f"reward: {scored}; references of [policies.{self.name}] in {self.file}",
+            *([f"arms: {self.file} has none of the log's, which are taken"] * self.arms_of_log),
+            *(f"propensities: {p}" for p in [PROPENSITIES.get(data.propensities)] if p),
             *([self._waiting()] if self.waiting else []),
         ]
 
@@ -108,7 +117,7 @@ class Opened:
         """Rows, of all or of these, that say nothing of their arm, by the reason."""
         data = self.data if rows is None else self.data.take(rows)
         reward = self.reward if rows is None else self.reward[rows]
-        return rounds.of(data, target.logged(data), reward).dropped
+        return rounds.of(data, target.uniform(data), reward).dropped
 
     def own_mean(self, rows: Index) -> float | None:
         """The log's own mean reward in some of its rows; None where nothing has come."""
@@ -123,6 +132,8 @@ class Opened:
             "policy": self.data.policies[0],
             "rows": len(self.data),
             "waiting": self.waiting,
+            "propensities": self.data.propensities,
+            "arms_of_log": self.arms_of_log,
             "arms": list(self.data.ids),
             "from_ms": int(self.data.made_at_ms[0]),
             "to_ms": int(self.data.made_at_ms[-1]),
@@ -181,7 +192,6 @@ def opened(given: Options) -> Opened:
     if plot is not None and not plot.parent.is_dir():
         raise click.ClickException(f"{plot}: there is no folder {plot.parent}")
     file = given.config_file or settings.read().config
-    config = ConfigFile(file).read()
     path = given.log_path()
     data = read_log(path, given.policy, given.from_ms, given.to_ms)
     if not len(data):
@@ -191,7 +201,7 @@ def opened(given: Options) -> Opened:
         raise click.ClickException(
             f"{path}: rows of {len(there)} policies ({', '.join(there)}): choose with --policy"
         )
-    check_log(data)
+    check_log(data, without_propensities=data.propensities == "unknown")
     # An imported log is as it is; in that of a service rows are still being completed.
     rows = len(data)
     data = data.take(np.arange(data.frontier())) if archive.is_archive(path) else data
@@ -200,9 +210,43 @@ def opened(given: Options) -> Opened:
             f"{path}: all {rows:,} rows wait for the first of them, which lacks an outcome and may"
             " have it until its reward window has passed"
         )
-    name = scored_as(there[0], config, file)
+    source, config, arms_of_log = _configured(
+        file, data, needed=given.config_file is not None or archive.is_archive(path)
+    )
+    name = scored_as(there[0], config, source)
     reward = data.rewards(given.weights, config.policies[name].scales)
-    return Opened(path, data, file, config, name, given.weights, reward, rows - len(data))
+    waiting = rows - len(data)
+    return Opened(path, data, source, config, arms_of_log, name, given.weights, reward, waiting)
+
+
+def _configured(file: Path, data: LoggedData, needed: bool) -> tuple[Path | str, Config, bool]:
+    """The configuration for a log, where it comes from, and whether its arms are taken from the
+    log: a log of others needs no file, and knows other arms than a file does."""
+    arms = Catalog(tuple(map(_arm_of_log, data.ids)))
+    if not needed and not file.exists():
+        return BUILT_IN, Config(arms, {"default": PolicyConfig()}), False
+    config = ConfigFile(file).read()
+    if any(arm in config.arms for arm in data.ids):
+        return file, config, False
+    policies = {
+        name: policy.model_copy(update={"arms": None}) for name, policy in config.policies.items()
+    }
+    return file, Config(arms, policies), True
+
+
+def _arm_of_log(arm: str) -> Arm:
+    """An arm of which the log knows the name alone, which may be one that no file could have. An
+    imported log has no sizes of queries, so that prices say nothing there."""
+    return Arm.model_construct(
+        id=arm,
+        provider="unknown",
+        model=arm,
+        context_window_tokens=10**9,
+        usd_per_mtok_in=0.0,
+        usd_per_mtok_out=0.0,
+        prices_checked=date.min,
+        prices_source="unknown",
+    )
 
 
 def _counted(weights: Weights | None, objective: str | None) -> Weights | None:
@@ -212,7 +256,7 @@ def _counted(weights: Weights | None, objective: str | None) -> Weights | None:
     return PRESETS[objective] if objective else weights
 
 
-def scored_as(policy: str, config: Config, file: Path) -> str:
+def scored_as(policy: str, config: Config, file: Path | str) -> str:
     """The policy of the file whose references score the rows of one of this name."""
     name = policy if policy in config.policies else "default"
     if name not in config.policies:
@@ -226,6 +270,8 @@ def scored_as(policy: str, config: Config, file: Path) -> str:
 def scales(given: Options) -> Scales:
     """The references that score the rows that are asked for."""
     file = given.config_file or settings.read().config
+    if given.config_file is None and not file.exists():
+        return PolicyConfig().scales
     config = ConfigFile(file).read()
     return config.policies[scored_as(given.policy or "default", config, file)].scales
 

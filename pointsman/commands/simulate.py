@@ -136,6 +136,7 @@ class Options:
 def command(**given: Any) -> None:
     """Drive a policy with FOLDER, a set of full-information outcomes: queries.parquet (query_id,
     text, category), outcomes.parquet (query_id, arm, quality, cost_usd, latency_ms) and arms.csv.
+    Costs and latencies may be missing where the objective doesn't weigh them.
 
     Each round routes a query, looks up what the chosen arm made of it, and reports that. The mean
     reward stands beside that of the best single arm and of the best arm per category, both known
@@ -150,7 +151,8 @@ def command(**given: Any) -> None:
         click.echo(f"wrote {asked.write_config}", err=True)
     outcomes = sample(outcomes, asked.rounds, asked.seed)
     result = _played(asked, outcomes, config.policies["default"])
-    click.echo(json.dumps(result.figures()) if asked.as_json else table(result))
+    missing = {"missing": list(outcomes.missing)}
+    click.echo(json.dumps(result.figures() | missing) if asked.as_json else table(result))
     if asked.plot is not None:
         from pointsman import plots  # noqa: PLC0415 - matplotlib takes half a second to load
 
@@ -195,6 +197,7 @@ def table(result: Result) -> str:
     ids = outcomes.catalog.ids
     categories = len(set(outcomes.categories))
     left_out = f" ({outcomes.left_out:,} without all arms left out)" if outcomes.left_out else ""
+    missing = f"; not known, and not counted: {', '.join(outcomes.missing)}"
     rows = (
         ("uniform choice", figures["uniform"]),
         (f"best single arm: {ids[result.hindsight.best(result.order[0])]}", figures["best_single"]),
@@ -208,7 +211,8 @@ def table(result: Result) -> str:
     widest = max(map(len, ids))
     return "\n".join(
         (
-            f"{outcomes.name}: {n:,} queries{left_out}, {len(ids)} arms",
+            f"{outcomes.name}: {n:,} queries{left_out}, {len(ids)} arms"
+            + (missing if outcomes.missing else ""),
             "",
             f"{'mean reward':>{width + 10}}",
             *(f"{label:<{width}}  {value:8.4f}" for label, value in rows),

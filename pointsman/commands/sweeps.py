@@ -38,6 +38,10 @@ def compared(
     values: Mapping[str, Estimate], split: Split, estimator: str
 ) -> tuple[Comparison | None, dict[str, str]]:
     """Those that have a value, against the logging policy; and why the others have none."""
+    if split.valued.propensities == "unknown":
+        raise click.ClickException(
+            f"--sweep: {rounds.UNKNOWN}, and so no policy is to compare with"
+        )
     refused = {name: str(one.why) for name, one in values.items() if one.value is None}
     some = {name: one for name, one in values.items() if one.value is not None}
     made = rounds.of(split.valued, target.logged(split.valued), split.reward, split.q)

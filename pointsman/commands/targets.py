@@ -32,6 +32,8 @@ class Split:
 def usual(data: LoggedData) -> list[str]:
     """The targets that every log has an answer for."""
     arms = data.ids if len(data.ids) <= MOST_ARMS else ()
+    if data.propensities == "unknown":
+        return ["uniform", *arms]
     return ["logged", "uniform", *arms, *([CHALLENGER] if any(data.challengers) else [])]
 
 
@@ -66,6 +68,8 @@ def part_of(name: str, split: Split) -> Split:
 def pmf_of(name: str, log: Opened, split: Split) -> Vector:
     """What a target would have drawn from, in the rows that are valued."""
     if name == "logged":
+        if log.data.propensities == "unknown":
+            raise click.ClickException(f"{name}: {rounds.UNKNOWN}; its own mean needs no estimate")
         return target.logged(split.valued)
     if name == "uniform":
         return target.uniform(split.valued)

@@ -1,8 +1,8 @@
 """A folder of full-information outcomes: what every arm did with the same queries.
 
 Three files, as in RouterBench and its kin: queries.parquet (query_id, text, category),
-outcomes.parquet (query_id, arm, quality, cost_usd, latency_ms) and arms.csv (arm, price_in_per_m,
-price_out_per_m). Knows no policy's state and drives nothing.
+outcomes.parquet (query_id, arm, quality, and where they are known cost_usd and latency_ms) and
+arms.csv (arm, price_in_per_m, price_out_per_m). Knows no policy's state and drives nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog, Index, Vector
 from policy.config.schema import Config, ObjectiveConfig, PolicyConfig
+from policy.objective import Weights
 
 QUERIES, OUTCOMES, ARMS = "queries.parquet", "outcomes.parquet", "arms.csv"
 PRICES = ("price_in_per_m", "price_out_per_m")
@@ -41,7 +42,7 @@ class OutcomeSet:
     categories: tuple[str, ...]
     catalog: Catalog
     quality: Vector  # in [0, 1]
-    cost_usd: Vector  # >= 0
+    cost_usd: Vector  # >= 0, NaN throughout where unknown
     latency_ms: Vector  # >= 0, NaN where unknown
     left_out: int = 0  # queries that some arm has no outcome for
 
@@ -77,13 +78,30 @@ class OutcomeSet:
         return np.unique(np.array(self.categories), return_inverse=True)[1]
 
     @property
-    def has_latency(self) -> bool:
-        return not bool(np.isnan(self.latency_ms).any())
+    def missing(self) -> tuple[str, ...]:
+        """The components that not every outcome has: no objective may weigh them."""
+        parts = {"latency_ms": self.latency_ms, "cost_usd": self.cost_usd}
+        return tuple(name for name, values in parts.items() if np.isnan(values).any())
+
+    def check(self, weights: Weights) -> None:
+        """ValueError where the set lacks what these weigh."""
+        weighed = {"latency_ms": weights.latency, "cost_usd": weights.cost}
+        for name in self.missing:
+            if weighed[name]:
+                component = name.partition("_")[0]
+                raise ValueError(
+                    f"the objective weighs {component}, which {self.name} doesn't have: {OUTCOMES}"
+                    f" has no {name} of every outcome"
+                )
 
 
 def config(outcomes: OutcomeSet) -> Config:
     """The set's arms, and a policy `default` with the objective that routing benchmarks use:
-    quality 0.9, cost 0.1, linear, the dearest arm's mean cost as reference."""
+    quality 0.9, cost 0.1, linear, the dearest arm's mean cost as reference. Where costs are unknown
+    it is quality alone."""
+    if "cost_usd" in outcomes.missing:
+        quality = PolicyConfig(objective=ObjectiveConfig(quality=1.0))
+        return Config(outcomes.catalog, {"default": quality})
     cost_ref_usd = float(outcomes.cost_usd.mean(axis=0).max())
     objective = ObjectiveConfig(
         quality=0.9, cost=0.1, cost_ref_usd=cost_ref_usd if cost_ref_usd > 0 else 1.0
@@ -92,7 +110,8 @@ def config(outcomes: OutcomeSet) -> Config:
 
 
 def load(folder: Path) -> OutcomeSet:
-    """Read a folder; queries that some arm has no quality or cost for are left out.
+    """Read a folder; queries that some arm has no quality for are left out, and so are those
+    without some arm's cost, unless there are no costs at all.
 
     Raises
     ------
@@ -102,9 +121,12 @@ def load(folder: Path) -> OutcomeSet:
     catalog = _catalog(folder / ARMS)
     query_ids, texts, categories = _queries(folder / QUERIES)
     quality, cost_usd, latency_ms = _outcomes(folder / OUTCOMES, query_ids, catalog)
-    complete = ~(np.isnan(quality) | np.isnan(cost_usd)).any(axis=1)
+    needed = {"quality": quality}
+    if not np.isnan(cost_usd).all():
+        needed["cost_usd"] = cost_usd
+    complete = ~np.any([np.isnan(values).any(axis=1) for values in needed.values()], axis=0)
     if not complete.any():
-        raise ValueError(f"{folder / OUTCOMES}: no query has an outcome of every arm")
+        raise ValueError(f"{folder / OUTCOMES}: {_none_complete(needed, catalog)}")
     everything = OutcomeSet(
         name=folder.resolve().name,
         query_ids=query_ids,
@@ -117,6 +139,18 @@ def load(folder: Path) -> OutcomeSet:
         left_out=int((~complete).sum()),
     )
     return everything.take(np.flatnonzero(complete))
+
+
+def _none_complete(needed: Mapping[str, Vector], catalog: Catalog) -> str:
+    """What is missing, where no query has all that is needed."""
+    never = [
+        f"no {name} of {arm}"
+        for name, values in needed.items()
+        for arm, column in zip(catalog.ids, values.T, strict=True)
+        if np.isnan(column).all()
+    ]
+    why = f": there is {', '.join(never)}" if never else ""
+    return f"no query has {' and '.join(needed)} of every arm{why}"
 
 
 def save(outcomes: OutcomeSet, folder: Path) -> None:
@@ -214,7 +248,7 @@ def _outcomes(
     path: Path, query_ids: Sequence[str], catalog: Catalog
 ) -> tuple[Vector, Vector, Vector]:
     """quality, cost_usd and latency_ms, each (number of queries, k), NaN where there is none."""
-    table = _table(path, ("query_id", "arm", "quality", "cost_usd", "latency_ms"))
+    table = _table(path, ("query_id", "arm", "quality"), ("cost_usd", "latency_ms"))
     arm = _positions(table["arm"], catalog.ids)
     if (arm < 0).any():
         unknown = table["arm"][int(np.argmax(arm < 0))].as_py()
@@ -230,17 +264,18 @@ def _outcomes(
     read = {"quality": 1.0, "cost_usd": np.inf, "latency_ms": np.inf}  # the most it may be
     made = []
     for name, most in read.items():
-        values = _numbers(path, table, name, most)
         dense = np.full(len(query_ids) * len(catalog), np.nan)
-        dense[cells[known]] = values[known]
+        if name in table.column_names:
+            dense[cells[known]] = _numbers(path, table, name, most)[known]
         made.append(dense.reshape(len(query_ids), len(catalog)))
     return made[0], made[1], made[2]
 
 
-def _table(path: Path, columns: Sequence[str]) -> pa.Table:
+def _table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
     try:
-        _require(path, pq.read_schema(path).names, columns)
-        return pq.read_table(path, columns=list(columns))
+        found = pq.read_schema(path).names
+        _require(path, found, columns)
+        return pq.read_table(path, columns=[*columns, *(n for n in optional if n in found)])
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: can't be read: {_line(error)}") from error
 

@@ -25,8 +25,7 @@ class Hindsight:
     @classmethod
     def of(cls, outcomes: OutcomeSet, config: PolicyConfig) -> Hindsight:
         """Judge a set by a policy's objective; ValueError where the set lacks what it weighs."""
-        if config.weights.latency and not outcomes.has_latency:
-            raise ValueError(f"the objective weighs latency, which {outcomes.name} doesn't have")
+        outcomes.check(config.weights)
         y = components(
             outcomes.quality.ravel(),
             outcomes.latency_ms.ravel(),

@@ -235,11 +235,13 @@ def _query(outcomes: OutcomeSet, row: int, hints: bool) -> RouteRequest:
 
 
 def _report(outcomes: OutcomeSet, one: Routed) -> RewardRequest:
-    latency_ms = float(outcomes.latency_ms[one.row, one.arm])
+    latency_ms, cost_usd = (
+        float(values[one.row, one.arm]) for values in (outcomes.latency_ms, outcomes.cost_usd)
+    )
     return {
         "decision_id": one.decision_id,
         "quality": float(outcomes.quality[one.row, one.arm]),
-        "cost_usd": float(outcomes.cost_usd[one.row, one.arm]),
+        "cost_usd": None if np.isnan(cost_usd) else cost_usd,
         "latency_ms": None if np.isnan(latency_ms) else latency_ms,
     }
 

@@ -62,6 +62,7 @@ def logged(
         actions=np.tile(np.arange(3), (n, 1)),
         counts=np.full(n, 3),
         propensity=pmf[arm],
+        propensity_estimated=np.zeros(n, dtype=bool),
         pmf=np.tile(pmf, (n, 1)),
         predicted=np.tile([0.5, 500.0, 0.005], (n, 3, 1)),
         challengers=("2",) * n,

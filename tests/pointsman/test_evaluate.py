@@ -210,7 +210,6 @@ def test_the_path_is_the_services_log_by_default(
 
 
 FAULTY_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"propensity": np.nan}, "propensities must be given: rows 0, 1, 2"),
     ({"propensity": 0.0}, "propensities must be in (0, 1]: rows 0, 1, 2"),
     ({"propensity": 1.5}, "propensities must be in (0, 1]: rows 0, 1, 2"),
     ({"arm": "z"}, "action sets must hold the chosen arm, once: rows 0, 1, 2"),

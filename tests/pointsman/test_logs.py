@@ -68,7 +68,14 @@ def test_json_is_one_object_on_stdout(files: tuple[Path, Path], tmp_path: Path):
     """With the figures that the text has."""
     figures = json.loads(run_import(*files, "--to", tmp_path / "log", "--json").stdout)
     lines = figures.pop("skipped_lines")
-    assert figures == {"rows": 3, "unused": 1, "arms": 3, "mean_reward": 0.5, "skipped": 2}
+    assert figures == {
+        "rows": 3,
+        "unused": 1,
+        "arms": 3,
+        "mean_reward": 0.5,
+        "propensities": "logged",
+        "skipped": 2,
+    }
     assert [(one["file"], one["line"]) for one in lines] == [(str(files[0]), 2), (str(files[1]), 1)]
     file = tmp_path / "out.dsjson"
     exported = json.loads(run_export(tmp_path / "log", "--to", file, "--json").stdout)

@@ -14,6 +14,7 @@ import pytest
 
 from pointsman.trying import outcomes
 from policy.config.toml import parse, to_toml
+from policy.objective import Weights
 from tests.pointsman.sets import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -52,6 +53,28 @@ def test_the_built_in_objective_scales_by_the_dearest_arm(folder: Path):
     assert policy.scales.cost_ref_usd == pytest.approx(0.02)
     assert policy.scales.scale == "linear"
     assert parse(to_toml(config), "written") == config
+
+
+@pytest.mark.parametrize("how", ["absent", "empty"])
+def test_without_costs_the_objective_is_quality_alone(folder: Path, how: str):
+    """A column that isn't there, or says nothing, leaves no query out."""
+
+    def change(columns: Columns) -> None:
+        columns.pop("latency_ms")
+        if how == "absent":
+            columns.pop("cost_usd")
+        else:
+            columns["cost_usd"] = [None] * 8
+
+    rewrite(folder / "outcomes.parquet", change)
+    read = outcomes.load(folder)
+    assert (len(read), read.left_out) == (4, 0)
+    assert read.missing == ("latency_ms", "cost_usd")
+    policy = outcomes.config(read).policies["default"]
+    assert policy.weights.as_tuple() == (1.0, 0.0, 0.0)
+    read.check(policy.weights)
+    with pytest.raises(ValueError, match="weighs cost, which tiny doesn't have"):
+        read.check(Weights(0.9, 0.0, 0.1))
 
 
 def test_queries_that_an_arm_has_not_answered_are_left_out(folder: Path):
@@ -109,7 +132,7 @@ def test_some_latencies_may_be_known(folder: Path, tmp_path: Path):
     outcomes.save(replace(tiny(), latency_ms=latency_ms), tmp_path)
     read = outcomes.load(tmp_path)
     assert np.array_equal(read.latency_ms, latency_ms, equal_nan=True)
-    assert not read.has_latency
+    assert "latency_ms" in read.missing
 
 
 def without(column: str) -> Callable[[Columns], object]:
@@ -124,7 +147,7 @@ def with_value(column: str, row: int, value: object) -> Callable[[Columns], obje
     ("file", "change", "expected"),
     [
         ("queries.parquet", without("category"), "column 'category' is missing"),
-        ("outcomes.parquet", without("latency_ms"), "column 'latency_ms' is missing"),
+        ("outcomes.parquet", without("quality"), "column 'quality' is missing"),
         ("queries.parquet", with_value("query_id", 0, "q1"), "query_id must not repeat"),
         ("queries.parquet", with_value("text", 0, None), "text must not be null"),
         ("queries.parquet", with_value("category", 0, "c" * 65), "at most 64 characters"),
@@ -143,7 +166,12 @@ def with_value(column: str, row: int, value: object) -> Callable[[Columns], obje
         (
             "outcomes.parquet",
             lambda columns: columns.update(quality=[None, 1.0] * 4),
-            "no query has an outcome of every arm",
+            "no query has quality and cost_usd of every arm: there is no quality of big",
+        ),
+        (
+            "outcomes.parquet",
+            lambda columns: columns.update(cost_usd=[None, 1.0] * 4),
+            "no query has quality and cost_usd of every arm: there is no cost_usd of big",
         ),
         (
             "outcomes.parquet",
@@ -205,4 +233,4 @@ def test_real_sets_are_read(name: str, n: int, k: int, left_out: int):
     """The sizes that their notes give."""
     read = outcomes.load(DATA / name)
     assert (read.quality.shape, read.left_out) == ((n, k), left_out)
-    assert not read.has_latency
+    assert "latency_ms" in read.missing
