@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -15,8 +14,7 @@ from features.profile import profile
 from features.query import Hints, Query
 from policy.records import Context
 
-MAX_LABELS = 32  # what hints may have, and each name and value of them
-MAX_CHARS = 64
+MAX_LABELS = 32  # what hints may have
 
 
 def encode(
@@ -32,7 +30,6 @@ def labels(context: Mapping[str, Any]) -> dict[str, str]:
     """Features as hint labels: dotted path -> value, the first 32 in their order.
 
     As in VW, what begins with `_` is no feature, nor is null, and a list of objects is transparent.
-    Longer names and values keep their head and a digest.
 
     >>> labels({"User": [{"weather": "Sunny", "age": 30}], "_synthetic": False, "vip": True})
     {'User.weather': 'Sunny', 'User.age': '30', 'vip': 'true'}
@@ -41,7 +38,7 @@ def labels(context: Mapping[str, Any]) -> dict[str, str]:
     for path, value in _scalars(context, ()):
         if len(found) == MAX_LABELS:
             break
-        found.setdefault(short(".".join(path)), short(value))
+        found.setdefault(".".join(path), value)
     return found
 
 
@@ -65,11 +62,3 @@ def plain(value: Any) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value, default=str)
     return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def short(text: str) -> str:
-    """What fits into a label: a longer text keeps its head and a digest."""
-    if len(text) <= MAX_CHARS:
-        return text
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return f"{text[: MAX_CHARS - 17]}~{digest}"

@@ -242,7 +242,6 @@ class _Row:
         features = {name: self.record.get(name) for name in columns.labels}
         labels = context.labels({k: v for k, v in features.items() if v not in (None, "")})
         task_type = self.text(columns.task_type)
-        task_type = None if task_type is None else context.short(task_type)
         return encode(self.text(columns.text), task_type, tuple(labels.items()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -241,11 +241,8 @@ def _arm_of_log(arm: str) -> Arm:
         id=arm,
         provider="unknown",
         model=arm,
-        context_window_tokens=10**9,
         usd_per_mtok_in=0.0,
         usd_per_mtok_out=0.0,
-        prices_checked=date.min,
-        prices_source="unknown",
     )
 
 

@@ -250,19 +250,3 @@ def test_cold_start_captures_what_was_promised(name: str, least: float):
     assert figures["captured"] is not None
     assert figures["captured_se"] is not None
     assert figures["captured"] >= least - 2 * figures["captured_se"]
-
-
-def test_a_folder_without_costs_and_latencies_is_driven(folder: Path):
-    """Under quality alone, saying what is missing; an objective that weighs it is refused."""
-    bare = replace(tiny(10), cost_usd=np.full((40, 2), np.nan))
-    folders.save(bare, folder)
-    done = simulate(folder, "--json", "--shuffles", 1)
-    assert done.exit_code == 0, done.output
-    figures = json.loads(done.stdout)
-    assert figures["missing"] == ["latency_ms", "cost_usd"]
-    assert (figures["best_single"], figures["best_per_category"]) == (0.75, 1.0)
-    assert "2 arms; not known, and not counted: latency_ms, cost_usd" in simulate(folder).output
-    config = folder / "pointsman.toml"
-    config.write_text(to_toml(folders.config(tiny())))
-    refused = simulate(folder, "--config", config)
-    assert "the objective weighs cost, which tiny doesn't have" in str(refused.exception)
