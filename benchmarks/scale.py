@@ -108,6 +108,7 @@ def _columns(
         "challenger": "2",
         "share": 0.0,
         "stands_for": 1.0,
+        "propensity_estimated": False,
         "executed": True,
         "closed": True,
     }

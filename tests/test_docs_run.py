@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
 import shutil
@@ -24,6 +25,10 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE = re.compile(r"(?:127\.0\.0\.1|localhost):8080")
+CALLS = """request,asked_at,model,stars,team,app,p
+1,2026-01-31T12:00:00Z,gpt,5,sales,hrm,0.5
+2,2026-01-31T12:00:01Z,llama,2,tech,crm,0.25
+"""
 DSJSON = (
     '{"EventId":"e%d","Timestamp":"2026-01-31T12:00:00Z","a":[1,2],"p":[0.8,0.2],'
     '"_label_cost":-1.0,"_label_probability":0.8,"_label_Action":1,"_labelIndex":0,'
@@ -68,8 +73,10 @@ def place(
     save(outcomes, tmp_path / "FOLDER")
     (tmp_path / "personalizer").mkdir()
     (tmp_path / "personalizer" / "1.json").write_text("".join(DSJSON % i for i in range(FEW)))
-    for _, text in blocks("docs/offline.md", "toml"):
-        (tmp_path / "sweep.toml").write_text(text)
+    (tmp_path / "calls.csv.gz").write_bytes(gzip.compress(CALLS.encode()))
+    tomls = [text for _, text in blocks("docs/offline.md", "toml")]
+    for name, text in zip(("columns.toml", "sweep.toml"), tomls, strict=True):
+        (tmp_path / name).write_text(text)
     data = tmp_path / "data"
     (data / "mlflow").mkdir(parents=True)
     shutil.copy(new_mlflow, data / "mlflow")
