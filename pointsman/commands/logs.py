@@ -22,7 +22,8 @@ from offline_eval.log.checking import check_log
 from offline_eval.log.data import Index, LoggedData
 from offline_eval.log.reading import read_log
 from pointsman.commands import settings
-from policy.arms.catalog import Arm, Catalog
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.config.schema import Config, PolicyConfig
 from policy.objective import PRESETS, Scales, Weights
 from serving.processes.config_file import ConfigFile
