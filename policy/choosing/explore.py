@@ -8,17 +8,18 @@ action set, in catalog order.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 Vector = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-REACH = 5.5  # sds: what lies beyond has probability 2e-8
+BEYOND = 1e-7  # the probability that any arm's draw lies above where the quadrature ends
 TOLERANCE = 1e-6  # of the quadrature: how far the probabilities may sum from 1
-REFINEMENTS = 8
+REFINEMENTS = 4
 ATOM = 1e-4  # of the smallest spread: what stands for a spread of zero
 CERTAIN = 1e-9  # units of reward: a smaller spread is none
 ROOT_2_PI = math.sqrt(2.0 * math.pi)
@@ -55,14 +56,16 @@ def thompson_of(mean: Vector, spread: Vector) -> Vector:
 def _best(mean: Vector, sd: Vector) -> Vector:
     """(s, k) probabilities of being the best, for means (k,) or (s, k) and spreads (s, k).
 
-    Below `low`, the highest of the arms' lower ends, no maximum lies. An arm of spread σ that can
-    still win begins below `low` and so ends within 11 σ above it: at a distance v from `low` no
-    feature is finer than v / 11. On u = low + c (e^t - 1) equal steps of t keep pace with that, so
+    Below `low`, the highest of the arms' lower ends, no maximum lies. How many spreads an arm
+    reaches grows with their number, as what lies beyond is lost of each. An arm of spread σ that
+    can still win begins below `low` and so ends within two reaches above it: at a distance v from
+    `low` no feature is finer than v over two reaches. On u = low + c (e^t - 1) equal steps of t keep pace with that, so
     the trapezoid rule, exponentially accurate here, needs only log(largest / smallest spread)
     times as many nodes. All arms' probabilities come from the same nodes, and their sum tells
     whether these were enough.
     """
-    reach = REACH * sd
+    sds = _reach(sd.shape[1])
+    reach = sds * sd
     low = (mean - reach).max(axis=1, keepdims=True)
     high = mean + reach
     alive = (high > low).any(axis=0)
@@ -70,9 +73,9 @@ def _best(mean: Vector, sd: Vector) -> Vector:
         pmf = np.zeros(sd.shape)
         pmf[:, alive] = _best(mean[..., alive], sd[:, alive])
         return pmf
-    curve = 2.0 * REACH * sd.min(axis=1, keepdims=True)
+    curve = 2.0 * sds * sd.min(axis=1, keepdims=True)
     span = np.log1p((high.max(axis=1, keepdims=True) - low) / curve)
-    nodes = max(int(2.5 * REACH * span.max()) + 2, 12 + int(4.0 * math.log2(sd.shape[1])))
+    nodes = max(int(2.5 * sds * span.max()) + 2, 12 + int(4.0 * math.log2(sd.shape[1])))
     for _ in range(REFINEMENTS):
         p = _trapezoid(mean - low, sd, curve, span / (nodes - 1), nodes)
         total = p.sum(axis=1, keepdims=True)
@@ -83,6 +86,12 @@ def _best(mean: Vector, sd: Vector) -> Vector:
     return p
 
 
+@cache
+def _reach(k: int) -> float:
+    """Standard deviations that k arms together exceed with probability BEYOND."""
+    return -float(ndtri(BEYOND / k))
+
+
 def _trapezoid(below: Vector, sd: Vector, curve: Vector, step: Vector, nodes: int) -> Vector:
     """(s, m) sums over nodes u = low + curve (e^t - 1), for means at `below` (s, m) above low.
 
@@ -91,7 +100,7 @@ def _trapezoid(below: Vector, sd: Vector, curve: Vector, step: Vector, nodes: in
     stretch = curve * np.exp(step * np.arange(nodes))  # (s, nodes)
     z = stretch[:, None] - (below + curve)[:, :, None]
     z /= sd[:, :, None]
-    cdf = ndtr(z)  # at least Φ(-5.5), so that it divides safely
+    cdf = ndtr(z)  # at least Φ(-reach), so that it divides safely
     np.multiply(z, z, out=z)
     z *= -0.5
     density = np.exp(z, out=z)
@@ -108,7 +117,7 @@ def _best_with_atoms(mean: Vector, sd: Vector) -> Vector:
     certain = sd <= CERTAIN
     highest = mean[certain].max()
     tied = np.flatnonzero(certain & (mean == highest))
-    others = np.flatnonzero(~certain & (mean + REACH * sd > highest))
+    others = np.flatnonzero(~certain & (mean + _reach(len(mean)) * sd > highest))
     pmf = np.zeros(len(mean))
     if len(others) == 0:
         pmf[tied] = 1.0 / len(tied)
