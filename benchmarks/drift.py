@@ -54,15 +54,17 @@ from policy.values import models
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "no forgetting": {"forgetting": 1.0},
-    "forgetting .999": {"forgetting": 0.999},
-    "forgetting .996": {"forgetting": 0.996},
-    "forgetting .988": {"forgetting": 0.988},  # ParetoBandit's 0.997 an event, with four arms
+    "unhandled": {"notice_changes": False},
+    "forgetting .998": {"forgetting": 0.998, "notice_changes": False},
+    "forgetting .988": {  # ParetoBandit's 0.997 an event, with four arms
+        "forgetting": 0.988,
+        "notice_changes": False,
+    },
     "no cap": {"new_arm_share": 1.0},  # on the draws of a new arm
     "scale 1": {"scale": 1.0},
 }
 """What each changes in the default policy's configuration."""
-WITHOUT = "no forgetting"  # the variant that handles no change
+WITHOUT = "unhandled"  # the variant that handles no change
 USUAL = ("default", WITHOUT)
 
 AFTER = 2_000  # rounds after the change, whose regret is told

@@ -28,12 +28,13 @@ from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
-from policy.values.linear import LinearValues
+from policy.values.linear.view import LinearValues
 from policy.values.protocol import BoundValues, Forecast, ValuesView
 
 NO_HINTS = Hints()
 NO_SCORES = Scoreboard()
-ROWS_AT_ONCE = 1_024  # of a log, that `Bandit.pmfs` works on
+ROWS_AT_ONCE = 8_192  # of a log, times arms, that `Bandit.pmfs` works on
+DOUBT = 0.1  # of thompson's draw, from the posterior as it is
 SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
 
@@ -114,10 +115,11 @@ class Bandit:
             both = zip(x, list_cost_usd, strict=True)
             return np.stack([self._rule(row, index, cost, weights).pmf for row, cost in both])
         pmf = np.empty(list_cost_usd.shape)
-        for at in range(0, len(x), ROWS_AT_ONCE):
-            some = slice(at, at + ROWS_AT_ONCE)
-            utility, sd = values.utilities(x[some], index, list_cost_usd[some], weights)
-            pmf[some] = explore.thompson_rows(utility, sd, config.scale)
+        at_once = max(ROWS_AT_ONCE // len(index), 1)
+        for at in range(0, len(x), at_once):
+            some = slice(at, at + at_once)
+            forecast = values.forecasts(x[some], index, list_cost_usd[some], weights)
+            pmf[some] = thompson(config, forecast)[0]
         is_new = self.is_new[index]
         if is_new.any():
             pmf = np.stack([explore.cap_new_arms(p, is_new, config.new_arm_share) for p in pmf])
@@ -308,11 +310,32 @@ def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector |
     if config.exploration == "thompson":
         if sd is None:
             raise ValueError(f"thompson needs a posterior, which {config.model!r} has not")
-        tried = sd if forecast.explored_sd is None else forecast.explored_sd
-        pmf, best = explore.thompson_of(mean, np.array((config.scale * tried, sd)))
-        return pmf, best
+        return thompson(config, forecast)
     best = None if sd is None else explore.thompson(mean, sd)
     return _without_posterior(config, mean), best
+
+
+def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
+    """The pmf, and each arm's probability of being the best, (k,) or (n, k) each.
+
+    The posterior is drawn from at the scale `config.scale`, widened towards 1 as far as an arm is
+    unknown for this query: trying it is worth most where nothing was learned. So the scale follows
+    the evidence, a warm start's among it, and settles. A share DOUBT is drawn as probable as each
+    arm is to be the best: a few unlucky outcomes never shut an arm out (Jin et al. 2023, "Thompson
+    sampling with less exploration is fast and optimal", mix a greedy rule likewise).
+    """
+    mean, sd = forecast.utility, forecast.utility_sd
+    assert sd is not None
+    tried = sd if forecast.explored_sd is None else forecast.explored_sd
+    scale: float | Vector = config.scale
+    if forecast.unknown is not None:
+        scale = scale + max(1.0 - scale, 0.0) * forecast.unknown
+    drawn = scale * tried
+    if mean.ndim == 1:
+        pmf, best = explore.thompson_of(mean, np.array((drawn, sd)))
+    else:
+        pmf, best = explore.thompson_rows(mean, drawn), explore.thompson_rows(mean, sd)
+    return (1.0 - DOUBT) * pmf + DOUBT * best, best
 
 
 def _without_posterior(config: PolicyConfig, mean: Vector) -> Vector:

@@ -21,7 +21,7 @@ from features.encoder import Encoder
 from pointsman.cli import main
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
-from policy.values.linear import LinearModel
+from policy.values.linear.model import LinearModel
 from policy.values.snapshot import unpack
 from serving.app import create_app
 from serving.learning.fold import Fold

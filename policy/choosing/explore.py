@@ -59,10 +59,10 @@ def _best(mean: Vector, sd: Vector) -> Vector:
     Below `low`, the highest of the arms' lower ends, no maximum lies. How many spreads an arm
     reaches grows with their number, as what lies beyond is lost of each. An arm of spread σ that
     can still win begins below `low` and so ends within two reaches above it: at a distance v from
-    `low` no feature is finer than v over two reaches. On u = low + c (e^t - 1) equal steps of t keep pace with that, so
-    the trapezoid rule, exponentially accurate here, needs only log(largest / smallest spread)
-    times as many nodes. All arms' probabilities come from the same nodes, and their sum tells
-    whether these were enough.
+    `low` no feature is finer than v over two reaches. On u = low + c (e^t - 1) equal steps of t
+    keep pace with that, so the trapezoid rule, exponentially accurate here, needs only
+    log(largest / smallest spread) times as many nodes. All arms' probabilities come from the same
+    nodes, and their sum tells whether these were enough.
     """
     sds = _reach(sd.shape[1])
     reach = sds * sd

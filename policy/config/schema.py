@@ -113,7 +113,7 @@ PARAMETER_OF: Mapping[str, str] = {
 """The one key that each exploration rule reads, but for greedy, which reads none."""
 LEARNING = ("exploration", "new_arm_share", "new_arm_events")
 KEYS_OF: Mapping[str, Sequence[str]] = {
-    "linear": ("forgetting", *LEARNING, *PARAMETER_OF.values()),
+    "linear": ("forgetting", "notice_changes", *LEARNING, *PARAMETER_OF.values()),
     "nearest": ("neighbours", "window_events", *LEARNING, *PARAMETER_OF.values()),
     "vw": ("cb_type", *LEARNING, *PARAMETER_OF.values()),
     "rules": ("rules",),
@@ -145,8 +145,8 @@ class PolicyConfig(BaseModel):
     exploration: Literal["thompson", "greedy", "epsilon_greedy", "softmax", "square_cb"] = (
         "thompson"
     )
-    scale: Positive = 0.35
-    """Of the posterior, for thompson."""
+    scale: Positive = 0.15
+    """Of the posterior, for thompson, once an arm is known; 1 where it isn't."""
     epsilon: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
     temperature: Positive = 0.1
     """In units of reward, for softmax."""
@@ -154,8 +154,10 @@ class PolicyConfig(BaseModel):
     """For square_cb: the higher, the greedier."""
     floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
     """Share of uniform in every pmf."""
-    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.998
-    """What is left of an outcome's weight after another of each arm, on average."""
+    forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+    """What is left of an outcome's weight after another of each arm, on average, ..."""
+    notice_changes: Annotated[bool, Field(strict=True)] = True
+    """... and whether it loses weight where its arm is seen to have changed."""
     neighbours: Annotated[int, Field(strict=True, ge=1, le=1000)] = 20
     """Outcomes per arm that model "nearest" takes the mean of, ..."""
     window_events: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 4096
@@ -263,7 +265,7 @@ class PolicyConfig(BaseModel):
             "arm": self.arm,
             "exploration": [self.exploration, getattr(self, parameter, None)],
             "floor": self.floor,
-            "forgetting": self.forgetting,
+            "forgetting": [self.forgetting, self.notice_changes],
             "scales": [self.scales.scale, self.scales.latency_ref_ms, self.scales.cost_ref_usd],
             "weights": self.weights.as_tuple(),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +50,29 @@ def expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) 
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"array {name!r} holds numbers that aren't finite")
+
+
+def aligned(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp]:
+    """Where each wanted arm stands among those known; -1, the last, for one that isn't."""
+    position = {arm: i for i, arm in enumerate(known)}
+    return np.array([position.get(arm, -1) for arm in wanted], dtype=np.intp)
+
+
+def triangle(d: int) -> int:
+    """How many numbers a symmetric matrix (d, d) holds."""
+    return d * (d + 1) // 2
+
+
+def triangles(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Symmetric (..., d, d) -> upper triangles (..., d (d + 1) / 2) by rows."""
+    rows, columns = np.triu_indices(matrices.shape[-1])
+    return matrices[..., rows, columns]
+
+
+def symmetric(triangles: NDArray[Any], d: int) -> NDArray[Any]:
+    """`triangles` taken back."""
+    rows, columns = np.triu_indices(d)
+    matrices = np.zeros((*triangles.shape[:-1], d, d), dtype=triangles.dtype)
+    matrices[..., rows, columns] = triangles
+    matrices[..., columns, rows] = triangles
+    return matrices

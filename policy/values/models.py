@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from features.encoder import Encoder
 from policy.config.schema import PolicyConfig
-from policy.values.linear import LinearModel, LinearView
+from policy.values.linear.model import LinearModel
+from policy.values.linear.view import LinearView
 from policy.values.nearest import NearestModel, NearestView
 from policy.values.protocol import ValueModel, ValuesView
 
@@ -27,7 +28,7 @@ def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
         return VwModel(encoder.groups, config.scales, config.cb_type)
     if config.model == "nearest":
         return NearestModel(encoder.d, config.scales, config.neighbours, config.window_events)
-    return LinearModel(encoder.groups, config.scales, forgetting=config.forgetting)
+    return LinearModel(encoder.groups, config.scales, config.forgetting, config.notice_changes)
 
 
 def prior_view(config: PolicyConfig, encoder: Encoder) -> ValuesView | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
-from policy.values.arrays import expect, pack, unpack
+from policy.values.arrays import aligned, expect, pack, unpack
 from policy.values.protocol import Forecast
 
 Array = NDArray[np.float64]
@@ -194,8 +194,7 @@ class NearestView:
         `expected`, parallel to `arms`, is what somebody expects of an arm's quality where a
         feature is 1; it counts as one outcome of that arm.
         """
-        position = {arm: i for i, arm in enumerate(self.arms)}
-        at = np.array([position.get(arm, -1) for arm in arms], dtype=np.intp)  # -1: the last
+        at = aligned(self.arms, arms)
         return NearestValues(self, np.append(self.events, 0)[at], self.joined[at], at, expected)
 
     def to_bytes(self) -> bytes:

@@ -20,14 +20,16 @@ class Forecast:
 
     `utility` and `utility_sd` (k,) are the mean and the posterior standard deviation (at scale 1)
     of the expected reward; `utility_sd` is None where the model has no posterior. `explored_sd` is
-    that part of it which is worth exploring, all of it where None. `outcome` is
-    (k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
+    that part of it which is worth exploring, all of it where None, and `unknown` (k,) what is left
+    of its variance as it was before the arm's first outcome, in [0, 1]. `outcome` is (k, 3):
+    quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
     """
 
     utility: Vector
     utility_sd: Vector | None
     outcome: Vector
     explored_sd: Vector | None = None
+    unknown: Vector | None = None
 
 
 class BoundValues(Protocol):

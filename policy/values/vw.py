@@ -25,6 +25,7 @@ from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
 from policy.objective import COMPONENTS, LOG_SLOPE, Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector, positions
+from policy.values.arrays import aligned
 from policy.values.protocol import Forecast
 
 Index = NDArray[np.intp]
@@ -287,8 +288,7 @@ class VwValues:
     """
 
     def __init__(self, view: VwView, catalog: Catalog, expected: Sequence[Expected]) -> None:
-        position = {arm: i for i, arm in enumerate(view.arms)}
-        at = np.array([position.get(arm, -1) for arm in catalog.ids], dtype=np.intp)
+        at = aligned(view.arms, catalog.ids)
         self.events = np.append(view.events, 0)[at]
         self.joined = view.joined[at]
         self._scales = view.scales

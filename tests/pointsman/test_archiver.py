@@ -25,7 +25,7 @@ from pointsman.archiver import Archiver, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command
 from policy.config.schema import PolicyConfig
-from policy.values.linear import LinearModel
+from policy.values.linear.model import LinearModel
 from policy.values.snapshot import Header, pack, unpack
 from serving.learning.fold import Fold
 from serving.learning.reading import BATCH

@@ -62,7 +62,7 @@ def test_a_good_file():
     assert config.arms.ids == ("small", "large")
     assert config.arms.arm("large").priors == {"code": 0.9}
     default = config.policies["default"]
-    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 0.998)
+    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 1.0)
     assert default.weights == Weights(quality=0.9, latency=0.0, cost=0.1)
     assert default.scales == Scales(10_000.0, 0.02, "linear")
     assert (default.reward_window_ms, default.retention_ms) == (3_600_000, 604_800_000)
@@ -117,7 +117,7 @@ def test_a_challenger_says_only_what_differs():
     assert challenger == default.model_copy(update={"floor": 0.02})
     assert again.shares == {"default": 0.1}
     other_rule = parse(GOOD + table + 'exploration = "greedy"\n', "t").challengers["default"]
-    assert (other_rule.scale, other_rule.objective) == (0.35, default.objective)
+    assert (other_rule.scale, other_rule.objective) == (0.15, default.objective)
     base = GOOD.replace('exploration = "thompson"', "floor = 0.3\nreward_window_s = 60")
     other_model = parse(base + table + 'model = "uniform"\n', "t").challengers["default"]
     assert (other_model.model, other_model.floor) == ("uniform", 0.01)
@@ -153,7 +153,8 @@ def test_fingerprint_is_of_what_makes_a_version():
         PolicyConfig(exploration="greedy"),
         PolicyConfig(scale=0.5),
         PolicyConfig(floor=0.02),
-        PolicyConfig(forgetting=1.0),
+        PolicyConfig(forgetting=0.99),
+        PolicyConfig(notice_changes=False),
         PolicyConfig(objective=ObjectiveConfig(quality=1.0)),
         PolicyConfig(objective=ObjectiveConfig(scale="log")),
         PolicyConfig(objective=ObjectiveConfig(cost_ref_usd=1.0)),

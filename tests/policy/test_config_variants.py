@@ -28,7 +28,7 @@ def test_a_variant_says_only_what_differs():
     """The rest is its policy's; another rule takes over all but the old rule's parameter."""
     found = varied('[candidates.x]\nfloor = 0.1\n[candidates.y]\nexploration = "softmax"')
     assert (found["x"].scale, found["x"].floor) == (0.5, 0.1)
-    assert (found["y"].exploration, found["y"].floor, found["y"].scale) == ("softmax", 0.05, 0.35)
+    assert (found["y"].exploration, found["y"].floor, found["y"].scale) == ("softmax", 0.05, 0.15)
     assert found["x"].objective == VARIED.policies["default"].objective
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,9 +71,7 @@ def test_the_quadrature_reaches_as_far_as_there_are_arms(k: int, spreads: str):
     assert np.abs(explore.thompson(mean, sd) - between_break_points(mean, sd)).max() < 1e-6
 
 
-def between_break_points(
-    mean: NDArray[np.float64], sd: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def between_break_points(mean: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gauss-Legendre of 12 nodes on each piece between points half a spread of some arm apart,
     out to 9 spreads: slow, and right to 1e-9."""
     low, high = (mean - 9.0 * sd).max(), (mean + 9.0 * sd).max()
@@ -83,7 +82,7 @@ def between_break_points(
     edges = np.concatenate([[low], within, [high]])
     x, w = np.polynomial.legendre.leggauss(12)
     pmf = np.zeros(len(mean))
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges.tolist()):
         u = 0.5 * (start + stop + (stop - start) * x)
         z = (u[:, None] - mean) / sd
         logs = norm.logcdf(z)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch
-from policy.values import linear, pooling
-from policy.values.linear import LinearModel, LinearValues, LinearView
+from policy.values.linear import model as linear
+from policy.values.linear import pooling
+from policy.values.linear.model import LinearModel
+from policy.values.linear.view import LinearValues, LinearView
 
 GROUPS = {"bias": slice(0, 1), "hints": slice(1, 5), "text": slice(5, 8)}
 D = 8
@@ -197,7 +199,7 @@ def test_batches_may_be_cut_anywhere(borders: list[int]):
     for name, value in whole.sums().items():
         np.testing.assert_allclose(pieces.sums()[name], value, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(pieces._spread.arm, whole._spread.arm, rtol=1e-9)
-    assert pieces._joined.tolist() == whole._joined.tolist()
+    assert pieces._learned.joined.tolist() == whole._learned.joined.tolist()
 
 
 def overruled(
@@ -260,7 +262,7 @@ def test_a_correction_by_hand():
 def test_after_a_correction_the_variances_are_learned_anew():
     """They go on from what the old values had made of them, and soon are as they would be."""
     wrong = events(2_000, seed=6)
-    right, correction = overruled(wrong, np.arange(1_000), 2_000, seed=3)
+    right, correction = overruled(wrong, np.arange(0, 2_000, 2), 2_000, seed=3)
     corrected, direct = taught(wrong), taught(right)
     corrected.correct(correction)
     assert abs(corrected._spread.noise[0] / direct._spread.noise[0] - 1.0) > 0.01

@@ -9,16 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from features.encoder import Encoder
 from features.profile import profile
 from features.query import Hints
 from policy import policy as policies
 from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
-from policy.policy import Policy, Request, uniform_draw
+from policy.policy import Bandit, Policy, Request, explored, uniform_draw
 from policy.records import OutcomeBatch, from_json, packed, to_json
 from policy.values import models
+from policy.values.protocol import Forecast
 
 ARM = """
 [[arms]]
@@ -123,6 +126,30 @@ def test_outcomes_overrule_a_prior():
     )
     assert 0.3 < quality_of_pure_code(few) < 0.9
     assert quality_of_pure_code(many) == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_scale_is_one_where_nothing_is_known_and_falls_to_what_was_asked_for():
+    """Two arms of gap 0.1 and spread 0.2: v = 1, 0.575 and 0.15, where all, half and nothing of
+    the variance is left, and a tenth is drawn from the posterior as it is."""
+    mean, sd = np.array([0.6, 0.5]), np.array([0.2, 0.2])
+    gap = 0.1 / math.hypot(0.2, 0.2)
+    for unknown, scale in ((1.0, 1.0), (0.5, 0.575), (0.0, 0.15)):
+        known = Forecast(mean, sd, np.zeros((2, 3)), sd, np.full(2, unknown))
+        pmf, best = explored(PolicyConfig(), known)
+        assert best is not None
+        assert best[0] == pytest.approx(norm.cdf(gap), abs=1e-6)
+        assert pmf[0] == pytest.approx(0.9 * norm.cdf(gap / scale) + 0.1 * best[0], abs=1e-6)
+
+
+def test_what_is_unknown_falls_with_evidence_of_that_arm_and_query():
+    """From 1, before the first outcome, towards 0; that of an arm nobody tried stays."""
+    one = make(arm("a") + arm("b"), "", taught("a", 0.5, 50))
+    assert isinstance(one.rule, Bandit)
+    both, cost = np.arange(2), np.zeros(2)
+    known = one.rule.values.forecast(pure_code(1)[0], both, cost, one.weights).unknown
+    assert known is not None
+    assert known[0] < 0.2
+    assert known[1] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_an_arm_that_joins_late_is_capped():

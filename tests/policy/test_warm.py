@@ -14,7 +14,7 @@ from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.objective import Weights
 from policy.policy import Request
 from policy.records import OutcomeBatch, packed
-from policy.values.linear import LinearModel
+from policy.values.linear.model import LinearModel
 from policy.values.protocol import ValueModel
 from policy.values.warm import Corpus, _batch, warm_start
 from tests.features.test_encoder import SUBJECTS
@@ -111,11 +111,12 @@ def test_what_is_hard_for_all_is_no_noise_between_arms():
 
 def test_a_start_counts_as_a_set_number_of_outcomes():
     """However many there were, per arm; and it is forgotten ten times as slowly as events."""
-    _, model = warm_start(CONFIG, corpus(), at_most=50.0)
+    config = CONFIG.model_copy(update={"forgetting": 0.998, "notice_changes": False})
+    _, model = warm_start(config, corpus(), at_most=50.0)
     assert isinstance(model, LinearModel)
     assert model.sums()["weight"][:, 0] == pytest.approx([50.0, 50.0])
     model.learn(live("jack", 0.6, 4_000))
-    each = CONFIG.forgetting**0.5  # of two arms
+    each = config.forgetting**0.5  # of two arms
     left = 50.0 * each**400
     assert model.sums()["weight"][0, 0] == pytest.approx(left)
     assert model.sums()["weight"][1, 0] == pytest.approx(left + (1 - each**4_000) / (1 - each))

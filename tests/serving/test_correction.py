@@ -19,7 +19,7 @@ from features.encoder import Encoder
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
-from policy.values.linear import LinearModel
+from policy.values.linear.model import LinearModel
 from policy.values.snapshot import unpack
 from serving.learning.fold import Fold
 from serving.learning.registering import register

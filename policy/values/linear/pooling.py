@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 TARGETS = ("quality", "latency", "cost", "log_latency", "log_cost")
 MATRIX = (0, 1, 2, 1, 2)  # the component whose rows a target shares
+C, T = 3, len(TARGETS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,21 @@ class Posterior:
     pooled: Array  # (t, d) m
     mean: Array  # (k, t, d)
     cov: Array  # (k, c, d, d)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What a step on the variances makes: new ones, and what the old ones made of the outcomes.
+
+    `sd` (k, c) is how far an arm's outcomes lie from their prediction, its own noise and what is
+    unknown of its coefficients taken together; `doubt` (k, c) is the part of it that is unknown,
+    in units of the whole.
+    """
+
+    spread: Spread
+    posterior: Posterior
+    sd: Array
+    doubt: Array
 
 
 # Guessed variances of coefficients, in units of the noise variance, as in a g-prior (Zellner 1986):
@@ -121,7 +137,7 @@ def _times(matrices: Array, vectors: Array) -> Array:
 
 def improve(
     sums: Sums, spread: Spread, groups: tuple[str, ...], start: Array, group: NDArray[np.intp]
-) -> Spread:
+) -> Fitted:
     """One fixed-point step on the variances (MacKay 1992, "Bayesian interpolation").
 
     A variance is the squares of its coefficients, summed, over the number of coefficients that
@@ -137,13 +153,20 @@ def improve(
     variance = np.einsum("kcii->kci", posterior.cov) + spill
     deviation = (posterior.mean - posterior.pooled)[:, :3]
     variance0 = np.einsum("cii->ci", pooled_cov)
-    return Spread(
+    used = (posterior.cov * sums.xx).sum(axis=(-2, -1))  # (k, c), tr(V S)
+    squares, spare = _residuals(sums, posterior, used / spread.noise[:3])
+    improved = Spread(
         pooled=_refit(
             (posterior.pooled - start)[None, :3], variance0 / prior0, towards.pooled, group
         ),
         arm=_refit(deviation, variance / prior, towards.arm, group),
-        noise=_noise(sums, posterior, spread.noise),
+        noise=_noise(squares.sum(axis=0), spare.sum(axis=0), NOISE_GUESS),
     )
+    own = _noise(squares, spare, improved.noise)[:, :3]
+    typical = np.einsum("kcii->ci", sums.xx) / np.maximum(sums.weight.sum(axis=0), 1.0)[:, None]
+    unknown = (used + (typical * prior).sum(axis=-1)) / (sums.weight + 1.0)
+    sd = np.sqrt(own + unknown)
+    return Fitted(improved, posterior, sd, np.sqrt(unknown) / sd)
 
 
 def _refit(coefficients: Array, left: Array, towards: Array, group: NDArray[np.intp]) -> Array:
@@ -157,12 +180,15 @@ def _refit(coefficients: Array, left: Array, towards: Array, group: NDArray[np.i
     return np.maximum(fitted, SMALLEST)
 
 
-def _noise(sums: Sums, posterior: Posterior, noise: Array) -> Array:
-    """(t,) residual squares over the outcomes that are left to them, arms pooled."""
+def _residuals(sums: Sums, posterior: Posterior, parameters: Array) -> tuple[Array, Array]:
+    """(k, t) residual squares, and the outcomes left to them beside `parameters` (k, c)."""
     mean = posterior.mean
     fitted = (mean * (_times(sums.xx, mean) - 2.0 * sums.xy)).sum(axis=-1)
-    squares = np.maximum(sums.yy + fitted, 0.0).sum(axis=0)
-    used = (posterior.cov * sums.xx).sum(axis=(-2, -1)) / noise[:3]  # parameters, tr(V S) / σ²
-    spare = np.maximum(sums.weight - used, 0.0).sum(axis=0)[list(MATRIX)]
-    learned: Array = (squares + NOISE_WEIGHT * NOISE_GUESS) / (spare + NOISE_WEIGHT)
+    spare = np.maximum(sums.weight - parameters, 0.0)[..., list(MATRIX)]
+    return np.maximum(sums.yy + fitted, 0.0), spare
+
+
+def _noise(squares: Array, spare: Array, towards: Array) -> Array:
+    """(..., t) variances of residuals, drawn towards a guess (t,)."""
+    learned: Array = (squares + NOISE_WEIGHT * towards) / (spare + NOISE_WEIGHT)
     return np.maximum(learned, SMALLEST)

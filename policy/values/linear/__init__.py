@@ -1,0 +1,1 @@
+"""Bayesian linear regression, arms x components, with a prior that the arms share."""

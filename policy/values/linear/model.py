@@ -1,0 +1,276 @@
+"""Learning: outcome events into sums, variances and what changed. Reads no clock, draws nothing.
+
+`LinearModel` is float64 and a pure function of the events' order; its `view` is what serving
+decides with.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.objective import Scales
+from policy.records import CorrectionBatch, OutcomeBatch
+from policy.values.arrays import expect, pack, triangles, unpack
+from policy.values.linear import pooling, targets
+from policy.values.linear.changes import Watch
+from policy.values.linear.pooling import MATRIX, Array, C, Spread, T
+from policy.values.linear.sums import Learned
+from policy.values.linear.view import LinearView
+
+Index = NDArray[np.intp]
+
+FORGETTING = 1.0
+PASSING = frozenset({"signals", "text"})
+"""Groups of features whose uncertainty isn't explored: what a query with these very values teaches,
+hardly another one has a use for. What recurs (tasks and labels) is worth trying arms out on."""
+TUNE_FIRST = 8  # events before the variances are first learned
+TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
+TUNE_EVERY = 4096  # ... and at most
+START_STEPS = 20  # of the variances on what a model starts from: then they have settled
+MAX_D = 4_096  # a checkpoint that claims more is damaged
+
+
+class LinearModel:
+    """What a checkpoint holds: sums per arm and component, and the spreads learned from them.
+
+    Parameters
+    ----------
+    groups
+        Contiguous slices that cover the features 0..d; each has prior variances of its own.
+    scales
+        How latency and cost become numbers in [0, 1].
+    forgetting
+        What is left of an event's weight after as many further events as there are arms: so an arm
+        remembers as much of its own, on average, whether it is one of four or of a hundred.
+    notice
+        Whether evidence loses weight where its arm is seen to have changed.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, slice],
+        scales: Scales,
+        forgetting: float = FORGETTING,
+        notice: bool = True,
+    ) -> None:
+        if not 0.0 < forgetting <= 1.0:
+            raise ValueError(f"forgetting must be in (0, 1], got {forgetting!r}")
+        self.sizes = {name: part.stop - part.start for name, part in groups.items()}
+        self.d = sum(self.sizes.values())
+        self.scales = scales
+        self.forgetting = forgetting
+        self.notice = notice
+        self.events = 0
+        self.start_events = 0  # the first of them, that no correction takes back
+        self._settled = 0  # events before the last alarm, or the first event
+        self._learned = Learned(self.d)
+        self.watch = Watch(self.d)
+        self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
+        self._spread = pooling.guess(tuple(self.sizes))
+        self._start = targets.start(self.d, scales)
+
+    @property
+    def arms(self) -> list[str]:
+        """All that were ever seen, in that order."""
+        return self._learned.arms
+
+    def start(self, batch: OutcomeBatch, at_most: float, query: Index | None = None) -> None:
+        """Learn from what was known before the first event, all of it alike.
+
+        Where several arms answered the same `query` (n,), what they had in common (a hard query is
+        hard for all) is no noise to a comparison of them: it is taken out, and such outcomes count
+        for more than live ones. Then an arm's outcomes count together as at most `at_most` live
+        ones, so that these can overrule them (a power prior: Ibrahim and Chen 2000), and are
+        forgotten START_LASTS times as slowly: a start is a prior rather than events.
+        """
+        if self.events:
+            raise ValueError(f"a start comes before the first event, {self.events} were learned")
+        arm, x, y = self._columns(batch)
+        self._settle(arm, x, y)
+        noise = self._spread.noise
+        worth = np.ones(C)
+        answers = np.ones(1) if query is None else np.bincount(query)[query]
+        if query is not None and (answers > 1).any():
+            posterior = pooling.solve(self._learned.sums, self._spread, self._start, self._group)
+            predicted = np.einsum("nd,ntd->nt", x, posterior.mean[arm])
+            y = y - targets.in_common(y - predicted, query)
+            self._settle(arm, x, y)
+            lost = float((1.0 / answers).mean())  # of the squares, with the means taken out
+            worth = np.maximum(noise * (1.0 - lost) / self._spread.noise, 1.0)[:C]
+            self._spread = replace(self._spread, noise=noise)
+        self.events = self.start_events = len(batch)
+        weight = self._learned.sums.weight
+        self._learned.scale(np.minimum(worth, at_most / np.maximum(weight, 1.0)))
+        self._learned.begin()
+
+    def _settle(self, arm: Index, x: Array, y: Array) -> None:
+        """Sums of these outcomes alone, and the variances that they tell."""
+        self._learned.clear()
+        self._learned.fold(arm, x, y, forgetting=1.0)
+        for _ in range(START_STEPS):
+            self._tune()
+
+    def learn(self, batch: OutcomeBatch) -> None:
+        """Fold events in; the same state results wherever the stream is cut into batches."""
+        before = len(self.arms)
+        arm, x, y = self._columns(batch)
+        known = np.maximum(np.maximum.accumulate(arm) + 1, before)  # arms by then
+        at = 0
+        while at < len(batch):
+            due = self._settled + _next_tuning(self.events - self._settled)
+            joins = int(np.searchsorted(known, known[at], side="right"))
+            to = min(at + due - self.events, joins)
+            run = arm[at:to], x[at:to], y[at:to]
+            changed = self.watch.first(*run, self.events) if self.notice else None
+            if changed is not None:
+                to = at + changed + 1
+            forgetting = self.forgetting ** (1.0 / known[at])
+            self._learned.fold(arm[at:to], x[at:to], y[at:to], forgetting)
+            self.events += to - at
+            at = to
+            if changed is not None:
+                # All arms known to this batch, as later ones have no sums yet.
+                self._learned.scale(self.watch.kept(len(self.arms)))
+                self._settled = self.events
+            if changed is not None or self.events == due:
+                self._tune()
+
+    def correct(self, batch: CorrectionBatch) -> None:
+        """Put new values in the place of old ones, as if they had come so in the first place.
+
+        The sums are then the same, to rounding. The variances and what was noticed of changes,
+        which were learned from the old values at their time, stay; the variances follow when they
+        are learned next.
+        """
+        rows = np.flatnonzero([arm in self._learned for arm in batch.new.arms])
+        _, x, old = self._columns(batch.old.take(rows))
+        arm, _, new = self._columns(batch.new.take(rows))
+        number = self.events - 1 - batch.since[rows]
+        left = self.forgetting ** self._learned.turns(self.events, number)
+        left = np.where(number >= self.start_events, left * self.watch.left(arm, number), 0.0)
+        self._learned.replace(arm, x, old, new, left[:, MATRIX])
+
+    def _columns(self, batch: OutcomeBatch) -> tuple[Index, Array, Array]:
+        """Of each event its arm's position, x (n, d) and targets (n, t)."""
+        x = batch.x.astype(np.float64)
+        if x.shape != (len(batch), self.d) or not np.isfinite(x).all():
+            raise ValueError(f"x must be finite and of shape {(len(batch), self.d)}, got {x.shape}")
+        arm = self._learned.positions(batch.arms, self.events)
+        return arm, x, targets.targets(batch, self.scales)
+
+    def _tune(self) -> None:
+        groups = tuple(self.sizes)
+        sums = self._learned.sums
+        fitted = pooling.improve(sums, self._spread, groups, self._start, self._group)
+        self._spread = fitted.spread
+        self.watch.refer(fitted, self._learned.taught > 0)
+
+    def sums(self) -> dict[str, Array]:
+        """The learned sums by name, arms first."""
+        return self._learned.named()
+
+    def view(self) -> LinearView:
+        """The posterior of each arm, as of now."""
+        return _view(self._learned, self._spread, self._start, self.sizes, self.scales, self.events)
+
+    def to_bytes(self) -> bytes:
+        """Sums, spreads and configuration; equal models give equal bytes."""
+        arrays = self._learned.arrays() | asdict(self._spread) | self.watch.arrays()
+        return pack(_header(self), arrays)
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> LinearModel:
+        """Read `to_bytes` back; ValueError for anything else."""
+        header, arrays = unpack(body)
+        try:
+            return _read(header, arrays)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a linear model: {error!r}") from error
+
+
+def _header(model: LinearModel) -> dict[str, Any]:
+    return {
+        "sizes": model.sizes,
+        "scales": asdict(model.scales),
+        "forgetting": model.forgetting,
+        "notice": model.notice,
+        "events": model.events,
+        "start_events": model.start_events,
+        "settled": model._settled,
+        "arms": model.arms,
+    }
+
+
+def _read(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> LinearModel:
+    sizes: dict[str, int] = header["sizes"]
+    if sum(sizes.values()) > MAX_D:
+        raise ValueError(f"expected at most {MAX_D} features, got {sizes}")
+    scales = Scales(**header["scales"])
+    model = LinearModel(_slices(sizes), scales, header["forgetting"], header["notice"])
+    model.events, model.start_events = header["events"], header["start_events"]
+    model._settled = header["settled"]
+    model._spread = _spread(arrays, len(sizes))
+    model._learned.restore(header["arms"], arrays)
+    model.watch.restore(arrays)
+    return model
+
+
+def _slices(sizes: Mapping[str, int]) -> dict[str, slice]:
+    stops = np.cumsum(list(sizes.values())).tolist()
+    return {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
+
+
+def _spread(arrays: Mapping[str, NDArray[Any]], g: int) -> Spread:
+    spread = {name: arrays[name] for name in ("pooled", "arm", "noise")}
+    expect(spread, {"pooled": (C, g), "arm": (C, g), "noise": (T,)})
+    return Spread(**spread)
+
+
+def _view(
+    learned: Learned,
+    spread: Spread,
+    start: Array,
+    sizes: Mapping[str, int],
+    scales: Scales,
+    events: int,
+) -> LinearView:
+    lengths = list(sizes.values())
+    group = np.repeat(np.arange(len(sizes)), lengths)
+    posterior = pooling.solve(learned.sums, spread, start, group)
+    fresh = spread.arm[:, group]
+    return LinearView(
+        scales=scales,
+        arms=tuple(learned.arms),
+        events=learned.taught.max(axis=1, initial=0),
+        joined=np.append(learned.joined, events),
+        seen=learned.taught.sum(axis=0) > 0 if learned.arms else np.zeros(C, dtype=bool),
+        noise=spread.noise,
+        recurring=np.repeat([name not in PASSING for name in sizes], lengths),
+        mean=posterior.mean.astype(np.float32),
+        cov=triangles(posterior.cov).astype(np.float32),
+        fresh_mean=posterior.pooled.astype(np.float32),
+        fresh_cov=triangles(fresh[:, :, None] * np.eye(learned.d)).astype(np.float32),
+    )
+
+
+@cache
+def _tunings() -> tuple[int, ...]:
+    due = [TUNE_FIRST]
+    while due[-1] < TUNE_EVERY * TUNE_GROWTH:
+        due.append(due[-1] + max(16, due[-1] // TUNE_GROWTH))
+    return tuple(due)
+
+
+def _next_tuning(events: int) -> int:
+    """The count of events at which the variances are learned next: a rule of the count alone."""
+    due = _tunings()
+    if events < due[-1]:
+        return due[bisect_right(due, events)]
+    return due[-1] + ((events - due[-1]) // TUNE_EVERY + 1) * TUNE_EVERY

@@ -1,0 +1,158 @@
+"""What outcomes add up to, per arm and component, and how they lose weight. Knows no variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.values.arrays import expect, symmetric, triangle, triangles
+from policy.values.linear.pooling import MATRIX, Array, C, Sums, T
+
+Index = NDArray[np.intp]
+
+START_LASTS = 10.0  # times as long as events do
+
+
+class Learned:
+    """The sums of all arms, in the order in which they came, and what is left of the start in them.
+
+    `taught` (k, c) counts outcomes; `joined` (k,) counts all events before an arm's first.
+    """
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self.arms: list[str] = []
+        self._position: dict[str, int] = {}
+        self.sums = Sums(
+            np.zeros((0, C, d, d)), np.zeros((0, T, d)), np.zeros((0, T)), np.zeros((0, C))
+        )
+        self.taught = np.zeros((0, C), dtype=np.int64)
+        self.joined = np.zeros(0, dtype=np.int64)
+        self.started = self.sums  # of the arms known then
+
+    def positions(self, arms: Sequence[str], events: int) -> Index:
+        """Of each event's arm; one never seen is appended. `events` came before these."""
+        new = [arm for arm in dict.fromkeys(arms) if arm not in self._position]
+        if new:
+            self._position.update({arm: len(self.arms) + i for i, arm in enumerate(new)})
+            self.arms += new
+            before = [events + arms.index(arm) for arm in new]
+            self.joined = np.append(self.joined, np.array(before, dtype=np.int64))
+            self.sums = Sums(*(_longer(part, len(new)) for part in self.sums.parts))
+            self.taught = _longer(self.taught, len(new))
+        return np.array([self._position[arm] for arm in arms], dtype=np.intp)
+
+    def __contains__(self, arm: str) -> bool:
+        return arm in self._position
+
+    def clear(self) -> None:
+        """Forget all outcomes, not the arms."""
+        self.scale(np.zeros((len(self.arms), C)))
+        self.taught[:] = 0
+
+    def scale(self, share: Array) -> None:
+        """Let sums count for a share (k, c) of what they did, the start's among them."""
+        for sums in (self.sums, self.started):
+            some = share[: len(sums.weight)]
+            sums.xx[:] *= some[:, :, None, None]
+            sums.xy[:] *= some[:, MATRIX, None]
+            sums.yy[:] *= some[:, MATRIX]
+            sums.weight[:] *= some
+
+    def begin(self) -> None:
+        """Take all that was learned so far for the start."""
+        self.started = Sums(*(part.copy() for part in self.sums.parts))
+
+    def fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
+        """Add a run of events, each weighted by those that follow it, grouped by arm."""
+        n = len(arm)
+        if forgetting < 1.0:
+            self._age(forgetting**n, forgetting ** (n / START_LASTS))
+        age = forgetting ** np.arange(n - 1, -1, -1.0)
+        known = ~np.isnan(y[:, :C])
+        key = arm * 8 + known @ (1, 2, 4)
+        order = np.argsort(key, kind="stable")
+        cuts = np.flatnonzero(np.diff(key[order])) + 1
+        xx, xy, yy, weight = self.sums.parts
+        for rows in np.split(order, cuts):
+            a, present = int(arm[rows[0]]), known[rows[0]]
+            which = np.flatnonzero(present)
+            targets = np.flatnonzero(present[list(MATRIX)])
+            weighted = x[rows] * age[rows, None]
+            values = y[np.ix_(rows, targets)]
+            xx[a, which] += weighted.T @ x[rows]
+            xy[a, targets] += values.T @ weighted
+            yy[a, targets] += age[rows] @ values**2
+            weight[a, which] += age[rows].sum()
+            self.taught[a, which] += len(rows)
+
+    def _age(self, left: float, of_start: float) -> None:
+        for sums, start in zip(self.sums.parts, self.started.parts, strict=True):
+            np.multiply(sums, left, out=sums)
+            sums[: len(start)] += (of_start - left) * start
+            np.multiply(start, of_start, out=start)
+
+    def replace(self, arm: Index, x: Array, old: Array, new: Array, left: Array) -> None:
+        """Put targets `new` (n, t) where they are known in the place of `old`, of which `left`
+        (n, t) is left."""
+        known = ~np.isnan(new[:, MATRIX])
+        change = np.where(known, left * (new - old), 0.0)
+        np.add.at(self.sums.xy, arm, change[:, :, None] * x[:, None])
+        np.add.at(self.sums.yy, arm, np.where(known, left * (new**2 - old**2), 0.0))
+
+    def turns(self, events: int, number: Index) -> Array:
+        """How often every arm has had another outcome, on average, since each event `number`,
+        when `events` are learned; an event counts one over the arms known by then."""
+        joined = np.append(self.joined, events)
+        turns = np.zeros(len(joined))
+        turns[1:] = np.cumsum(np.diff(joined) / np.arange(1, len(joined)))
+        passed: Array = turns[-1] - np.interp(number + 1, joined, turns)
+        return passed
+
+    def named(self) -> dict[str, Array]:
+        """The sums by name, arms first."""
+        named = zip(("xx", "xy", "yy", "weight"), self.sums.parts, strict=True)
+        return dict(named) | {"taught": self.taught.astype(np.float64)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it but the arms' names, by name."""
+        return {
+            **_named("", self.sums),
+            "taught": self.taught,
+            "joined": self.joined,
+            **_named("start_", self.started),
+        }
+
+    def restore(self, arms: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `arrays` gave; ValueError for anything else."""
+        self.positions(arms, 0)
+        k, known = len(self.arms), len(arrays["start_weight"])
+        if known > k:
+            raise ValueError(f"expected a start with at most {k} arms, got {known}")
+        shapes = _shapes("", k, self.d) | {"taught": (k, C), "joined": (k,)}
+        shapes |= _shapes("start_", known, self.d)
+        expect({name: arrays[name] for name in shapes}, shapes)
+        self.sums, self.started = (self._read(prefix, arrays) for prefix in ("", "start_"))
+        self.taught, self.joined = arrays["taught"], arrays["joined"]
+
+    def _read(self, prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Sums:
+        rest = (arrays[f"{prefix}{name}"] for name in ("xy", "yy", "weight"))
+        return Sums(symmetric(arrays[f"{prefix}xx"], self.d), *rest)
+
+
+def _longer(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros((rows, *array.shape[1:]), dtype=array.dtype)])
+
+
+def _named(prefix: str, sums: Sums) -> dict[str, Array]:
+    xx, *rest = sums.parts
+    named = zip(("xy", "yy", "weight"), rest, strict=True)
+    return {f"{prefix}xx": triangles(xx)} | {f"{prefix}{name}": part for name, part in named}
+
+
+def _shapes(prefix: str, k: int, d: int) -> dict[str, tuple[int, ...]]:
+    shapes = {"xx": (k, C, triangle(d)), "xy": (k, T, d), "yy": (k, T), "weight": (k, C)}
+    return {f"{prefix}{name}": shape for name, shape in shapes.items()}
