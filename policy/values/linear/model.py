@@ -48,9 +48,8 @@ class LinearModel:
         How latency and cost become numbers in [0, 1].
     forgetting
         What is left of an event's weight after as many further events as there are arms: so an arm
-        remembers as much of its own, on average, whether it is one of four or of a hundred.
-    notice
-        Whether evidence loses weight where its arm is seen to have changed.
+        remembers as much of its own, on average, whether it is one of four or of a hundred;
+        `notice` tells whether evidence loses weight where its arm is seen to have changed.
     """
 
     def __init__(
@@ -65,8 +64,7 @@ class LinearModel:
         self.sizes = {name: part.stop - part.start for name, part in groups.items()}
         self.d = sum(self.sizes.values())
         self.scales = scales
-        self.forgetting = forgetting
-        self.notice = notice
+        self.forgetting, self.notice = forgetting, notice
         self.events = 0
         self.start_events = 0  # the first of them, that no correction takes back
         self._settled = 0  # events before the last alarm, or the first event
@@ -106,8 +104,8 @@ class LinearModel:
             worth = np.maximum(noise * (1.0 - lost) / self._spread.noise, 1.0)[:C]
             self._spread = replace(self._spread, noise=noise)
         self.events = self.start_events = len(batch)
-        weight = self._learned.sums.weight
-        self._learned.scale(np.minimum(worth, at_most / np.maximum(weight, 1.0)))
+        most = at_most / np.maximum(self._learned.sums.weight, 1.0)
+        self._learned.scale(np.minimum(worth, most))
         self._learned.begin()
 
     def _settle(self, arm: Index, x: Array, y: Array) -> None:
@@ -121,8 +119,7 @@ class LinearModel:
         """Fold events in; the same state results wherever the stream is cut into batches."""
         before = len(self.arms)
         arm, x, y = self._columns(batch)
-        known = np.maximum(np.maximum.accumulate(arm) + 1, before)  # arms by then
-        at = 0
+        known, at = np.maximum(np.maximum.accumulate(arm) + 1, before), 0  # arms by then
         while at < len(batch):
             due = self._settled + _next_tuning(self.events - self._settled)
             joins = int(np.searchsorted(known, known[at], side="right"))
@@ -136,10 +133,9 @@ class LinearModel:
             self.events += to - at
             at = to
             if changed is not None:
-                # All arms known to this batch, as later ones have no sums yet.
                 self._learned.scale(self.watch.kept(len(self.arms)))
                 self._settled = self.events
-            if changed is not None or self.events == due:
+            if self.events in (due, self._settled):
                 self._tune()
 
     def correct(self, batch: CorrectionBatch) -> None:
@@ -166,8 +162,7 @@ class LinearModel:
         return arm, x, targets.targets(batch, self.scales)
 
     def _tune(self) -> None:
-        groups = tuple(self.sizes)
-        sums = self._learned.sums
+        sums, groups = self._learned.sums, tuple(self.sizes)
         fitted = pooling.improve(sums, self._spread, groups, self._start, self._group)
         self._spread = fitted.spread
         self.watch.refer(fitted, self._learned.taught > 0)
@@ -188,9 +183,8 @@ class LinearModel:
     @classmethod
     def from_bytes(cls, body: bytes) -> LinearModel:
         """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = unpack(body)
         try:
-            return _read(header, arrays)
+            return _read(*unpack(body))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a linear model: {error!r}") from error
 
