@@ -3,7 +3,7 @@
 # pydantic reads these annotations at run time, and Python 3.9 knows no `X | None`.
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict
 
@@ -71,3 +71,35 @@ class Correction(_Answer):
     decision_id: str
     corrected: tuple[str, ...]
     unchanged: tuple[str, ...]
+
+
+class Logged(_Answer):
+    """A decision that was made elsewhere is logged, now or by an earlier delivery."""
+
+    decision_id: str
+    logged: bool
+
+
+class VersionState(_Answer):
+    """One version, as needed to decide with it. Bytes are in base64; `encoder_bytes` are null where
+    the caller has that encoder, and `values` before the first snapshot."""
+
+    version: str
+    snapshot: int
+    config: dict[str, Any]
+    encoder: str
+    encoder_bytes: Optional[str]
+    values: Optional[str]
+
+
+class PolicyState(_Answer):
+    """All that a policy decides with. `state` names it: it changes with any part. The challenger
+    has `share` of the draw."""
+
+    policy: str
+    state: str
+    catalog: str
+    arms: list[dict[str, Any]]
+    champion: VersionState
+    challenger: Optional[VersionState]
+    share: float

@@ -21,7 +21,19 @@ from starlette.routing import Route
 from serving import errors, metrics
 from serving.head import HeadAsGet
 from serving.learning.follower import Follower
-from serving.routes import correct, decide, documents, page, requests, reward, schemas, state
+from serving.recording import Recorder
+from serving.routes import (
+    correct,
+    decide,
+    documents,
+    local,
+    made,
+    page,
+    requests,
+    reward,
+    schemas,
+    state,
+)
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
@@ -34,6 +46,8 @@ BODIES = (
     requests.RewardBatch,
     requests.CorrectionRequest,
     requests.CorrectionBatch,
+    made.MadeDecision,
+    made.MadeBatch,
 )
 
 
@@ -53,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         service = Service(store, clock_ms, serve_unlogged=settings.degraded == "serve")
         follower = Follower(service, store.versions, settings.config, clock_ms)
         app.state.store, app.state.service = store, service
+        app.state.recorder = Recorder(service, store, clock_ms)
         await follower.start()
         # What start-up made lives on: sparing it each full collection cuts the tail of /route.
         gc.collect()
@@ -77,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
-    for group in (decide, reward, correct, state, documents, page):
+    for group in (decide, reward, correct, local, state, documents, page):
         app.include_router(group.router, responses=PROBLEMS)
     # FastAPI's dispatch costs half as much as a decision: the two busy paths go round it, straight
     # to the same functions, and stay in its document.

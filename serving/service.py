@@ -103,7 +103,7 @@ class Service:
         try:
             stored = await self._store.record(
                 policy.name,
-                _stored(decision, digest, policy.catalog),
+                new_decision(decision, digest, policy.catalog),
                 policy.config.retention_s * 1000,
             )
         except StoreUnavailable:
@@ -267,7 +267,8 @@ def _digest(body: RouteRequest) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _stored(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
+def new_decision(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
+    """What is stored of a decision; `digest` tells whether its id is used again for another one."""
     return NewDecision(
         decision_id=decision.decision_id,
         request=digest,

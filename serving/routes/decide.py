@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from pointsman_client.answers import Decision
+from policy.answering import answer
 from policy.arms.constraints import unknown_names
 from serving import metrics
 from serving.parsing.checking import checked
-from serving.routes import answers, bodies
+from serving.routes import bodies
 from serving.routes.requests import RouteBatch, RouteRequest
 from serving.routes.schemas import DecisionBody, RouteResults
 from serving.service import Service
@@ -49,7 +50,7 @@ async def route_batch(request: Request) -> Response:
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
     decision, catalog, logged = await service.route(body)
     metrics.decisions(decision.policy, decision.arm, logged).inc()
-    return answers.route(decision, catalog, logged, unknown_names(catalog, body.constraints))
+    return answer(decision, catalog, logged, unknown_names(catalog, body.constraints))
 
 
 @router.get(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pointsman_client.answers import Correction, Decision, Receipt
+from pointsman_client.answers import Correction, Decision, Logged, Receipt
 from serving.routes.requests import Body
 
 
@@ -35,6 +35,10 @@ class RewardResults(Body):
 
 class CorrectionResults(Body):
     results: list[Correction | Problem]
+
+
+class LoggedResults(Body):
+    results: list[Logged | Problem]
 
 
 class ArmBody(BaseModel):

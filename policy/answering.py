@@ -1,4 +1,5 @@
-"""Decision -> response body. By hand, not through a model: this is on the path of /route."""
+"""Decision -> the answer to whoever asked. By hand, not through a model: this is on the path of
+/route."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from policy.arms.catalog import Catalog
 from policy.records import Decision
 
 
-def route(decision: Decision, catalog: Catalog, logged: bool, notes: list[str]) -> dict[str, Any]:
+def answer(decision: Decision, catalog: Catalog, logged: bool, notes: list[str]) -> dict[str, Any]:
     """The body of `pointsman_client.answers.Decision`; alternatives by falling propensity."""
     rows = []
     propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
