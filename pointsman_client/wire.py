@@ -39,14 +39,16 @@ class Request(Generic[T]):
     path: str
     read: Callable[[Any], T]
     body: bytes | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | list[str]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_send(self) -> dict[str, Any]:
+        content_type = {"content-type": "application/json"} if self.body else {}
         return {
             "method": self.method,
             "url": self.path,
             "content": self.body,
-            "headers": {"content-type": "application/json"} if self.body else None,
+            "headers": {**content_type, **self.headers},
             "params": self.params or None,
         }
 
@@ -77,11 +79,11 @@ def pauses(retries: int) -> Iterator[float | None]:
 
 
 def route(request: RouteRequest) -> Request[Decision]:
-    return Request("POST", "/route", Decision.model_validate, encode(_route_body(request)))
+    return Request("POST", "/route", Decision.model_validate, encode(route_body(request)))
 
 
 def route_batch(requests: Iterable[RouteRequest]) -> Request[list[Decision | PointsmanError]]:
-    return _batch("/route/batch", "requests", [*map(_route_body, requests)], Decision)
+    return _batch("/route/batch", "requests", [*map(route_body, requests)], Decision)
 
 
 def reward(request: RewardRequest) -> Request[Receipt]:
@@ -111,7 +113,7 @@ def listed(name: str) -> Request[list[dict[str, Any]]]:
     return Request("GET", f"/{name}", lambda content: [dict(item) for item in content[name]])
 
 
-def _route_body(request: RouteRequest) -> dict[str, Any]:
+def route_body(request: RouteRequest) -> dict[str, Any]:
     """The id is made here, so that a retried request never makes two decisions."""
     given = _given(request)
     query = _given(given.pop("query", {}))
@@ -136,18 +138,21 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _batch(
     path: str, name: str, items: list[dict[str, Any]], model: type[A]
 ) -> Request[list[A | PointsmanError]]:
-    """A result with a status is a problem, and is returned, not raised."""
-
     def read(content: Any) -> list[A | PointsmanError]:
-        results = content["results"]
-        if len(results) != len(items):
-            raise ValueError(f"{len(results)} results for {len(items)} {name}")
-        return [
-            _problem(item, item["status"]) if "status" in item else model.model_validate(item)
-            for item in results
-        ]
+        return results(content, len(items), model)
 
     return Request("POST", path, read, encode({name: items}))
+
+
+def results(content: Any, n: int, model: type[A]) -> list[A | PointsmanError]:
+    """What a batch of n gave. A result with a status is a problem, and is returned, not raised."""
+    found = content["results"]
+    if len(found) != n:
+        raise ValueError(f"{len(found)} results for {n} items")
+    return [
+        _problem(item, item["status"]) if "status" in item else model.model_validate(item)
+        for item in found
+    ]
 
 
 def _refusal(response: httpx.Response, content: Any) -> PointsmanError:
