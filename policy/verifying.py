@@ -15,6 +15,7 @@ import numpy as np
 from features.profile import profile
 from policy.arms.catalog import Catalog
 from policy.choosing import explore
+from policy.choosing.protocol import Ruling
 from policy.choosing.rules import Rules
 from policy.config.schema import MAX_SHARE, PolicyConfig
 from policy.policy import NO_HINTS, Caller, Policy, uniform_draw
@@ -141,19 +142,40 @@ def _is_pmf(pmf: Vector) -> bool:
 def contradicted(policy: Policy, decision: Decision) -> Iterator[Fault]:
     """What `policy`, the very state that is said to have decided, answers otherwise.
 
-    Nothing is said where its rule looks at the query itself, or the draw wasn't its own.
+    Nothing is said of a rule that looks at the query itself, nor of a draw that wasn't its own.
     """
-    if isinstance(policy.rule, Rules | Caller):
+    other, shadow = policy.challenger, decision.challenger_pmf
+    if other is not None and not isinstance(other.rule, Caller):
+        if shadow is None or (decision.challenger, decision.share) != (other.version, policy.share):
+            yield "challenger", f"should be {other.version}, with a share of {policy.share}"
+            return
+        if other.weights == policy.weights:  # else a request's own can't be told from these
+            own_x = decision.x if decision.challenger_x is None else decision.challenger_x
+            ruling = _again(other, decision, own_x)
+            floor = other.config.floor
+            if ruling is not None and _apart(explore.with_floor(ruling.pmf, floor), shadow):
+                yield "challenger_pmf", f"isn't what snapshot {other.snapshot} makes of it"
+    ruling = _again(policy, decision, decision.x)
+    if ruling is None:
         return
-    index = np.flatnonzero(policy.catalog.among(decision.arms))
-    list_cost_usd = policy.catalog.list_cost_usd(
-        decision.prompt_tokens, decision.output_tokens, index
-    )
-    ruling = policy.rule.rule(decision.x, index, list_cost_usd, decision.weights, _UNKNOWN)
     pmf = explore.with_floor(ruling.pmf, policy.config.floor)
-    if decision.challenger_pmf is not None:
-        pmf = (1.0 - policy.share) * pmf + policy.share * decision.challenger_pmf
-    if not np.abs(pmf - decision.pmf).max() <= OTHER_MACHINE:
-        yield "pmf", f"isn't what snapshot {policy.snapshot} makes of this context"
+    if shadow is not None:
+        pmf = (1.0 - policy.share) * pmf + policy.share * shadow
+    if _apart(pmf, decision.pmf):
+        yield "pmf", f"isn't what snapshot {policy.snapshot} makes of it"
     if not np.allclose(ruling.outcome, decision.predicted, rtol=OTHER_MACHINE, equal_nan=True):
-        yield "predicted", f"isn't what snapshot {policy.snapshot} makes of this context"
+        yield "predicted", f"isn't what snapshot {policy.snapshot} makes of it"
+
+
+def _again(policy: Policy, decision: Decision, x: Context) -> Ruling | None:
+    """What a policy's rule says of a context, None where that isn't all that it looks at."""
+    if isinstance(policy.rule, Rules | Caller):
+        return None
+    catalog = policy.catalog
+    index = np.flatnonzero(catalog.among(decision.arms))
+    list_cost_usd = catalog.list_cost_usd(decision.prompt_tokens, decision.output_tokens, index)
+    return policy.rule.rule(x, index, list_cost_usd, decision.weights, _UNKNOWN)
+
+
+def _apart(pmf: Vector, other: Vector) -> bool:
+    return not float(np.abs(pmf - other).max()) <= OTHER_MACHINE
