@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def modules() -> list[Path]:
     return [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+LOCAL = ROOT / "pointsman_client" / "local"  # the decider: needs what it decides with
+
+
 def imported(path: Path) -> set[str]:
     """Top-level names of everything a module imports, wherever it does."""
     names = set()
@@ -52,9 +56,39 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path):
-    """features <- policy <- serving and offline_eval <- pointsman; pointsman_client is a leaf."""
+    """features <- policy <- serving and offline_eval <- pointsman; pointsman_client is a leaf, but
+    for its folder `local`, which decides."""
     package = path.relative_to(ROOT).parts[0]
-    assert imported(path) & MAY_IMPORT.keys() <= MAY_IMPORT[package]
+    deciding = {"features", "policy"} if path.parent == LOCAL else set()
+    assert imported(path) & MAY_IMPORT.keys() <= MAY_IMPORT[package] | deciding
+
+
+def test_nothing_but_itself_imports_the_local_decider():
+    """So it comes with no other import: neither with the client's nor with the service's."""
+    for path in modules():
+        if path.parent != LOCAL:
+            assert "pointsman_client.local" not in path.read_text("utf-8"), path
+
+
+def test_the_local_decider_says_what_it_needs(tmp_path: Path):
+    """Where only the client is installed, one line that names the distribution."""
+    (tmp_path / "pointsman_client").symlink_to(ROOT / "pointsman_client")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.modules['policy'] = None; import pointsman_client.local",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ImportError: pointsman_client.local decides in this process")
+    assert "`pointsman`" in said
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
