@@ -1,5 +1,8 @@
 """Cost of /route over HTTP: `python -m benchmarks.serving [--fsync everysec|always] [--json FILE]`.
 
+With `--local`, what a caller waits for instead: /route at one connection, the client's `route`, and
+the local decider's, as fast as can be and at a pace, with its deliveries going on behind it.
+
 A real `pointsman up` with one worker, 10 arms and a learned snapshot stands beside a FastAPI
 endpoint that parses and returns the same bodies and does nothing else, under the same server
 settings. Short rounds alternate between the two, so that both meet the same machine; the figures
@@ -23,17 +26,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.common.load import Load, Run, cpu_s, post
 from benchmarks.encoder import texts
+from pointsman_client import Client
 from pointsman_client.answers import Decision
+from pointsman_client.local import Decider
 from serving.routes.requests import RouteRequest
 
 CHARACTERS = 180
@@ -244,6 +250,65 @@ def benchmark(
             }
 
 
+def beside(
+    seconds: float, learned: int = LEARNED, pace_s: float = 0.005
+) -> dict[str, dict[str, float]]:
+    """What one caller waits for, by the way it asks; `cpu_us` is the serving process's own time for
+    a decision, `unlogged` how many were never acknowledged."""
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), "everysec") as ours:
+        port, pid = ours
+        url = f"http://127.0.0.1:{port}"
+        teach(port, learned)
+        asked = [query["query"]["text"] for query in queries(2_000)]
+        bodies = [post("/route", json.dumps(query).encode()) for query in queries(2_000)]
+        with Load() as load:
+            measure(load, ours, bodies, 1, 0.5)  # warms up
+            rows = {"/route, bare": measure(load, ours, bodies, 1, seconds)}
+        with Client(url) as client:
+            rows["Client.route"] = _waits(client.route, asked, seconds, 0.0)
+        for name, pause_s in (("Decider.route", 0.0), ("Decider.route, paced", pace_s)):
+            with Decider(url) as decider:
+                made: list[Decision] = []
+                before = cpu_s(pid)
+                row = _waits(lambda text: made.append(decider.route(text)), asked, seconds, pause_s)  # noqa: B023
+                decider.flush(60.0)
+                row["cpu_us"] = (cpu_s(pid) - before) / len(made) * 1e6
+                row["unlogged"] = sum(not decision.logged for decision in made)
+            rows[name] = row
+        return rows
+
+
+def _waits(
+    ask: Callable[[str], object], asked: Sequence[str], seconds: float, pause_s: float
+) -> dict[str, float]:
+    """One caller, one question after the other."""
+    taken_ms, end = [], time.perf_counter() + seconds
+    for text in cycle(asked):
+        start = time.perf_counter()
+        if start > end:
+            break
+        ask(text)
+        taken_ms.append((time.perf_counter() - start) * 1e3)
+        time.sleep(pause_s)
+    return {
+        "per_s": len(taken_ms) / seconds,
+        "p50_ms": float(np.percentile(taken_ms, 50)),
+        "p99_ms": float(np.percentile(taken_ms, 99)),
+    }
+
+
+def table_beside(rows: dict[str, dict[str, float]]) -> str:
+    heads = ("p50, ms", "p99, ms", "per s", "unlogged", "CPU, us")
+    lines = [f"{'one caller':<22}" + "".join(f"{head:>10}" for head in heads)]
+    for name, row in rows.items():
+        waits = f"{row['p50_ms']:10.3f}{row['p99_ms']:10.3f}{row['per_s']:10,.0f}"
+        others = (
+            f"{row[key]:10,.0f}" if key in row else " " * 10 for key in ("unlogged", "cpu_us")
+        )
+        lines.append(f"{name:<22}{waits}{''.join(others)}")
+    return "\n".join(lines)
+
+
 def table(fsync: str, figures: dict[str, Figures]) -> str:
     names = {
         "per_s": "requests a second",
@@ -272,7 +337,14 @@ def main() -> None:
     parser.add_argument("--fsync", choices=("everysec", "always"), help="default: one, then other")
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one side")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--local", action="store_true", help="the local decider beside /route")
     given = parser.parse_args()
+    if given.local:
+        rows = beside(given.seconds)
+        print(table_beside(rows), flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(rows, indent=2) + "\n")
+        return
     modes = [given.fsync] if given.fsync else ["everysec", "always"]
     figures = {}
     for fsync in modes:

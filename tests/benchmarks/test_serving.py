@@ -25,6 +25,16 @@ def test_both_sides_are_measured_at_many_connections_and_at_one():
     assert "2 connections" in serving.table("everysec", figures)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_local_decider_is_measured_beside_route():
+    """Each way to ask has its figures, and what was decided here was logged in the end."""
+    rows = serving.beside(0.2, learned=serving.BATCH)
+    assert len(rows) == 4
+    assert all(row["p50_ms"] > 0 for row in rows.values())
+    assert rows["Decider.route"]["unlogged"] == rows["Decider.route, paced"]["unlogged"] == 0
+    assert "Decider.route, paced" in serving.table_beside(rows)
+
+
 def test_an_answer_other_than_200_stops_the_load(settings):
     """A refused request is fast: it must not pass for a good figure."""
     with http_service(settings) as http, Load() as load:
