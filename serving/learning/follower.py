@@ -85,10 +85,10 @@ class Follower:
         self._service.alarms[name] = await self._store.alarm(name)
         before = self._running.get(name)
         running = await load_running(self._store, name, before)
-        if running != before:
+        config = self._config or config  # a newer file may have been adopted meanwhile
+        if running != before and name in config.policies:
             self._running[name] = running
-            if self._config is None or self._config is config:  # else a newer file swaps
-                self._swap(name, config)
+            self._swap(name, config)
 
     def _swap(self, name: str, config: Config) -> None:
         running = self._running[name]

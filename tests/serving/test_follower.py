@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ import httpx
 import pytest
 import redis
 
+from policy.config import toml
+from serving.learning import follower
+from serving.learning.registering import register_policy
 from serving.processes.embedded import Embedded
+from serving.service import Service
 from serving.settings import Settings
+from serving.store.traffic import Store
 from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, override, settings_for, until
 
 QUERY = {"query": {"text": "hello"}}
@@ -203,3 +209,38 @@ def test_a_full_store_answers_503(tmp_path: Path):
             assert http.post("/route", json=QUERY).status_code == 200
     finally:
         server.stop()
+
+
+def test_a_champion_that_is_loaded_while_the_file_changes_serves(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A slow look at the store, begun before a new file was adopted and done after it."""
+
+    async def overtaken() -> str:
+        store, loaded, adopted = Store(redis_url), asyncio.Event(), asyncio.Event()
+        service = Service(store, lambda: 0)
+        following = follower.Follower(service, store.versions, settings.config, lambda: 0)
+        await following.start()
+        await following.stop()
+        changed = CONFIG.replace("cost = 0.1,", "cost = 0.1, latency_ref_ms = 1,")
+        file = toml.parse(changed, "a newer file")
+        await register_policy(store.versions, "default", file, 0)
+        await asyncio.to_thread(override, redis_url, "2")
+        load = follower.load_running
+
+        async def slow(*given: Any) -> Any:
+            running = await load(*given)
+            loaded.set()
+            await adopted.wait()
+            return running
+
+        monkeypatch.setattr(follower, "load_running", slow)
+        looking = asyncio.create_task(following._attempt("default"))
+        await loaded.wait()
+        following._config = file
+        adopted.set()
+        await looking
+        await store.close()
+        return service.policies["default"].version
+
+    assert asyncio.run(overtaken()) == "2"
