@@ -43,6 +43,6 @@ def test_an_answer_other_than_200_stops_the_load(settings):
         good = post("/route", b'{"query": {"text": "hello"}}')
         assert len(load.run(port, [good], connections=2, seconds=0.05).latency_ms) > 2
         with pytest.raises(RuntimeError, match="422"):
-            load.run(port, [post("/route", b"{}")], connections=1, seconds=0.05)
+            load.run(port, [post("/route", b'{"colour": 1}')], connections=1, seconds=0.05)
         with pytest.raises(RuntimeError, match="load:"):
             load.run(1, [good], connections=1, seconds=0.05)
