@@ -22,6 +22,7 @@ from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints, action_set, within
 from policy.choosing import caller, explore
 from policy.choosing.caller import Choice
+from policy.choosing.incumbent import START, Caution, Standing
 from policy.choosing.protocol import Index, Rule, Ruling
 from policy.choosing.rules import Rules
 from policy.comparing import Scoreboard
@@ -131,7 +132,8 @@ class Policy:
     """A running policy: `rule` explores, `floor` is mixed in, `u` of the decision id draws.
 
     A challenger rules over the same action set, which the champion computes, and has `share` of
-    the draw. `scores` are what this policy has as a challenger of others.
+    the draw. `scores` are what this policy has as a challenger of others. `caution` leaves all of
+    this, floor and share included, a part of the draw beside the incumbent's.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Policy:
     challenger: Policy | None = None
     share: float = 0.0
     scores: Scoreboard = NO_SCORES
+    caution: Caution | None = None
 
     @property
     def events(self) -> int:
@@ -198,6 +201,9 @@ class Policy:
             pmf = explore.with_floor(ruling.pmf, self.config.floor)
             if shadow is not None and self.share:
                 pmf = (1.0 - self.share) * pmf + self.share * shadow["challenger_pmf"]
+            pmf, part = self._held(pmf, x, eligible.index, list_cost_usd)
+            if shadow is not None:
+                shadow["share"] *= part
             explore.check(pmf)
             chosen = explore.draw(pmf, uniform_draw(self.name, decision_id))
         return Decision(
@@ -221,6 +227,16 @@ class Policy:
             **(shadow or {}),
         )
 
+    def _held(
+        self, pmf: Vector, x: Context, index: Index, list_cost_usd: Vector
+    ) -> tuple[Vector, float]:
+        """What caution makes of a pmf (k,), and the part of the draw that it leaves it."""
+        if self.caution is None or not isinstance(self.rule, Bandit):
+            return pmf, 1.0
+        forecast = self.rule.values.forecast(x, index, list_cost_usd, self.weights)
+        left = self.caution.share(pmf, index, forecast)
+        return self.caution.held(pmf, index, left), left
+
     def _shadow(
         self,
         other: Policy,
@@ -242,6 +258,7 @@ class Policy:
         weights = request.weights or other.weights
         ruling = other.rule.rule(x, index, list_cost_usd, weights, known)
         pmf = explore.with_floor(ruling.pmf, other.config.floor)
+        pmf, _ = other._held(pmf, x, index, list_cost_usd)
         explore.check(pmf)
         return fields | {"challenger_pmf": pmf}
 
@@ -263,8 +280,13 @@ def build(
     catalog: Catalog,
     view: ValuesView | None,
     scores: Scoreboard = NO_SCORES,
+    standing: Standing = START,
 ) -> Policy:
     """Put a version's configuration, one snapshot of its values and a catalog together."""
+    caution = None
+    if config.incumbent is not None:
+        at = catalog.index(config.incumbent) if config.incumbent in catalog else -1
+        caution = Caution(at, config.max_loss, config.under_way, standing)
     return Policy(
         name=name,
         version=version,
@@ -275,6 +297,7 @@ def build(
         rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
         scores=scores,
+        caution=caution,
     )
 
 

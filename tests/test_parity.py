@@ -11,6 +11,7 @@ from features.query import Hints, Query
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import Constraints
+from policy.choosing.incumbent import START, Standing
 from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.policy import Policy, Request
@@ -34,6 +35,7 @@ def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
         encoder=Encoder.from_bytes(version[b"encoder"]),
         catalog=Catalog.from_json(raw.get(f"{key}catalog:{revision}")),
         view=models.read_view(header.kind, body),
+        standing=START if header.standing is None else Standing(**header.standing),
     )
 
 

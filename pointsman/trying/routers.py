@@ -17,6 +17,7 @@ from pointsman_client import Client, PointsmanError
 from pointsman_client.options import RewardRequest, RouteRequest
 from policy import policy as policies
 from policy import records
+from policy.choosing.incumbent import START, Ledger
 from policy.config.schema import PolicyConfig
 from policy.policy import Policy, Request
 from policy.records import Context, OutcomeBatch
@@ -98,6 +99,7 @@ class InProcess:
         self._queries = queries
         self._run = run
         self._model = model or models.new_model(config, encoder)
+        self._ledger = Ledger.of(config, encoder.d)
         self._arrived: list[Routed] = []
         self._learned = 0
         self._rounds = 0
@@ -125,7 +127,10 @@ class InProcess:
         self._arrived += routed
         if self._model is None or len(self._arrived) < min(max(self._learned // 16, 1), MAX_GAP):
             return
-        self._model.learn(self._batch(self._arrived))
+        batch = self._batch(self._arrived)
+        self._model.learn(batch)
+        if self._ledger is not None:
+            self._ledger.add(batch)
         self._learned += len(self._arrived)
         self._arrived = []
         self.policy = self._publish()
@@ -139,6 +144,7 @@ class InProcess:
             encoder=self._encoder,
             catalog=self._outcomes.catalog,
             view=None if self._model is None else self._model.view(),
+            standing=START if self._ledger is None else self._ledger.standing(),
         )
         self._snapshot += 1
         return policy

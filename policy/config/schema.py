@@ -111,7 +111,8 @@ PARAMETER_OF: Mapping[str, str] = {
     "square_cb": "gamma",
 }
 """The one key that each exploration rule reads, but for greedy, which reads none."""
-LEARNING = ("exploration", "new_arm_share", "new_arm_events")
+CAUTION = ("incumbent", "max_loss", "under_way")
+LEARNING = ("exploration", "new_arm_share", "new_arm_events", *CAUTION)
 KEYS_OF: Mapping[str, Sequence[str]] = {
     "linear": ("forgetting", "notice_changes", *LEARNING, *PARAMETER_OF.values()),
     "nearest": ("neighbours", "window_events", *LEARNING, *PARAMETER_OF.values()),
@@ -165,6 +166,13 @@ class PolicyConfig(BaseModel):
     new_arm_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
     """Cap on a new arm's probability until `new_arm_events` outcomes of it were seen."""
     new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 20
+
+    incumbent: ArmId | None = None
+    """The arm that is used today: exploration may cost, against it alone, ..."""
+    max_loss: Chance = 0.01
+    """... this share of its reward, ..."""
+    under_way: Annotated[int, Field(strict=True, ge=1, le=10**6)] = 32
+    """... when so many decisions are made before the outcome of the first is learned."""
 
     rules: RulesConfig = RulesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -229,6 +237,16 @@ class PolicyConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cautious_of_something(self) -> PolicyConfig:
+        if self.incumbent is None:
+            for name in CAUTION:
+                if self._changed(name):
+                    raise ValueError(f"{name} does nothing without an incumbent")
+        elif self.arms is not None and self.incumbent not in self.arms:
+            raise ValueError(f"incumbent {self.incumbent!r} is not among its arms")
+        return self
+
     def _does_nothing(self, name: str) -> str:
         models = ", ".join(repr(model) for model, names in KEYS_OF.items() if name in names)
         return f"{name} does nothing with model {self.model!r}, it is for {models}"
@@ -275,6 +293,8 @@ class PolicyConfig(BaseModel):
             content["nearest"] = [self.neighbours, self.window_events]
         if self.model == "vw":
             content["cb_type"] = self.cb_type
+        if self.incumbent is not None:
+            content["caution"] = [getattr(self, name) for name in CAUTION]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
 
 

@@ -165,7 +165,11 @@ def arms_exist(
     given: Iterable[str],
     problems: Problems,
 ) -> None:
-    for key, named in (("arm", (policy.arm,)), ("arms", arms_of)):
+    for key, named in (
+        ("arm", (policy.arm,)),
+        ("incumbent", (policy.incumbent,)),
+        ("arms", arms_of),
+    ):
         for arm in named:
             if arm is not None and arm not in given:
                 suggestion = did_you_mean(arm, given, otherwise="")

@@ -22,6 +22,8 @@ class Header:
 
     `scores` are the sums of a challenger's running estimates up to there, None where it never was
     a challenger: they lie in the header so that one atomic write holds them with the position.
+    So do, where the policy has an incumbent, `ledger` (a checkpoint's) and `standing` (a
+    snapshot's): see policy/choosing/incumbent.py.
     """
 
     kind: str
@@ -30,6 +32,8 @@ class Header:
     position: str
     events: int
     scores: dict[str, Any] | None = None
+    ledger: str | None = None
+    standing: dict[str, float] | None = None
 
 
 def pack(header: Header, body: bytes) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from itertools import groupby
 
 import orjson
 
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
+from policy.choosing.incumbent import Ledger
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.values import models
@@ -51,6 +53,7 @@ class Fold:
         self.position = START
         self.model = model
         self.scores = Scoreboard()
+        self.ledger = Ledger.of(config, encoder.d)
         self._config = config
         self._encoder = encoder
         self._catalog = catalog
@@ -80,6 +83,8 @@ class Fold:
                 raise ValueError(f"the checkpoint of version {version} belongs to another one")
             if fold.model is not None:
                 fold.model = models.read_model(header.kind, body)
+            if fold.ledger is not None and header.ledger is not None:
+                fold.ledger.restore(header.ledger)
             fold.scores = Scoreboard.from_record(header.scores)
             fold.position = header.position
         return fold
@@ -102,9 +107,15 @@ class Fold:
         if not seen:
             return
         if corrected:
-            model.correct(corrections_of(seen, encoder, d, self._catalog))
+            corrections = corrections_of(seen, encoder, d, self._catalog)
+            model.correct(corrections)
+            if self.ledger is not None:
+                self.ledger.correct(corrections)
         else:
-            model.learn(batch_of(seen, d, self._catalog))
+            batch = batch_of(seen, d, self._catalog)
+            model.learn(batch)
+            if self.ledger is not None:
+                self.ledger.add(batch)
 
     def _score(self, events: Sequence[Event], corrected: bool) -> None:
         read = [(event, orjson.loads(event[b"shadow"])) for event in events]
@@ -124,12 +135,20 @@ class Fold:
         log.warning("version %s has missed outcomes that Redis has no more", self.version)
         if self.model is not None:
             self.model.start_events = self.model.events
+        if self.ledger is not None:
+            self.ledger.start_events = self.ledger.events
 
     def checkpoint(self) -> bytes:
-        return pack(self._header(), b"" if self.model is None else self.model.to_bytes())
+        header = self._header()
+        if self.ledger is not None:
+            header = replace(header, ledger=self.ledger.to_record())
+        return pack(header, b"" if self.model is None else self.model.to_bytes())
 
     def snapshot(self) -> bytes:
-        return pack(self._header(), b"" if self.model is None else self.model.view().to_bytes())
+        header = self._header()
+        if self.ledger is not None:
+            header = replace(header, standing=asdict(self.ledger.standing()))
+        return pack(header, b"" if self.model is None else self.model.view().to_bytes())
 
     def _header(self) -> Header:
         return Header(

@@ -144,4 +144,5 @@ def _built(name: str, loaded: Loaded, config: Config) -> Policy:
         catalog=config.arms,
         view=loaded.view,
         scores=loaded.scores,
+        standing=loaded.standing,
     )

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from features.encoder import Encoder
+from policy.choosing.incumbent import START, Standing
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.values import models
@@ -27,6 +28,7 @@ class Loaded:
     encoder: Encoder
     view: ValuesView | None
     scores: Scoreboard
+    standing: Standing = START
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +102,5 @@ async def _load(
         raise ValueError(f"snapshot {number} of version {version} has another encoder")
     view = None if config.model in models.NO_VALUES else models.read_view(header.kind, body)
     scores = Scoreboard.from_record(header.scores)
-    return Loaded(version, number, config, encoder, view, scores)
+    standing = START if header.standing is None else Standing(**header.standing)
+    return Loaded(version, number, config, encoder, view, scores, standing)

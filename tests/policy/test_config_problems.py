@@ -252,6 +252,14 @@ def test_odd_shapes_are_faults_too(text: str, expected: str):
     assert all(re.match(r"pointsman\.toml:\d+: ", line) for line in found)
 
 
+def test_an_incumbent_must_be_an_arm():
+    """A name that is none is told apart, with its line, and what was perhaps meant."""
+    found = faults(GOOD + '[policies.careful]\nincumbent = "larg"\n')
+    assert [re.sub(r":\d+:", "", line) for line in found] == [
+        "pointsman.toml policies.careful.incumbent: there is no arm 'larg', did you mean 'large'?"
+    ]
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -275,6 +283,12 @@ def test_odd_shapes_are_faults_too(text: str, expected: str):
         ({"arms": ["a", "a"]}, "must not repeat itself, got 'a' twice"),
         ({"arms": []}, "at least 1 item"),
         ({"floor": 1.0}, "less than 1"),
+        ({"incumbent": "a", "arms": ["b"]}, "incumbent 'a' is not among its arms"),
+        ({"incumbent": "a", "model": "rules"}, "incumbent does nothing with model 'rules'"),
+        ({"incumbent": "a", "max_loss": 0.0}, "greater than 0"),
+        ({"incumbent": "a", "max_loss": 1.0}, "less than 1"),
+        ({"incumbent": "a", "under_way": 0}, "greater than or equal to 1"),
+        ({"max_loss": 0.02}, "max_loss does nothing without an incumbent"),
         ({"forgetting": 0.0}, "greater than 0"),
     ],
     ids=str,
