@@ -123,6 +123,16 @@ class AlarmBody(Body):
     at_ms: int
 
 
+class CautionBody(Body):
+    """What was earned beyond the incumbent's reward less `max_loss` of it, summed over the outcomes
+    (an estimate, with its standard error), and so may be spent on exploration."""
+
+    incumbent: str
+    max_loss: float
+    earned: float
+    error: float
+
+
 class PolicyBody(Body):
     """A running policy; `shares` are the parts of the draw that its versions have."""
 
@@ -135,6 +145,7 @@ class PolicyBody(Body):
     shares: dict[str, float]
     events: int
     alarm: AlarmBody | None
+    caution: CautionBody | None
 
 
 class PolicyList(Body):

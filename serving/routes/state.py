@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from policy.choosing.incumbent import Caution
+from policy.config.schema import PolicyConfig
 from policy.policy import Policy
 from serving import metrics
 from serving.routes import bodies
@@ -58,6 +61,16 @@ def _body(service: Service, policy: Policy) -> dict[str, Any]:
         "shares": {policy.version: 1.0 - policy.share, **shares},
         "events": policy.events,
         "alarm": None if alarm is None else asdict(alarm),
+        "caution": None if policy.caution is None else _caution(policy.config, policy.caution),
+    }
+
+
+def _caution(config: PolicyConfig, caution: Caution) -> dict[str, Any]:
+    return {
+        "incumbent": config.incumbent,
+        "max_loss": config.max_loss,
+        "earned": caution.standing.earned,
+        "error": math.sqrt(caution.standing.variance),
     }
 
 

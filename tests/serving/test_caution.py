@@ -103,7 +103,7 @@ def _standing(checkpoint: bytes) -> Standing:
 
 
 def test_a_snapshot_holds_the_standing(careful: httpx.Client, raw: redis.Redis, redis_url: str):
-    """What a snapshot says of the standing is what the ledger made of the outcomes."""
+    """It says what the ledger made of the outcomes, and /policies tells it."""
     drive(careful, 5, quality=1.0)
     learn_all(redis_url)
     header, _ = unpack(raw.hget("pm:{default}:snapshot:1", "blob"))
@@ -112,3 +112,10 @@ def test_a_snapshot_holds_the_standing(careful: httpx.Client, raw: redis.Redis, 
     assert standing != START
     assert standing.variance == 0.0  # the incumbent alone has acted
     assert 0.0 < standing.earned < 5 * 0.1
+    until(
+        lambda: (
+            careful.get("/policies/default").json()["caution"]
+            == {"incumbent": "large", "max_loss": 0.1, "earned": standing.earned, "error": 0.0}
+        ),
+        "the state tells it",
+    )
