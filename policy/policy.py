@@ -279,7 +279,6 @@ def build(
     encoder: Encoder,
     catalog: Catalog,
     view: ValuesView | None,
-    scores: Scoreboard = NO_SCORES,
     standing: Standing = START,
 ) -> Policy:
     """Put a version's configuration, one snapshot of its values and a catalog together."""
@@ -296,7 +295,6 @@ def build(
         catalog=catalog,
         rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
-        scores=scores,
         caution=caution,
     )
 

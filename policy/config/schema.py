@@ -203,33 +203,8 @@ class PolicyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PolicyConfig:
-        if self.model == "fixed" and self.arm is None:
-            raise ValueError("model 'fixed' needs arm = \"...\", the arm it always chooses")
-        if self.model != "fixed" and self.arm is not None:
-            raise ValueError(f"arm is for model 'fixed', not {self.model!r} (arms is a choice)")
-        if self.arm is not None and self.arms is not None and self.arm not in self.arms:
-            raise ValueError(f"arm {self.arm!r} is not among its arms")
-        if self.model == "vw" and find_spec("vowpal_wabbit_next") is None:
-            raise ValueError(
-                "model 'vw' needs vowpal-wabbit-next, which isn't installed here "
-                "(there are builds for Python 3.11 and 3.12)"
-            )
-        for name in dict.fromkeys(name for names in KEYS_OF.values() for name in names):
-            if name not in KEYS_OF.get(self.model, ()) and self._changed(name):
-                raise ValueError(self._does_nothing(name))
-        if self.exploration == "thompson" and self.model in NO_POSTERIOR:
-            others = ", ".join(name for name in ("greedy", *PARAMETER_OF) if name != "thompson")
-            raise ValueError(
-                f"exploration 'thompson' needs a posterior, which model {self.model!r} has not: "
-                f"take one of {others}"
-            )
-        if self.model == "caller" and self._changed("floor"):
-            raise ValueError("floor does nothing with model 'caller': the caller's router draws")
-        for rule, name in PARAMETER_OF.items():
-            if rule != self.exploration and self._changed(name):
-                raise ValueError(
-                    f"{name} is for {rule!r}, it does nothing for {self.exploration!r}"
-                )
+        for check in (_check_arms, _check_model, _check_exploration, _check_caution):
+            check(self)
         if self.retention_s < self.reward_window_s:
             raise ValueError(
                 f"retention_s must be >= reward_window_s ({self.reward_window_s}), "
@@ -237,21 +212,8 @@ class PolicyConfig(BaseModel):
             )
         return self
 
-    @model_validator(mode="after")
-    def _cautious_of_something(self) -> PolicyConfig:
-        if self.incumbent is None:
-            for name in CAUTION:
-                if self._changed(name):
-                    raise ValueError(f"{name} does nothing without an incumbent")
-        elif self.arms is not None and self.incumbent not in self.arms:
-            raise ValueError(f"incumbent {self.incumbent!r} is not among its arms")
-        return self
-
-    def _does_nothing(self, name: str) -> str:
-        models = ", ".join(repr(model) for model, names in KEYS_OF.items() if name in names)
-        return f"{name} does nothing with model {self.model!r}, it is for {models}"
-
-    def _changed(self, name: str) -> bool:
+    def changed(self, name: str) -> bool:
+        """Whether a key differs from its default."""
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
@@ -296,6 +258,50 @@ class PolicyConfig(BaseModel):
         if self.incumbent is not None:
             content["caution"] = [getattr(self, name) for name in CAUTION]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
+
+
+def _check_arms(policy: PolicyConfig) -> None:
+    if policy.model == "fixed" and policy.arm is None:
+        raise ValueError("model 'fixed' needs arm = \"...\", the arm it always chooses")
+    if policy.model != "fixed" and policy.arm is not None:
+        raise ValueError(f"arm is for model 'fixed', not {policy.model!r} (arms is a choice)")
+    if policy.arm is not None and policy.arms is not None and policy.arm not in policy.arms:
+        raise ValueError(f"arm {policy.arm!r} is not among its arms")
+
+
+def _check_model(policy: PolicyConfig) -> None:
+    if policy.model == "vw" and find_spec("vowpal_wabbit_next") is None:
+        raise ValueError(
+            "model 'vw' needs vowpal-wabbit-next, which isn't installed here "
+            "(there are builds for Python 3.11 and 3.12)"
+        )
+    for name in dict.fromkeys(name for names in KEYS_OF.values() for name in names):
+        if name not in KEYS_OF.get(policy.model, ()) and policy.changed(name):
+            models = ", ".join(repr(model) for model, names in KEYS_OF.items() if name in names)
+            raise ValueError(f"{name} does nothing with model {policy.model!r}, it is for {models}")
+
+
+def _check_exploration(policy: PolicyConfig) -> None:
+    if policy.exploration == "thompson" and policy.model in NO_POSTERIOR:
+        others = ", ".join(name for name in ("greedy", *PARAMETER_OF) if name != "thompson")
+        raise ValueError(
+            f"exploration 'thompson' needs a posterior, which model {policy.model!r} has not: "
+            f"take one of {others}"
+        )
+    if policy.model == "caller" and policy.changed("floor"):
+        raise ValueError("floor does nothing with model 'caller': the caller's router draws")
+    for rule, name in PARAMETER_OF.items():
+        if rule != policy.exploration and policy.changed(name):
+            raise ValueError(f"{name} is for {rule!r}, it does nothing for {policy.exploration!r}")
+
+
+def _check_caution(policy: PolicyConfig) -> None:
+    if policy.incumbent is None:
+        for name in CAUTION:
+            if policy.changed(name):
+                raise ValueError(f"{name} does nothing without an incumbent")
+    elif policy.arms is not None and policy.incumbent not in policy.arms:
+        raise ValueError(f"incumbent {policy.incumbent!r} is not among its arms")
 
 
 ACTS_AT_ONCE = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from policy import policy as policies
@@ -135,7 +136,7 @@ class Follower:
 
 
 def _built(name: str, loaded: Loaded, config: Config) -> Policy:
-    return policies.build(
+    policy = policies.build(
         name,
         loaded.version,
         loaded.number,
@@ -143,6 +144,6 @@ def _built(name: str, loaded: Loaded, config: Config) -> Policy:
         encoder=loaded.encoder,
         catalog=config.arms,
         view=loaded.view,
-        scores=loaded.scores,
         standing=loaded.standing,
     )
+    return replace(policy, scores=loaded.scores)
