@@ -79,7 +79,9 @@ def test_what_has_a_meaning_in_json_is_sent_as_that(value: Any, expected: Any):
         (1j, "value: expected what JSON has, got complex"),
         (b"text", "value: expected what JSON has, got bytes"),
         ([{"at": np.datetime64("2026-01-01")}], "value.0.at: expected what JSON has, got date"),
-        (iter(["text"]), "value: expected what JSON has, got list_iterator"),
+        pytest.param(
+            iter(["text"]), "value: expected what JSON has, got list_iterator", id="iterator"
+        ),
         ({("a", "b"): 1}, "TypeError"),
         (10**5_000, "ValueError"),
         (Fraction(10**400), "OverflowError"),
