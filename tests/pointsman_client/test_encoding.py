@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from decimal import Decimal
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -22,10 +22,10 @@ from pointsman_client.encoding import encode
 class Message(BaseModel):
     role: str
     content: str
-    refusal: str | None = None
+    refusal: Any = None
 
 
-class Task(StrEnum):
+class Task(str, Enum):
     CODE = "code"
 
 
