@@ -1,6 +1,7 @@
 """How a configuration's faults read: file, line, key, value and what was expected."""
 
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -314,3 +315,10 @@ def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, An
 def test_wrong_settings_of_the_gate_are_told(line: str, says: str):
     """With their place, value and what was expected."""
     assert says in faults(f"{GOOD}{line}\n")[0]
+
+
+def test_without_vowpal_wabbit_its_model_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """In one line that names the package: Python 3.13 has no build of it."""
+    monkeypatch.setitem(sys.modules, "vowpal_wabbit_next", None)
+    [line] = faults(with_line('model = "uniform"', 'model = "vw"'))
+    assert "model 'vw' needs vowpal-wabbit-next, which isn't installed here" in line

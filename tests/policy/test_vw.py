@@ -703,13 +703,6 @@ def test_cb_type_is_for_vw_alone():
         parse(CONFIG + 'cb_type = "dr"\n', "t.toml")
 
 
-def test_without_the_library_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch):
-    """On Python 3.13 there is no build of it."""
-    monkeypatch.setitem(sys.modules, "vowpal_wabbit_next", None)
-    with pytest.raises(ConfigError, match="needs vowpal-wabbit-next, which isn't installed"):
-        configured("")
-
-
 def test_a_configuration_comes_back_from_its_text():
     policy = configured('cb_type = "dr"\nexploration = "epsilon_greedy"\nepsilon = 0.2')
     others = {"other": configured(""), "low": configured("gamma = 100.0")}
