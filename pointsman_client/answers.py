@@ -1,7 +1,7 @@
 """What the service answers: the models that its OpenAPI document and its clients share."""
 
-# pydantic reads these annotations at run time, and Python 3.9 knows no `X | None`.
-from __future__ import annotations
+# Without the import from __future__: pydantic reads these annotations at run time, and Python 3.9
+# knows no `X | None`, which ruff then refuses.
 
 from typing import Any, Optional
 
