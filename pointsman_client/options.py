@@ -25,6 +25,8 @@ class RouteOptions(TypedDict, total=False):
     objective: str | Mapping[str, float] | None
     chosen: str | Mapping[str, Any] | None
     """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
+    alternatives: int | None
+    """The most that the answer lists; all of them when absent."""
     policy: str | None
     decision_id: str | None
 

@@ -5,32 +5,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from policy.arms.catalog import Catalog
 from policy.records import Decision
 
 
-def answer(decision: Decision, catalog: Catalog, logged: bool, notes: list[str]) -> dict[str, Any]:
-    """The body of `pointsman_client.answers.Decision`; alternatives by falling propensity."""
-    rows = []
+def answer(
+    decision: Decision,
+    catalog: Catalog,
+    logged: bool,
+    notes: list[str],
+    most: int | None = None,
+) -> dict[str, Any]:
+    """The body of `pointsman_client.answers.Decision`; alternatives by falling propensity, at
+    `most` so many of them."""
+    position = decision.arms.index(decision.arm)
+    falling = np.argsort(-decision.pmf, kind="stable").tolist()
+    falling.remove(position)
     propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
-    for name, propensity, (quality, latency_ms, cost_usd) in zip(
-        decision.arms, propensities, outcomes, strict=True
-    ):
-        arm = catalog.arm(name)
-        # NaN, for what isn't known, is written as null.
-        predicted = {"quality": quality, "latency_ms": latency_ms, "cost_usd": cost_usd}
+    rows = []
+    for i in (position, *falling[:most]):
+        arm = catalog.arm(decision.arms[i])
+        quality, latency_ms, cost_usd = outcomes[i]
         rows.append(
             {
-                "arm": name,
+                "arm": arm.id,
                 "provider": arm.provider,
                 "model": arm.model,
-                "propensity": propensity,
-                "predicted": predicted,
+                "propensity": propensities[i],
+                # NaN, for what isn't known, is written as null.
+                "predicted": {"quality": quality, "latency_ms": latency_ms, "cost_usd": cost_usd},
             }
         )
-    position = decision.arms.index(decision.arm)
-    chosen = rows.pop(position)
-    rows.sort(key=_falling)
+    chosen, *alternatives = rows
     endpoints = catalog.arm(decision.arm).endpoints
     return {
         "decision_id": decision.decision_id,
@@ -44,12 +52,7 @@ def answer(decision: Decision, catalog: Catalog, logged: bool, notes: list[str])
         "propensity": decision.propensity,
         "confidence": decision.confidence,
         "predicted": chosen["predicted"],
-        "alternatives": rows,
+        "alternatives": alternatives,
         "logged": logged,
         "notes": notes,
     }
-
-
-def _falling(row: dict[str, Any]) -> float:
-    propensity: float = row["propensity"]
-    return -propensity

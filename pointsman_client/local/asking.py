@@ -23,7 +23,16 @@ from policy.objective import PRESETS, Weights
 from policy.policy import NO_HINTS, Request
 from policy.records import Decision as Record
 
-FIELDS = {"policy", "decision_id", "query", "hints", "constraints", "objective", "chosen"}
+FIELDS = {
+    "policy",
+    "decision_id",
+    "query",
+    "hints",
+    "constraints",
+    "objective",
+    "chosen",
+    "alternatives",
+}
 DECISION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -67,9 +76,11 @@ def _weights(objective: Any) -> Weights | None:
     return Weights.of(**{name: weight for name, weight in objective.items() if weight is not None})
 
 
-def answer_of(record: Record, catalog: Catalog, constraints: Constraints) -> Decision:
-    """The answer, not logged yet."""
-    body = answer(record, catalog, False, unknown_names(catalog, constraints))
+def answer_of(
+    record: Record, catalog: Catalog, constraints: Constraints, most: int | None
+) -> Decision:
+    """The answer, with at `most` so many alternatives, not logged yet."""
+    body = answer(record, catalog, False, unknown_names(catalog, constraints), most)
     return Decision.model_validate_json(orjson.dumps(body))
 
 

@@ -102,7 +102,7 @@ class Decider:
             raise PointsmanError(422, "Wrong choice of the caller's router", str(error)) from None
         if policy.config.store_text and request.query is not None:
             record = replace(record, query=request.query.prompt())
-        answer = answer_of(record, policy.catalog, request.constraints)
+        answer = answer_of(record, policy.catalog, request.constraints, body.get("alternatives"))
         self._outbox.add(Made(record, now.state, answer))
         return answer
 

@@ -50,7 +50,8 @@ async def route_batch(request: Request) -> Response:
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
     decision, catalog, logged = await service.route(body)
     metrics.decisions(decision.policy, decision.arm, logged).inc()
-    return answer(decision, catalog, logged, unknown_names(catalog, body.constraints))
+    notes = unknown_names(catalog, body.constraints)
+    return answer(decision, catalog, logged, notes, body.alternatives)
 
 
 @router.get(

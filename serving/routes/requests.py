@@ -94,6 +94,8 @@ class RouteRequest(Body):
     constraints: Annotated[Constraints, null_is(ANYTHING, Constraints)] = ANYTHING
     objective: Literal["balanced", "quality", "speed", "cost"] | ObjectiveWeights | None = None
     chosen: Chosen | None = None
+    alternatives: Count | None = None
+    """The most that the answer lists; all when absent."""
 
     def weights(self) -> Weights | None:
         """The request's own weights, or None for the policy's."""

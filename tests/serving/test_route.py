@@ -26,6 +26,18 @@ def test_a_decision_names_an_arm_and_all_alternatives(http: httpx.Client):
     assert 0 <= body["confidence"] <= 1
 
 
+def test_an_answer_may_be_kept_short(http: httpx.Client):
+    """To so many alternatives, those of the highest propensity; the decision is the same."""
+    asked = {**QUERY, "decision_id": "short"}
+    short = http.post("/route", json={**asked, "alternatives": 0}).json()
+    assert short["alternatives"] == []
+    record = http.get("/decisions/short").json()["decision"]
+    assert len(record["arms"]) == 2
+    whole = http.post("/route", json={**QUERY, "alternatives": 5}).json()
+    assert len(whole["alternatives"]) == 1
+    assert http.post("/route", json={**QUERY, "alternatives": -1}).status_code == 422
+
+
 def test_hints_alone_are_enough(http: httpx.Client):
     """A caller that may not send its text sends hints."""
     assert http.post("/route", json={"hints": {"task_type": "chat"}}).status_code == 200
