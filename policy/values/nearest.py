@@ -7,7 +7,7 @@ there is no posterior, so nothing tells a sure mean from a lucky one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,13 +19,12 @@ from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 from policy.values.arrays import aligned, expect, pack, unpack
-from policy.values.protocol import Forecast
+from policy.values.protocol import Expected, Forecast
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Index = NDArray[np.intp]
-Expected = Mapping[int, float]  # feature -> quality
 
 C = 3  # components: quality, latency, cost
 T = 5  # what is remembered of them: the components as scored, latency_ms, cost by list cost

@@ -13,6 +13,8 @@ from policy.arms.catalog import Catalog, Index
 from policy.objective import Weights
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 
+Expected = Mapping[int, float]  # feature -> quality
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
@@ -51,7 +53,7 @@ class ValuesView(Protocol):
     def bind(
         self,
         arms: Sequence[str],
-        expected: Sequence[Mapping[int, float]] = (),
+        expected: Sequence[Expected] = (),
         usual: Weights | None = None,
         catalog: Catalog | None = None,
     ) -> BoundValues:

@@ -25,7 +25,7 @@ OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)
 TASKS = ("code", "math", "translation")
 
-# test_vw tells the like of vw, which needs a catalog for its arms' traits.
+# test_vw and test_vw_fold tell the like of vw, which needs a catalog for its arms' traits.
 KINDS = [kind for kind in models.VALUE_MODELS if kind != "vw"]
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from policy.objective import Scales
 from policy.records import CorrectionBatch, OutcomeBatch
-from policy.values.arrays import expect, pack, triangles, unpack
+from policy.values.arrays import expect, pack, slices, triangles, unpack
 from policy.values.linear import pooling, targets
 from policy.values.linear.changes import Watch
 from policy.values.linear.pooling import MATRIX, Array, C, Spread, T
@@ -207,18 +207,13 @@ def _read(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Line
     if sum(sizes.values()) > MAX_D:
         raise ValueError(f"expected at most {MAX_D} features, got {sizes}")
     scales = Scales(**header["scales"])
-    model = LinearModel(_slices(sizes), scales, header["forgetting"], header["notice"])
+    model = LinearModel(slices(sizes), scales, header["forgetting"], header["notice"])
     model.events, model.start_events = header["events"], header["start_events"]
     model._settled = header["settled"]
     model._spread = _spread(arrays, len(sizes))
     model._learned.restore(header["arms"], arrays)
     model.watch.restore(arrays)
     return model
-
-
-def _slices(sizes: Mapping[str, int]) -> dict[str, slice]:
-    stops = np.cumsum(list(sizes.values())).tolist()
-    return {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), stops, strict=True)}
 
 
 def _spread(arrays: Mapping[str, NDArray[Any]], g: int) -> Spread:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,11 +15,10 @@ from policy.records import Context, Vector
 from policy.values.arrays import aligned, expect, pack, symmetric, triangle, unpack
 from policy.values.linear.pooling import Array, C, T
 from policy.values.linear.targets import TINY_SHARE
-from policy.values.protocol import Forecast
+from policy.values.protocol import Expected, Forecast
 
 Single = NDArray[np.float32]
 Index = NDArray[np.intp]
-Expected = Mapping[int, float]  # feature -> quality
 
 LOG_BOUND = 30.0
 
