@@ -10,7 +10,7 @@ import pytest
 from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values.linear import changes
 from policy.values.linear.model import LinearModel
-from tests.policy.test_linear import GROUPS, SCALES, events, part, taught
+from tests.policy.linear_model import GROUPS, SCALES, events, part, taught
 
 
 def shifted(batch: OutcomeBatch, arm: str, by: float, since: int) -> OutcomeBatch:

@@ -16,7 +16,7 @@ from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values.nearest import NearestModel, NearestView
 from policy.values.protocol import Forecast
-from tests.policy.test_linear import D, context, events, one
+from tests.policy.linear_model import D, context, events, one
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 QUALITY = Weights.of(quality=1.0)
