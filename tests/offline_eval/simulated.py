@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from offline_eval.log.data import LoggedData
 from policy.objective import Scales
 
 Vector = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 IDS = ("a", "b", "c")
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
@@ -22,33 +23,41 @@ QUALITY = (0.5, 0.5, 0.5)
 CHAMPION, CHALLENGER = (0.6, 0.2, 0.2), (0.2, 0.6, 0.2)
 
 
+@dataclass(frozen=True)
+class Truth:
+    """Of each arm: its mean quality (binary), latency, cost and probability of an error."""
+
+    quality: tuple[float, ...] = QUALITY
+    latency_ms: tuple[float, ...] = (500.0, 500.0, 500.0)
+    cost_usd: tuple[float, ...] = (0.005, 0.005, 0.005)
+    errors: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def outcomes(self, arm: NDArray[np.intp], rng: np.random.Generator) -> tuple[Vector, Flags]:
+        """(n, 3) what came of drawing these arms (n,), quality NaN where it failed, and (n,)
+        where it did."""
+        failed = rng.random(len(arm)) < np.array(self.errors)[arm]
+        quality = np.where(failed, np.nan, rng.random(len(arm)) < np.array(self.quality)[arm])
+        told = [quality, np.array(self.latency_ms)[arm], np.array(self.cost_usd)[arm]]
+        return np.stack(told, axis=1), failed
+
+
 def logged(
     n: int,
     seed: int = 0,
-    quality: tuple[float, ...] = QUALITY,
-    latency_ms: tuple[float, ...] = (500.0, 500.0, 500.0),
-    cost_usd: tuple[float, ...] = (0.005, 0.005, 0.005),
-    errors: tuple[float, ...] = (0.0, 0.0, 0.0),
     champion: tuple[float, ...] = CHAMPION,
     challenger: tuple[float, ...] = CHALLENGER,
     share: float = 0.1,
-    **changes: Any,
+    **more: Any,
 ) -> LoggedData:
-    """n rounds a second apart, in which version "2" watched version "1" on three arms, each with
-    its own mean quality (binary), latency, cost and probability of an error. All are predicted to
-    be of quality 0.5."""
+    """n rounds a second apart, in which version "2" watched version "1" on three arms, all
+    predicted to be of quality 0.5. `more` are fields of Truth, and of LoggedData to replace."""
     rng = np.random.default_rng(seed)
     pmf = (1 - share) * np.array(champion) + share * np.array(challenger)
     arm = np.searchsorted(np.cumsum(pmf)[:-1], rng.random(n))
-    failed = rng.random(n) < np.array(errors)[arm]
-    outcomes = np.stack(
-        [
-            np.where(failed, np.nan, rng.random(n) < np.array(quality)[arm]),
-            np.array(latency_ms)[arm],
-            np.array(cost_usd)[arm],
-        ],
-        axis=1,
+    truth = Truth(
+        **{field.name: more.pop(field.name) for field in fields(Truth) if field.name in more}
     )
+    outcomes, failed = truth.outcomes(arm, rng)
     data = LoggedData(
         ids=IDS,
         decision_ids=tuple(f"d{i}" for i in range(n)),
@@ -77,7 +86,7 @@ def logged(
         executed=np.ones(n, dtype=bool),
         closed=np.ones(n, dtype=bool),
     )
-    return replace(data, **changes)
+    return replace(data, **more)
 
 
 def judged(data: LoggedData, **changes: Any) -> Verdict:
