@@ -24,7 +24,7 @@ import redis
 from benchmarks.learner import GROUP, MADE, POLICY, make
 from benchmarks.serving import ARMS, configuration
 from offline_eval.log.reading import read_log
-from pointsman.archiver import archive_burst
+from pointsman.archiver import Window, archive_burst
 from serving.processes.embedded import Embedded
 from serving.store.keys import Keys
 
@@ -65,7 +65,7 @@ def benchmark(rounds: int, made: int = MADE) -> dict[str, float]:
                 copy(server.url, start, min(start + AT_ONCE, rounds))
                 before = time.perf_counter()
                 archived += sum(
-                    archive_burst(server.url, path, {POLICY: WINDOW_MS})[POLICY].values()
+                    archive_burst(server.url, path, {POLICY: Window(WINDOW_MS)})[POLICY].values()
                 )
                 archive_s += time.perf_counter() - before
         finally:

@@ -91,6 +91,7 @@ def uniform_log(n: int, k: int = 3, d: int = 4) -> LoggedData:
         weights=np.tile([1.0, 0.0, 0.0], (n, 1)),
         stands_for=np.ones(n),
         outcomes=np.full((n, 3), np.nan),
+        quality_assumed=np.zeros(n, dtype=bool),
         reported=np.full((n, 3), np.nan),
         error=np.zeros(n, dtype=bool),
         executed=np.ones(n, dtype=bool),

@@ -2,8 +2,10 @@
 
 A turn reads a batch, writes its files, then the position, and only then drops from the streams what
 is archived and, of outcomes, what every checkpoint has learned. It may die between any two of these
-steps: the next one starts from the position, and what lies beyond it is written again. It meets
-`serving` (the streams) and `offline_eval` (the files), which don't know of each other.
+steps: the next one starts from the position, and what lies beyond it is written again. Where
+silence is an answer, it first gives it to the decisions whose window has closed, which stay in
+their stream until then. It meets `serving` (the streams) and `offline_eval` (the files), which
+don't know of each other.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 from offline_eval.log.archive import Archive
 from offline_eval.log.segments import STREAMS, Position, order
 from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.snapshot import unpack
+from serving.learning.missing import sweep
 from serving.learning.threads import run_each
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable
@@ -25,10 +29,28 @@ from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable
 log = logging.getLogger(__name__)
 
 BATCH = 20_000  # entries of each stream that are written at once
-IN_FLIGHT_MS = 2_000  # an outcome may take so long from the clock's reading into the stream
+IN_FLIGHT_MS = 2_000  # an entry may take so long from the clock's reading into its stream
 RETRY_S = 0.5
 
-Windows = Callable[[], Mapping[str, int]]  # the reward window of each policy in ms, now
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How long a policy waits for rewards, and the quality of a decision that got none by then;
+    None where it stays missing."""
+
+    ms: int
+    missing_quality: float | None = None
+
+
+Windows = Callable[[], Mapping[str, Window]]  # of each policy, now
+
+
+def windows_of(policies: Mapping[str, PolicyConfig]) -> dict[str, Window]:
+    """As a configuration has them."""
+    return {
+        name: Window(policy.reward_window_ms, policy.missing_quality)
+        for name, policy in policies.items()
+    }
 
 
 def moved(
@@ -60,13 +82,13 @@ class Archiver:
         store: ArchiverStore,
         archive: Archive,
         policy: str,
-        window_ms: Callable[[], int],
+        window: Callable[[], Window],
         interval_s: float,
     ) -> None:
         self._store = store
         self._archive = archive
         self._policy = policy
-        self._window_ms = window_ms
+        self._window = window
         self._interval_s = interval_s
         self._token = 0
         self._at = Position()
@@ -146,14 +168,26 @@ class Archiver:
         """Archive the next batch of both streams, and drop what isn't needed any more; how many
         entries there were of each."""
         now_ms = self._store.now_ms()  # before reading: what comes later is not in this batch
+        window = self._window()
+        settled_ms = self._sweep(window, now_ms)
         outcomes = self._store.entries("outcomes", self._at.outcomes, BATCH)
         decisions = self._store.entries("decisions", self._at.decisions, BATCH)
         ended = max(len(decisions), len(outcomes)) < BATCH  # of both streams
-        closed_before_ms = now_ms - self._window_ms() - IN_FLIGHT_MS if ended else 0
+        closed_before_ms = settled_ms if ended else 0
         if decisions or outcomes or order(self._at.decisions)[0] >= self._at.closed_before_ms:
             self._write(decisions, outcomes, closed_before_ms)
-        self._drop()
+        self._drop(window)
         return len(decisions), len(outcomes)
+
+    def _sweep(self, window: Window, now_ms: int) -> int:
+        """Assume what is missing; no outcome that counts can come any more for decisions made
+        before the time that is returned."""
+        closed_ms = now_ms - window.ms - IN_FLIGHT_MS
+        if window.missing_quality is None:
+            self._store.unsweep()
+            return closed_ms
+        sweep(self._store, self._token, window.missing_quality, now_ms, window.ms, closed_ms)
+        return closed_ms - IN_FLIGHT_MS  # by its clock; it was stored, and swept, by the store's
 
     def _write(
         self, decisions: Sequence[Entry], outcomes: Sequence[Entry], closed_before_ms: int
@@ -168,10 +202,14 @@ class Archiver:
         self._archive.commit(self._at)
         self._archive.merge()
 
-    def _drop(self) -> None:
+    def _drop(self, window: Window) -> None:
+        decisions = self._at.decisions
+        if window.missing_quality is not None:
+            swept = self._store.swept()
+            decisions = "" if swept is None else min(decisions, swept, key=order)
         roles = self._store.roles()
         outcomes = "" if roles is None else learned(self._at.outcomes, self._checkpoints(roles))
-        self._store.keep(self._token, self._at.decisions, outcomes, roles)
+        self._store.keep(self._token, decisions, outcomes, roles)
 
     def _checkpoints(self, roles: Roles) -> list[bytes | None]:
         """Of the versions that learn: a champion without values has nothing to learn for."""
@@ -187,25 +225,25 @@ def archive(
 ) -> None:
     """Archive each policy that `windows` names, now or later, until `stop`; the first failure
     stops all of them and is raised."""
-    last: dict[str, int] = {}  # of a policy that the file doesn't have any more as well
+    last: dict[str, Window] = {}  # of a policy that the file doesn't have any more as well
 
-    def window_ms(policy: str) -> int:
+    def window(policy: str) -> Window:
         last.update(windows())
         return last[policy]
 
     def work(policy: str) -> None:
         with closing(ArchiverStore(url, policy)) as store:
             target = Archive(path, policy)
-            Archiver(store, target, policy, lambda: window_ms(policy), interval_s).run(stop)
+            Archiver(store, target, policy, lambda: window(policy), interval_s).run(stop)
 
     run_each(windows, work, stop)
 
 
-def archive_burst(url: str, path: str, windows: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def archive_burst(url: str, path: str, windows: Mapping[str, Window]) -> dict[str, dict[str, int]]:
     """Archive what is in each policy's streams; how many entries of each."""
-    return {policy: _burst(url, path, policy, window_ms) for policy, window_ms in windows.items()}
+    return {policy: _burst(url, path, policy, window) for policy, window in windows.items()}
 
 
-def _burst(url: str, path: str, policy: str, window_ms: int) -> dict[str, int]:
+def _burst(url: str, path: str, policy: str, window: Window) -> dict[str, int]:
     with closing(ArchiverStore(url, policy)) as store:
-        return Archiver(store, Archive(path, policy), policy, lambda: window_ms, 0.0).burst()
+        return Archiver(store, Archive(path, policy), policy, lambda: window, 0.0).burst()

@@ -106,8 +106,10 @@ class Outcome:
 
     `executed_arm` is the arm that the caller ended up using, None where nobody said; `executed` is
     false for a decision that was never used. `closed` says that the reward window had passed when
-    this was written; `at_ms` is when the last part arrived. Where somebody corrected a component,
-    its `reported_` field holds what it was before, and the last correction says who and why.
+    this was written; `at_ms` is when the last part arrived. `quality_assumed` says that nobody
+    reported the quality: it is the policy's `missing_quality`. Where somebody corrected a
+    component, its `reported_` field holds what it was before, and the last correction says who and
+    why.
     """
 
     quality: float | None = None
@@ -118,6 +120,7 @@ class Outcome:
     executed: bool = True
     closed: bool = False
     at_ms: int | None = None
+    quality_assumed: bool = False
     reported_quality: float | None = None
     reported_latency_ms: float | None = None
     reported_cost_usd: float | None = None

@@ -147,7 +147,8 @@ class Service:
                     cost_usd = arm.cost_usd(*tokens)
             except UnknownPrice as error:
                 notes.append(f"cost_usd stays missing: {error}")
-        report = _report(body, cost_usd, list_cost_usd)
+        late_counts = policy.config.missing_quality is not None
+        report = _report(body, cost_usd, list_cost_usd, late_counts)
         receipt = await self._store.report(
             policy.name, report, self._clock_ms(), policy.config.reward_window_s * 1000
         )
@@ -227,7 +228,9 @@ def _asked(body: RouteRequest) -> Request:
     )
 
 
-def _report(body: RewardRequest, cost_usd: float | None, list_cost_usd: float | None) -> Report:
+def _report(
+    body: RewardRequest, cost_usd: float | None, list_cost_usd: float | None, late_counts: bool
+) -> Report:
     return Report(
         body.decision_id,
         quality=body.quality,
@@ -239,6 +242,7 @@ def _report(body: RewardRequest, cost_usd: float | None, list_cost_usd: float | 
         executed=body.executed,
         ttft_ms=body.ttft_ms,
         retry_after_s=body.retry_after_s,
+        late_counts=late_counts,
     )
 
 
@@ -253,6 +257,8 @@ def _outcome(fields: Mapping[str, bytes]) -> dict[str, Any]:
     outcome |= {
         name: float(fields[name]) for name in ("ttft_ms", "retry_after_s") if name in fields
     }
+    if "quality_assumed" in fields:
+        outcome["quality_assumed"] = True
     for name in ("error", "corrected_by", "correction_reason"):
         if name in fields:
             outcome[name] = fields[name].decode()

@@ -64,6 +64,7 @@ class LoggedData:
     weights: Vector  # (n, 3), of the row's own objective
     stands_for: Vector  # (n,)
     outcomes: Vector  # (n, 3): quality, latency_ms, cost_usd; NaN is missing
+    quality_assumed: Mask  # (n,): nobody reported it, and silence was taken for an answer
     reported: Vector  # (n, 3): what a correction has replaced in `outcomes`, else NaN
     error: Mask  # (n,)
     executed: Mask  # (n,), the arm that was drawn was used: only then the outcome is its own
@@ -107,6 +108,7 @@ class LoggedData:
             weights=np.stack([_numbers(log[f"weight_{c}"]) for c in objective.COMPONENTS], axis=1),
             stands_for=_numbers(log["stands_for"]),
             outcomes=np.stack([_numbers(log[name]) for name in _OUTCOMES], axis=1),
+            quality_assumed=log["quality_assumed"].to_numpy(),
             reported=np.stack([_numbers(log[f"reported_{name}"]) for name in _OUTCOMES], axis=1),
             error=log["error"].is_valid().to_numpy(),
             executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
@@ -240,6 +242,7 @@ def _frame(data: LoggedData, per_arm: bool) -> pd.DataFrame:
         "propensity_estimated": data.propensity_estimated,
         **dict(zip(_OUTCOMES, data.outcomes.T, strict=True)),
         **{f"reported_{n}": v for n, v in zip(_OUTCOMES, data.reported.T, strict=True)},
+        "quality_assumed": data.quality_assumed,
         "error": data.error,
         "executed": data.executed,
         "closed": data.closed,

@@ -50,6 +50,7 @@ _FIELDS: Mapping[str, Codec] = {
     "propensity": _REAL,
     "list_cost_usd": _REAL,
     "quality": _REAL,
+    "quality_assumed": _FLAG,  # false: this is the report that replaced one
     "latency_ms": _REAL,
     "cost_usd": _REAL,
     "error": _TEXT,

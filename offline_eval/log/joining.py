@@ -24,6 +24,7 @@ _JOINED = ("decision_id", "correction", "late", "arm", "decided_arm", "executed"
 _EVENT_COLUMNS = (
     *_JOINED,
     *_COMPONENTS,
+    "quality_assumed",
     *(f"old_{name}" for name in _COMPONENTS),
     "by",
     "reason",
@@ -59,17 +60,22 @@ def join(decisions: pa.Table, outcomes: pa.Table, closed_before_ms: int) -> dict
 
     `outcomes` are their events, in stream order. What came after the reward window (`late`) was
     learned from and isn't evaluated; a correction replaces the value whenever it came, unless that
-    value was late.
+    value was late. Where a quality may be assumed, one that comes instead, or an error, counts
+    whenever it comes.
     """
     row = pc.index_in(outcomes["decision_id"], value_set=decisions["decision_id"].combine_chunks())
     is_correction = pc.fill_null(outcomes["correction"], False)
     known = pc.is_valid(row)
+    of_missing = outcomes["quality_assumed"].is_valid()  # assumed, or the report instead
     on_time = pc.and_(known, pc.invert(pc.or_(outcomes["late"], is_correction)))
-    told = _Last(outcomes.filter(on_time), row.filter(on_time), len(decisions))
-    corrected = pc.and_(known, is_correction)
+    in_time = _Last(outcomes.filter(on_time), row.filter(on_time), len(decisions))
+    counts = pc.or_(on_time, pc.and_(known, of_missing))
+    told = _Last(outcomes.filter(counts), row.filter(counts), len(decisions))
+    corrected = pc.and_(known, pc.and_(is_correction, pc.invert(of_missing)))
     new = _Last(outcomes.filter(corrected), row.filter(corrected), len(decisions))
 
-    joined = {name: told(name) for name in (*_COMPONENTS, "error")}
+    joined = {name: told(name) for name in ("quality", "error")}
+    joined |= {name: in_time(name) for name in ("latency_ms", "cost_usd")}
     changed = pa.nulls(len(decisions), pa.bool_()).fill_null(False)
     for name in _COMPONENTS:
         before, value = joined[name], new(name)
@@ -84,6 +90,7 @@ def join(decisions: pa.Table, outcomes: pa.Table, closed_before_ms: int) -> dict
         "executed": pc.fill_null(told("executed"), True),
         "closed": pc.less(decisions["made_at_ms"], closed_before_ms).combine_chunks(),
         "outcome_at_ms": told("at_ms"),
+        "quality_assumed": pc.fill_null(told("quality_assumed"), False),
         "corrected_by": pc.if_else(changed, new("by"), None),
         "correction_reason": pc.if_else(changed, new("reason"), None),
     }

@@ -59,6 +59,7 @@ SCHEMA = pa.schema(
         pa.field("executed", pa.bool_(), nullable=False),
         pa.field("closed", pa.bool_(), nullable=False),
         pa.field("outcome_at_ms", pa.int64()),
+        pa.field("quality_assumed", pa.bool_(), nullable=False),  # nobody has reported it
         # A correction: the values it replaced (those above are the new ones), who and why.
         pa.field("reported_quality", pa.float64()),
         pa.field("reported_latency_ms", pa.float64()),
@@ -155,6 +156,7 @@ def _fields(row: LoggedDecision) -> dict[str, Any]:
         "executed": outcome.executed,
         "closed": outcome.closed,
         "outcome_at_ms": outcome.at_ms,
+        "quality_assumed": outcome.quality_assumed,
         **{name: getattr(outcome, name) for name in CORRECTION},
     }
 
@@ -195,6 +197,7 @@ def record(row: Mapping[str, Any]) -> LoggedDecision:
         executed=row["executed"],
         closed=row["closed"],
         at_ms=row["outcome_at_ms"],
+        quality_assumed=row["quality_assumed"],
         **{name: row[name] for name in CORRECTION},
     )
     return LoggedDecision(decision, outcome, row["stands_for"], row["propensity_estimated"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Mapping
 
 import click
 
@@ -31,8 +30,8 @@ def command(burst: bool, as_json: bool) -> None:
     url = chosen.redis_url or running_url(chosen.data)
     file = ConfigFile(chosen.config)
 
-    def windows() -> Mapping[str, int]:
-        return {name: policy.reward_window_ms for name, policy in file.latest().policies.items()}
+    def windows() -> dict[str, archiver.Window]:
+        return archiver.windows_of(file.latest().policies)
 
     if burst:
         archived = archiver.archive_burst(url, chosen.log_path(), windows())

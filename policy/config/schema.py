@@ -128,6 +128,7 @@ NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
 
 
 MAX_SHARE = 0.5  # of the draw, that a challenger may be given
+SWEPT_WITHIN_S = 60  # of the reward window's end, that missing qualities are assumed
 
 
 class PolicyConfig(BaseModel):
@@ -180,6 +181,8 @@ class PolicyConfig(BaseModel):
     """After this a row is closed for evaluation with what has arrived."""
     retention_s: Seconds = 604_800
     """Until this a late component is still accepted, and learned."""
+    missing_quality: Share | None = None
+    """Of a decision whose reward window has closed without a quality."""
     store_text: Annotated[bool, Field(strict=True)] = False
     keep_share: Annotated[float, Field(strict=True, ge=0, le=MAX_SHARE)] = 0.05
     """Of the draw, that a champion keeps when another version takes over."""
@@ -203,13 +206,8 @@ class PolicyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PolicyConfig:
-        for check in (_check_arms, _check_model, _check_exploration, _check_caution):
+        for check in (_check_arms, _check_model, _check_exploration, _check_caution, _check_times):
             check(self)
-        if self.retention_s < self.reward_window_s:
-            raise ValueError(
-                f"retention_s must be >= reward_window_s ({self.reward_window_s}), "
-                f"got {self.retention_s}"
-            )
         return self
 
     def changed(self, name: str) -> bool:
@@ -269,6 +267,20 @@ def _check_arms(policy: PolicyConfig) -> None:
         raise ValueError(f"arm {policy.arm!r} is not among its arms")
 
 
+def _check_times(policy: PolicyConfig) -> None:
+    if policy.retention_s < policy.reward_window_s:
+        raise ValueError(
+            f"retention_s must be >= reward_window_s ({policy.reward_window_s}), "
+            f"got {policy.retention_s}"
+        )
+    kept_s = policy.reward_window_s + SWEPT_WITHIN_S
+    if policy.missing_quality is not None and policy.retention_s < kept_s:
+        raise ValueError(
+            f"missing_quality needs retention_s >= {kept_s}: decisions must be there "
+            f"{SWEPT_WITHIN_S} s after their reward window, got {policy.retention_s}"
+        )
+
+
 def _check_model(policy: PolicyConfig) -> None:
     if policy.model == "vw" and find_spec("vowpal_wabbit_next") is None:
         raise ValueError(
@@ -310,6 +322,7 @@ ACTS_AT_ONCE = (
     "new_arm_events",
     "reward_window_s",
     "retention_s",
+    "missing_quality",
     "store_text",
     "keep_share",
     "auto_rollback",

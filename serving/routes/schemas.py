@@ -157,7 +157,7 @@ class DecisionBody(BaseModel):
 
     Where a component was corrected, the outcome holds the value that holds now, beside it what was
     reported (`reported_quality` and its like), and of the last correction `corrected_by` and
-    `correction_reason`.
+    `correction_reason`. `quality_assumed` marks a quality that nobody reported.
     """
 
     decision: dict[str, Any]

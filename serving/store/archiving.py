@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ class ArchiverStore(LeasedStore):
     def __init__(self, url: str, policy: str) -> None:
         super().__init__(url, policy, lease="archive_lease", fence="archive_fence")
         self._trim = self._redis.register_script(script("trim"))
+        self._assume = self._redis.register_script(script("event", "assume"))
 
     def now_ms(self) -> int:
         """The server's clock."""
@@ -27,14 +29,14 @@ class ArchiverStore(LeasedStore):
             seconds, microseconds = self._redis.time()
         return int(seconds) * 1_000 + int(microseconds) // 1_000
 
-    def entries(self, stream: str, after: str, count: int) -> list[Entry]:
-        """Up to `count` entries behind the id `after`; fewer only where the stream ends."""
+    def entries(self, stream: str, after: str, count: int, upto: str = "+") -> list[Entry]:
+        """Up to `count` entries behind the id `after`, to `upto`; fewer only where these end."""
         found: list[Entry] = []
         while len(found) < count:
             start = f"({found[-1][0] if found else after}"
             chunk = min(CHUNK, count - len(found))
             with reachable():
-                some = self._redis.xrange(getattr(self._keys, stream), start, "+", chunk)
+                some = self._redis.xrange(getattr(self._keys, stream), start, upto, chunk)
             found += [(entry.decode(), fields) for entry, fields in some]
             if len(some) < chunk:
                 break
@@ -45,6 +47,31 @@ class ArchiverStore(LeasedStore):
         with reachable():
             found = self._redis.xrevrange(getattr(self._keys, stream), upto, "-", 1)
         return found[0][0].decode() if found else None
+
+    def swept(self) -> str | None:
+        """The id up to which decisions have been swept for a missing quality, None before any."""
+        with reachable():
+            entry: bytes | None = self._redis.get(self._keys.swept)
+        return None if entry is None else entry.decode()
+
+    def assume(
+        self, decision_ids: Sequence[str], quality: float, upto: str, now_ms: int, window_ms: int
+    ) -> int:
+        """Give each of these decisions this quality, unless it has one, an error, or was
+        withdrawn; how many got it. `upto` is swept then. Once more changes nothing."""
+        keys = self._keys
+        decisions = (keys.decision(decision_id) for decision_id in decision_ids)
+        with reachable():
+            assumed: Any = self._assume(
+                keys=[keys.outcomes, keys.learned, keys.swept, *decisions],
+                args=[now_ms, window_ms, repr(float(quality)), upto],
+            )
+        return int(assumed)
+
+    def unsweep(self) -> None:
+        """Forget how far was swept: whoever sweeps again starts with what the stream holds."""
+        with reachable():
+            self._redis.delete(self._keys.swept)
 
     def go_on_after(self, stream: str, entry: str) -> bool:
         """Give no id again up to this one, to a stream that a server which lost its last entries

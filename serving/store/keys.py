@@ -63,6 +63,7 @@ _NAMES = frozenset(
         "fence",  # counter: the last fencing token given out
         "archive_lease",  # the archiver's lease, ...
         "archive_fence",  # ... and the last fencing token given out for it
+        "swept",  # id up to which decisions have got the quality that they were missing
         "trimmed",  # hash: stream -> id up to which it was trimmed, being archived
         "published",  # channel: a hint that a snapshot or champion is new
     }

@@ -73,7 +73,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An outcome on its way in: None is absent. Floats are compared by their repr."""
+    """An outcome on its way in: None is absent. Floats are compared by their repr.
+
+    `late_counts`: the policy takes silence for an answer, so the log takes one that comes late.
+    """
 
     decision_id: str
     quality: float | None = None
@@ -85,6 +88,7 @@ class Report:
     executed: bool | None = None
     ttft_ms: float | None = None
     retry_after_s: float | None = None
+    late_counts: bool = False
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -97,6 +101,7 @@ class Report:
             "" if self.executed is None else str(int(self.executed)),
             _number(self.ttft_ms),
             _number(self.retry_after_s),
+            str(int(self.late_counts)),
         )
 
 

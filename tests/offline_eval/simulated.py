@@ -81,6 +81,7 @@ def logged(
         weights=np.tile([1.0, 0.0, 0.0], (n, 1)),
         stands_for=np.ones(n),
         outcomes=outcomes,
+        quality_assumed=np.zeros(n, dtype=bool),
         reported=np.full((n, 3), np.nan),
         error=failed,
         executed=np.ones(n, dtype=bool),

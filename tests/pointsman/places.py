@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from features.encoder import Encoder
 from offline_eval.log.writing import write_log
-from pointsman.archiver import IN_FLIGHT_MS, archive_burst
+from pointsman.archiver import IN_FLIGHT_MS, Window, archive_burst
 from pointsman.cli import cli
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import parse
@@ -146,4 +146,4 @@ def write(place: Place, rows: list[LoggedDecision]) -> None:
 def archived(place: Place) -> None:
     """Archive all that was decided, once its reward window has passed."""
     time.sleep(1.1 + IN_FLIGHT_MS / 1_000)
-    archive_burst(place.redis_url, place.log, {"default": 1_000})
+    archive_burst(place.redis_url, place.log, {"default": Window(1_000)})

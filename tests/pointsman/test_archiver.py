@@ -21,7 +21,7 @@ from offline_eval.log.archive import Archive
 from offline_eval.log.checking import check_log
 from offline_eval.log.reading import read_log, read_rows
 from offline_eval.log.segments import Position
-from pointsman.archiver import Archiver, archive_burst, learned, moved
+from pointsman.archiver import Archiver, Window, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command
 from policy.config.schema import PolicyConfig
@@ -52,12 +52,14 @@ def store(redis_url: str) -> Iterator[ArchiverStore]:
 
 def archive_all(redis_url: str, path: str) -> tuple[int, int]:
     """Archive what is in the streams; how many decisions and outcome events."""
-    archived = archive_burst(redis_url, path, {"default": WINDOW_MS})["default"]
+    archived = archive_burst(redis_url, path, {"default": Window(WINDOW_MS)})["default"]
     return archived["decisions"], archived["outcomes"]
 
 
 def archiver(store: ArchiverStore, path: str, interval_s: float = 0.05) -> Archiver:
-    return Archiver(store, Archive(path, "default"), "default", lambda: WINDOW_MS, interval_s)
+    return Archiver(
+        store, Archive(path, "default"), "default", lambda: Window(WINDOW_MS), interval_s
+    )
 
 
 def test_what_was_decided_and_told_comes_to_the_log(
@@ -306,10 +308,10 @@ def test_rows_close_when_their_window_has_passed(
     """By the store's clock, with both streams read to their ends; without any new entry."""
     drive(http, 2)
     window_ms = 0
-    Archiver(store, Archive(path, "default"), "default", lambda: window_ms, 0.05).burst()
+    Archiver(store, Archive(path, "default"), "default", lambda: Window(window_ms), 0.05).burst()
     assert not read_log(path).closed.any()  # an outcome may still be on its way
     time.sleep(2.1)
-    Archiver(store, Archive(path, "default"), "default", lambda: window_ms, 0.05).burst()
+    Archiver(store, Archive(path, "default"), "default", lambda: Window(window_ms), 0.05).burst()
     assert read_log(path).closed.all()
 
 

@@ -10,7 +10,7 @@ import redis
 
 from offline_eval.log import archive
 from offline_eval.log.reading import read_rows
-from pointsman.archiver import archive_burst
+from pointsman.archiver import Window, archive_burst
 from serving.store.learning import LearnerStore
 from tests.servers import drive, fold_again, learn_all
 
@@ -32,7 +32,7 @@ def test_the_log_shows_both_values(
     overrule(http, first, "ada", quality=0.25)
     overrule(http, second, "ada", latency_ms=5.0, cost_usd=0.002)
     overrule(http, first, "grace", quality=0.75)
-    archive_burst(redis_url, path, {"default": 3_600_000})
+    archive_burst(redis_url, path, {"default": Window(3_600_000)})
 
     rows = {row.decision.decision_id: row.outcome for row in read_rows(path, policy="default")}
     one, two = rows[first], rows[second]

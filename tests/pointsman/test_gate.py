@@ -13,7 +13,7 @@ import redis
 
 from features.encoder import Encoder
 from offline_eval.gate.verdict import Settings as GateSettings
-from pointsman.archiver import archive_burst
+from pointsman.archiver import Window, archive_burst
 from policy.config.schema import GateConfig, PolicyConfig
 from policy.values import models
 from policy.values.snapshot import Header, pack
@@ -264,7 +264,7 @@ def test_the_log_of_another_service_proves_nothing(place: Place):
     """Its versions have the same numbers, and were others."""
     with http_service(settings_for(place.redis_url, place.folder, TEXT)) as http:
         drive(http, range(20))
-    archive_burst(place.redis_url, place.log, {"default": 0})
+    archive_burst(place.redis_url, place.log, {"default": Window(0)})
     assert "another service" not in str(place.run("gate", "default").exception)
     position = Path(place.log) / "policy=default" / "_position.json"
     position.write_text(re.sub('"origin": "[0-9a-f]+"', '"origin": "c0ffee"', position.read_text()))

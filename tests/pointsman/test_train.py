@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from offline_eval.log.reading import fingerprint, read_log
 from offline_eval.log.writing import write_log
 from offline_eval.registry import Registry
-from pointsman.archiver import archive_burst
+from pointsman.archiver import Window, archive_burst
 from pointsman.commands import promote
 from pointsman.commands.train import command
 from pointsman.trying import outcomes as folders
@@ -169,7 +169,7 @@ def test_a_services_own_log_is_learned_as_live(
     """By default: as the champion learned it, up to where it is archived; the live learner goes on
     from there, and no outcome is lost or counted twice."""
     environment["POINTSMAN_DATA"] = str(tmp_path)
-    windows = {"default": 3_600_000}
+    windows = {"default": Window(3_600_000)}
     drive(http, 30)
     archive_burst(redis_url, str(tmp_path / "log"), windows)
     drive(http, 5)
@@ -198,7 +198,7 @@ def test_a_prefix_of_the_log_can_be_learned(
     time.sleep(0.02)
     drive(http, 4)
     path = str(tmp_path / "log")
-    archive_burst(redis_url, path, {"default": 3_600_000})
+    archive_burst(redis_url, path, {"default": Window(3_600_000)})
     iso = datetime.fromtimestamp(middle_ms / 1_000, UTC).isoformat()
     for until_when in (str(middle_ms), iso):
         told = json.loads(run(environment, "train", path, "--until", until_when, "--json"))

@@ -193,9 +193,10 @@ def test_the_starter_file_is_good_and_shows_every_kind_of_arm():
 
 
 def test_the_starter_file_shows_the_defaults():
-    """What it says of a default in a comment is the default."""
+    """What it says of a default in a comment is the default, but for a key that has none."""
     shown = re.findall(r"^# (\w+) = ([\d.]+|true|false) +#", STARTER.read_text(), re.MULTILINE)
     defaults = {name: field.default for name, field in PolicyConfig.model_fields.items()}
+    defaults = {name: value for name, value in defaults.items() if value is not None}
     checked = {name: value for name, value in shown if name in defaults}
     assert len(checked) >= 10
     for name, value in checked.items():

@@ -281,6 +281,11 @@ def test_an_incumbent_must_be_an_arm():
             "greedy, epsilon_greedy, softmax, square_cb",
         ),
         ({"reward_window_s": 10, "retention_s": 9}, r"retention_s must be >= reward_window_s \(10"),
+        ({"missing_quality": 1.1}, "less than or equal to 1"),
+        (
+            {"missing_quality": 0.0, "reward_window_s": 10, "retention_s": 69},
+            "missing_quality needs retention_s >= 70: decisions must be there 60 s after",
+        ),
         ({"arms": ["a", "a"]}, "must not repeat itself, got 'a' twice"),
         ({"arms": []}, "at least 1 item"),
         ({"floor": 1.0}, "less than 1"),

@@ -2,24 +2,7 @@
 -- latency_ms, cost_usd ('' is absent), by, reason. A request that can't be carried out whole
 -- changes nothing; a value that holds already is no change.
 -- Replies, per correction, {status, corrected or (status `unreported`) never reported, unchanged}.
-
--- For each encoder, how many events its model was given after the one that taught a component, as
--- JSON: {encoder: {component: count}}. An error before the component means that none taught it.
-local function since(d, corrected)
-  local counts = {}
-  for i, encoder in ipairs(encoders(d)) do
-    local given, of_components = redis.call('HGET', KEYS[2], encoder), {}
-    for _, name in ipairs(corrected) do
-      local taught = {}
-      for count in string.gmatch(string.match(d.taught or '', name .. ':(%S+)') or '', '%d+') do
-        taught[#taught + 1] = count
-      end
-      if taught[i] then of_components[name] = tonumber(given) - tonumber(taught[i]) end
-    end
-    counts[encoder] = of_components
-  end
-  return cjson.encode(counts)
-end
+-- A quality that was assumed is one that was never reported.
 
 local function correct(key, at)
   local d = decision(key)
@@ -32,7 +15,7 @@ local function correct(key, at)
   for j = 1, 3 do
     local name, value = names[j], ARGV[at + j]
     if value ~= '' then
-      if not d[name] then
+      if not d[name] or (name == 'quality' and d.quality_assumed) then
         unreported[#unreported + 1] = name
       elseif d[name] == value then
         unchanged[#unchanged + 1] = name
@@ -51,13 +34,8 @@ local function correct(key, at)
   if #corrected == 0 then return {'ok', corrected, unchanged} end
 
   local by, reason = ARGV[at + 4], ARGV[at + 5]
-  local event = event_of(key, d, d.executed_arm, d.executed_list_cost_usd, '1')
-  for _, part in ipairs({values, {'correction', '1', 'by', by, 'reason', reason,
-      'taught', since(d, corrected)}}) do
-    for _, word in ipairs(part) do event[#event + 1] = word end
-  end
   redis.call('HSET', key, 'corrected_by', by, 'correction_reason', reason, unpack(update))
-  redis.call('XADD', KEYS[1], '*', unpack(event))
+  append_correction(key, d, corrected, values, {'by', by, 'reason', reason})
   return {'ok', corrected, unchanged}
 end
 

@@ -1,35 +1,35 @@
--- Accept outcomes; begins with event.lua. From ARGV[3] on, nine values per outcome: quality,
+-- Accept outcomes; begins with event.lua. From ARGV[3] on, ten values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
--- retry_after_s; '' is absent. The last two are kept, and teach nothing.
+-- retry_after_s, whether late ones count ('0' or '1'); '' is absent. ttft_ms and retry_after_s are
+-- kept, and teach nothing.
 -- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
--- corrected is compared with what was reported, so that a repeated report stays one.
+-- corrected is compared with what was reported, so that a repeated report stays one. A quality that
+-- was assumed stands until one is reported, or an error: that replaces it as a correction does.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}.
 
--- Count an event for those who learn it: how many each of them has then been given.
-local learned = {}
-local function count(d)
-  local counts = {}
-  for i, encoder in ipairs(encoders(d)) do
-    local before = learned[encoder] or tonumber(redis.call('HGET', KEYS[2], encoder) or 0)
-    learned[encoder] = before + 1
-    counts[i] = string.format('%.0f', before + 1)
-  end
-  return table.concat(counts, ',')
-end
-
 local asides = {'ttft_ms', 'retry_after_s'}
+
+-- Put a reported quality in the place of one that was assumed.
+local function replace_assumed(key, d, quality)
+  append_correction(key, d, {'quality'}, {'quality', quality, 'old_quality', d.quality},
+    {'quality_assumed', '0'})
+  redis.call('HSET', key, 'quality', quality)
+  redis.call('HDEL', key, 'quality_assumed')
+end
 
 local function accept(key, at)
   local d = decision(key)
   if not d.arm then return {'unknown', {}, {}, {}, 0} end
+  local stands = {quality = not d.quality_assumed and d.quality, latency_ms = d.latency_ms,
+    cost_usd = d.cost_usd, error = d.error}
   local accepted, unchanged, conflicts, given = {}, {}, {}, {}
   for j, name in ipairs(names) do
     local value = ARGV[at + j]
     if value ~= '' then
-      if not d[name] then
+      if not stands[name] then
         given[name] = value
         accepted[#accepted + 1] = name
-      elseif (d.reported[name] or d[name]) == value then
+      elseif (d.reported[name] or stands[name]) == value then
         unchanged[#unchanged + 1] = name
       else
         conflicts[#conflicts + 1] = name
@@ -40,18 +40,18 @@ local function accept(key, at)
   for j, name in ipairs(asides) do
     local value = ARGV[at + 7 + j]
     if value ~= '' then
-      local stands = redis.call('HGET', key, name)
-      if not stands then
+      local kept = redis.call('HGET', key, name)
+      if not kept then
         aside[#aside + 1], aside[#aside + 2] = name, value
         accepted[#accepted + 1] = name
       else
-        local list = stands == value and unchanged or conflicts
+        local list = kept == value and unchanged or conflicts
         list[#list + 1] = name
       end
     end
   end
   -- An error means quality 0: one that contradicts an accepted quality is a conflict.
-  local best = math.max(tonumber(d.quality or 0), tonumber(d.reported.quality or 0))
+  local best = math.max(tonumber(stands.quality or 0), tonumber(d.reported.quality or 0))
   if given.error and best > 0 then conflicts[#conflicts + 1] = 'error' end
   if given.quality and d.error and tonumber(given.quality) > 0 then
     conflicts[#conflicts + 1] = 'quality'
@@ -72,7 +72,7 @@ local function accept(key, at)
   local failed = given.error or d.error
   for j = 1, 3 do
     local name = names[j]
-    if not (given[name] or d[name]) and not (j == 1 and failed) and executed ~= '0' then
+    if not (given[name] or stands[name]) and not (j == 1 and failed) and executed ~= '0' then
       missing[#missing + 1] = name
     end
   end
@@ -82,6 +82,11 @@ local function accept(key, at)
     list[#list + 1] = 'executed'
   end
   if #aside > 0 then redis.call('HSET', key, unpack(aside)) end
+  local quality = given.quality or (given.error and '0.0')
+  if d.quality_assumed and quality then
+    replace_assumed(key, d, quality)
+    given.quality = nil
+  end
   if not (next(given) or withdrawn) then return {'ok', accepted, unchanged, missing, is_late(d)} end
 
   local arm, list_cost_usd = d.executed_arm or d.arm, d.executed_list_cost_usd or d.list_cost_usd
@@ -91,7 +96,7 @@ local function accept(key, at)
   local was_executed = withdrawn and '0' or '1'
   local update = {'executed', was_executed, 'executed_arm', arm,
     'executed_list_cost_usd', list_cost_usd}
-  local event = event_of(key, d, arm, list_cost_usd, was_executed)
+  local event = event_of(key, d, arm, list_cost_usd, was_executed, is_late(d))
   local at_count, taught = not withdrawn and count(d), d.taught or ''
   for _, name in ipairs(names) do
     if given[name] then
@@ -100,6 +105,9 @@ local function accept(key, at)
       -- After an error nothing more is learned of a decision.
       if name ~= 'error' and not d.error then taught = taught .. name .. ':' .. at_count .. ' ' end
     end
+  end
+  if ARGV[at + 10] == '1' and is_late(d) == 1 and quality then
+    event[#event + 1], event[#event + 2] = 'quality_assumed', '0'
   end
   for _, value in ipairs(aside) do event[#event + 1] = value end
   update[#update + 1], update[#update + 2] = 'taught', taught
@@ -110,9 +118,7 @@ end
 
 local replies = {}
 for i = 3, #KEYS do
-  replies[i - 2] = accept(KEYS[i], (i - 3) * 9 + 2)
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 10 + 2)
 end
-for encoder, count in pairs(learned) do
-  redis.call('HSET', KEYS[2], encoder, string.format('%.0f', count))
-end
+keep_counts()
 return replies
