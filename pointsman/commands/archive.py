@@ -12,12 +12,14 @@ from pointsman import archiver
 from pointsman.commands import settings
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import running_url
+from serving.store.connection import require_usable
 
 
 @click.command(epilog=settings.help_text())
+@settings.supervised
 @click.option("--burst", is_flag=True, help="Archive what is in the streams, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
-def command(burst: bool, as_json: bool) -> None:
+def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """Move decisions and outcomes from Redis to the log, for every policy of the configuration.
 
     The log is Parquet at POINTSMAN_LOG, by default DATA/log; `pointsman up` runs this already, and
@@ -29,6 +31,8 @@ def command(burst: bool, as_json: bool) -> None:
     chosen = settings.read()
     url = chosen.redis_url or running_url(chosen.data)
     file = ConfigFile(chosen.config)
+    if chosen.redis_url and not supervised:
+        require_usable(chosen.redis_url)
 
     def windows() -> dict[str, archiver.Window]:
         return archiver.windows_of(file.latest().policies)

@@ -11,12 +11,14 @@ import click
 from pointsman.commands import settings
 from serving.learning import learner
 from serving.processes.config_file import ConfigFile
+from serving.store.connection import require_usable
 
 
 @click.command(epilog=settings.help_text())
+@settings.supervised
 @click.option("--burst", is_flag=True, help="Fold what is in the stream, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
-def command(burst: bool, as_json: bool) -> None:
+def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """Fold outcomes into snapshots, for every policy of the configuration."""
     if as_json and not burst:
         raise click.UsageError("--json needs --burst")
@@ -25,6 +27,8 @@ def command(burst: bool, as_json: bool) -> None:
     if not chosen.redis_url:
         raise click.UsageError("learn needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     file = ConfigFile(chosen.config)
+    if chosen.redis_url and not supervised:
+        require_usable(chosen.redis_url)
     names = list(file.latest().policies)
     intervals = {
         "publish_interval_s": chosen.publish_interval_s,

@@ -34,6 +34,11 @@ def read(**given: object) -> Settings:
         raise click.ClickException("; ".join(faults)) from None
 
 
+supervised = click.option(
+    "--supervised", is_flag=True, hidden=True, help="`up` has looked at Redis, and waits for it."
+)
+
+
 class Finite(click.FloatRange):
     """A range that holds no NaN, which every comparison would let through, and no infinity."""
 

@@ -14,12 +14,14 @@ from pointsman.commands import settings
 from pointsman.promotion import watch
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import running_url
+from serving.store.connection import require_usable
 
 
 @click.command(epilog=settings.help_text())
+@settings.supervised
 @click.option("--burst", is_flag=True, help="Look at each policy once, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --burst: one JSON object.")
-def command(burst: bool, as_json: bool) -> None:
+def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """Watch whether a new champion is worse than the version it replaced, for every policy of the
     configuration.
 
@@ -35,6 +37,8 @@ def command(burst: bool, as_json: bool) -> None:
     url, path = chosen.redis_url or running_url(chosen.data), chosen.log_path()
     uri = default_uri(chosen.data)
     file = ConfigFile(chosen.config)
+    if chosen.redis_url and not supervised:
+        require_usable(chosen.redis_url)
     if burst:
         found = watch.burst(url, file.latest().policies, path, uri)
         lines = [f"{name}: {look.state}: {look.text}" for name, look in found.items()]

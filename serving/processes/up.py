@@ -17,7 +17,7 @@ from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes.supervision import Child
 from serving.settings import Settings
-from serving.store.connection import refusal
+from serving.store.connection import require_usable
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def up(settings: Settings) -> None:
     ConfigFile(settings.config).read()
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
-            _usable(settings.redis_url)
+            require_usable(settings.redis_url)
             _run(settings, listener, settings.redis_url, None)
             return
         embedded = Embedded(
@@ -55,9 +55,9 @@ def _run(
 ) -> None:
     environment = settings.environment() | {"POINTSMAN_REDIS_URL": redis_url}
     followers = [
-        Child("learner", (*COMMAND, "learn"), _single_threaded(environment)),
-        Child("archiver", (*COMMAND, "archive"), _single_threaded(environment)),
-        Child("watch", (*COMMAND, "watch"), _single_threaded(environment)),
+        Child("learner", (*COMMAND, "learn", "--supervised"), _single_threaded(environment)),
+        Child("archiver", (*COMMAND, "archive", "--supervised"), _single_threaded(environment)),
+        Child("watch", (*COMMAND, "watch", "--supervised"), _single_threaded(environment)),
     ]
     host, port = listener.getsockname()[:2]
     log.info("serving on http://%s:%s (try /docs)", host, port)
@@ -77,19 +77,9 @@ def _run(
 def serve(settings: Settings) -> None:
     """Serve without learner and archiver, against a Redis of the operator's own."""
     ConfigFile(settings.config).read()
-    _usable(settings.redis_url or "")
+    require_usable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
         processes.run(_workers(settings, listener, settings.environment()), lambda: None)
-
-
-def _usable(url: str) -> None:
-    """Say so at the start, in one line, rather than restart children for ever."""
-    try:
-        reason = refusal(url)
-    except ValueError as error:
-        raise ValueError(f"POINTSMAN_REDIS_URL: {error}") from error
-    if reason is not None:
-        raise OSError(f"POINTSMAN_REDIS_URL: {reason}")
 
 
 def _workers(

@@ -79,6 +79,24 @@ def refusal(url: str) -> str | None:
     return None
 
 
+def require_usable(url: str) -> None:
+    """Say at the start, in one line, what waiting doesn't mend.
+
+    Raises
+    ------
+    OSError
+        If a service can't stand on the Redis at this address.
+    ValueError
+        If it is no address.
+    """
+    try:
+        reason = refusal(url)
+    except ValueError as error:
+        raise ValueError(f"POINTSMAN_REDIS_URL: {error}") from error
+    if reason is not None:
+        raise OSError(f"POINTSMAN_REDIS_URL: {reason}")
+
+
 def _place(client: redis.Redis) -> str:
     """Host and port, or the socket's path: never a password."""
     to = client.connection_pool.connection_kwargs

