@@ -35,6 +35,7 @@ from policy.records import Context, LoggedDecision, Outcome, Vector
 CACHED = 10_000  # contexts: those of a few labels repeat
 UNITS = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (math.inf, 1e-6))  # below which, ms per unit
 LATEST = 4e18  # ns of the year 2096
+NOTHING = frozenset({"nan", "na", "n/a", "<na>", "null", "none"})  # for a number, in any case
 TRUE, FALSE = ("true", "yes"), ("false", "no")
 
 Record = Mapping[str, Any]
@@ -176,7 +177,7 @@ class _Row:
     def number(self, column: str | None, least: float = 0.0, most: float = math.inf) -> float:
         """NaN where there is none."""
         text = self.text(column)
-        if text is None:
+        if text is None or text.strip().lower() in NOTHING:
             return math.nan
         value = self.record[column or ""]
         if isinstance(value, str):

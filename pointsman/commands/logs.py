@@ -104,9 +104,18 @@ class Opened:
             f" {first} to {last} UTC",
             f"reward: {scored}; references of [policies.{self.name}] in {self.file}",
             *([f"arms: {self.file} has none of the log's, which are taken"] * self.arms_of_log),
+            *self._never_chosen(),
             *(f"propensities: {p}" for p in [PROPENSITIES.get(data.propensities)] if p),
             *([self._waiting()] if self.waiting else []),
         ]
+
+    def _never_chosen(self) -> list[str]:
+        lacking = [arm for arm in self.data.ids if arm not in self.config.arms]
+        if not lacking:
+            return []
+        few, more = ", ".join(lacking[:5]), len(lacking) - 5
+        told = few + (f" and {more} more" if more > 0 else "")
+        return [f"arms: {self.file} lacks {told} of the log's: its policies never choose these"]
 
     def _waiting(self) -> str:
         return (

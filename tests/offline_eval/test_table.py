@@ -60,6 +60,16 @@ def reason(reader: Reader | None = None, **changes: Any) -> str:
     return one.reason
 
 
+@pytest.mark.parametrize("nothing", ["", "nan", "NaN", "NA", "N/A", "<NA>", "NULL", "None", None])
+def test_a_number_that_is_said_to_be_missing_is_missing(nothing: str | None):
+    """As pandas, R and SQL write it: the row stays, for what lacks its latency isn't wrong, and
+    leaving such rows out would bias what is left."""
+    one = row(latency_ms=nothing)
+    assert one.outcome.latency_ms is None
+    assert one.outcome.quality == 0.75
+    assert "must be in (0, 1]" in reason(propensity=nothing)
+
+
 def test_a_row_by_hand():
     """Columns that are called like what they mean need no word of it; labels are named."""
     one = row()

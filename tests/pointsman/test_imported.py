@@ -90,6 +90,28 @@ def test_a_table_from_standard_input_is_evaluated_without_a_configuration(
     assert told["warning"] is None
 
 
+@pytest.mark.parametrize(
+    ("arms", "told"),
+    [
+        (("gpt", "other"), "arms: pointsman.toml lacks llama of the log's: its policies never"),
+        (("gpt", "llama", "other"), None),
+    ],
+)
+def test_a_file_that_lacks_some_of_the_logs_arms_is_told(arms: tuple[str, ...], told: str | None):
+    """A policy that may not choose what the log tried looks worse, or better, for that alone."""
+    imported("--column", "propensity=p")
+    text = "".join(
+        f'[[arms]]\nid = "{arm}"\nprovider = "p"\nmodel = "m"\nusd_per_mtok_in = 1\n'
+        "usd_per_mtok_out = 1\n"
+        for arm in arms
+    )
+    Path("pointsman.toml").write_text(text, "utf-8")
+    done = CliRunner().invoke(evaluate.command, ["log", "--target", "config"])
+    assert done.exit_code == 0, done.output
+    assert ("arms:" in done.output) == (told is not None)
+    assert (told or "") in done.output
+
+
 def test_without_propensities_the_direct_method_answers():
     """It says so when the log is made and when it is read, and of everything else says why not."""
     assert "the direct method alone can value this log" in imported().output
