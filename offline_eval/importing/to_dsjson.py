@@ -30,9 +30,14 @@ def write(
     without any, the negative quality. A row whose reward isn't complete has no label, and neither
     has one whose arm was not the one executed: it is marked `_skipLearn`, which not every reader
     heeds. The context goes out as the namespace `x`, an arm's id and what `catalog` knows of it as
-    the arm's features.
+    the arm's features. A row without a propensity is a ValueError.
     """
     for row in rows:
+        if math.isnan(row.decision.propensity):
+            raise ValueError(
+                f"decision {row.decision.decision_id!r} has no propensity, without which no reader"
+                " can learn from its line"
+            )
         policy = row.decision.policy
         if scales is not None and policy not in scales:
             raise ValueError(f"no reference latency and cost are given for policy {policy!r}")

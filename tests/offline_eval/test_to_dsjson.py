@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -63,6 +64,14 @@ def test_the_cost_is_the_negative_reward():
     assert "_label_cost" not in json.loads(partly)
     with pytest.raises(ValueError, match="are given for policy 'default'"):
         list(to_dsjson.write([row()], scales={}))
+
+
+def test_what_nobody_could_learn_from_is_refused():
+    """Without a propensity a line weighs nothing: no file of them is written."""
+    was = row()
+    unknown = replace(was, decision=replace(was.decision, propensity=math.nan))
+    with pytest.raises(ValueError, match="has no propensity"):
+        list(to_dsjson.write([unknown]))
 
 
 def test_nobody_learns_from_an_outcome_of_another_arm():
