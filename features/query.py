@@ -71,7 +71,15 @@ Capabilities = Annotated[
     null_is((), tuple[Capability, ...]),
 ]
 Free = AfterValidator(_can_be_written)
-Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+
+
+def whole(value: Any) -> Any:
+    """A whole number that is written as 5.0 is one: JSON knows no difference, and a column of
+    counts with a gap in it holds floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Tokens = Annotated[int, BeforeValidator(whole), Field(strict=True, ge=0, le=MAX_TOKENS)]
 
 
 class Frozen(BaseModel):

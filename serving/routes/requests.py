@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,11 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from features.query import Hints, Query, null_is
+from features.query import Hints, Query, null_is, whole
 from policy.arms.arm import ArmId
 from policy.arms.constraints import ANYTHING, Constraints
 from policy.objective import PRESETS, Weights
 from serving.parsing.usage import MAX_TOKENS, Tokens, tokens
+
+MOST_OF_ERROR = 200  # characters that are kept: some report a whole traceback
 
 
 def _graded(quality: Any) -> Any:
@@ -38,7 +41,8 @@ Quality = Annotated[
 Milliseconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 Usd = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+Count = Annotated[int, BeforeValidator(whole), Field(strict=True, ge=0, le=MAX_TOKENS)]
+Error = Annotated[str, Field(min_length=1), AfterValidator(lambda said: said[:MOST_OF_ERROR])]
 Usage = Annotated[Tokens, PlainValidator(tokens, json_schema_input_type=dict[str, Any])]
 
 
@@ -136,7 +140,7 @@ class RewardRequest(Body):
     output_tokens: Count | None = None
     usage: Usage | None = None
     ttft_ms: Milliseconds | None = None
-    error: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    error: Error | None = None
     retry_after_s: Seconds | None = None
     executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     executed: Annotated[bool, Field(strict=True)] | None = None

@@ -67,6 +67,22 @@ def test_an_error_means_quality_zero(http: httpx.Client, made: dict[str, Any]):
     assert report(http, made, quality=0.9).status_code == 409
 
 
+def test_a_long_error_is_cut(http: httpx.Client, made: dict[str, Any]):
+    """Callers report what their provider said: 200 characters of it are kept, and none is lost."""
+    assert report(http, made, error="e" * 5_000).json()["accepted"] == ["error"]
+    assert report(http, made, error="e" * 6_000).json()["unchanged"] == ["error"]
+
+
+@pytest.mark.parametrize(("tokens", "status"), [(12.0, 200), (12.5, 422), (True, 422), ("12", 422)])
+def test_a_whole_number_may_be_written_as_one_with_a_point(
+    http: httpx.Client, made: dict[str, Any], tokens: Any, status: int
+):
+    """Counts from a column with gaps are floats; what is no whole number stays refused."""
+    assert report(http, made, input_tokens=tokens, output_tokens=3).status_code == status
+    hints = {"hints": {"output_tokens": tokens}}
+    assert http.post("/route", json=hints).status_code == status
+
+
 def test_an_error_after_a_good_quality_is_a_conflict(http: httpx.Client, made: dict[str, Any]):
     """The two can't both be true."""
     report(http, made, quality=0.9)
