@@ -70,7 +70,11 @@ class Problems:
             if details["type"] == "extra_forbidden"
         }
         for inner, details in found:
-            if not (details["type"] == "missing" and inner in misspelt):
+            # A list of one wrong item is no empty list, though nothing of it is left.
+            emptied = details["type"] == "too_short" and any(
+                len(other) > len(inner) and other[: len(inner)] == inner for other, _ in found
+            )
+            if not emptied and not (details["type"] == "missing" and inner in misspelt):
                 self.add(path + inner, _what(details, _known_keys(model, inner)))
 
     def _where(self, path: Path) -> str:

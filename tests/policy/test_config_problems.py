@@ -24,6 +24,13 @@ def with_line(old: str, new: str) -> str:
     return GOOD.replace(old, new, 1)
 
 
+def test_a_list_of_one_wrong_item_is_not_called_empty():
+    """The item is what is wrong, and all that is told."""
+    text = with_line('model = "m-7b"\n', 'model = "m-7b"\ncapabilities = ["Vision"]\n')
+    (fault,) = faults(text)
+    assert "capabilities[1]: must be one of" in fault
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
