@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from pointsman_client.answers import Decision, Receipt
 from pointsman_client.errors import NotSent, PointsmanError
@@ -24,6 +25,9 @@ class Call:
     """Measured on exit, unless you set it."""
     error: str | None = None
     """The exception's name on exit, unless you set it; an error means quality 0."""
+    usage: Any = None
+    """What the provider sent with its answer, as it is: priced at the decision's prices."""
+    ttft_ms: float | None = None
     executed_arm: str | None = None
     """The arm that really answered, if it was another."""
     executed: bool | None = None
@@ -31,6 +35,12 @@ class Call:
     receipt: Receipt | None = None
     _tokens: tuple[int, int] | None = field(default=None, repr=False)
     _started: float = field(default_factory=time.perf_counter, repr=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).__dataclass_fields__:  # else a slip would lose what was learned
+            known = ", ".join(n for n in self.__dataclass_fields__ if not n.startswith("_"))
+            raise AttributeError(f"a call takes no {name!r} (known: {known})")
+        super().__setattr__(name, value)
 
     @property
     def decision_id(self) -> str:
@@ -66,13 +76,15 @@ class Call:
         outcome: RewardRequest = {"decision_id": self.decision_id, "policy": self.decision.policy}
         if self.executed is False:
             return {**outcome, "executed": False}
-        if self.cost_usd is None and self._tokens is not None:
+        if self.cost_usd is None and self.usage is None and self._tokens is not None:
             outcome["input_tokens"], outcome["output_tokens"] = self._tokens
         return {
             **outcome,
             "quality": self.quality if self.error is None else None,
             "latency_ms": self.latency_ms,
             "cost_usd": self.cost_usd,
+            "usage": self.usage,
+            "ttft_ms": self.ttft_ms,
             "error": self.error,
             "executed_arm": self.executed_arm,
         }

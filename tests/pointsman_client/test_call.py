@@ -22,6 +22,24 @@ def fail_with(call: Call, failure: Exception | None = None, cost_usd: Any = None
     raise failure or ZeroDivisionError
 
 
+def test_a_call_takes_what_the_provider_sent(service: Service, client: Client):
+    """Usage as it is, and the time to the first token."""
+    usage = {"prompt_tokens": 12, "completion_tokens": 3}
+    with client.call("x") as call:
+        call.usage, call.ttft_ms = usage, np.float32(120)
+    [reward] = service.bodies("/reward")
+    assert (reward["usage"], reward["ttft_ms"]) == (usage, 120)
+
+
+def test_a_slip_is_not_taken_in_silence(client: Client):
+    """What was learned would never be reported."""
+    with (
+        pytest.raises(AttributeError, match=r"'qualty' .known: .*quality"),
+        client.call("x") as call,
+    ):
+        call.qualty = 0.9  # type: ignore[attr-defined]
+
+
 def test_a_call_reports_what_happened(service: Service, client: Client):
     """Quality and tokens are reported as set, the latency as measured."""
     with client.call("x", task_type="code") as call:
