@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import orjson
+
+MOST_KEYS = 10_000  # of an object in a large body: what checks them lets nobody else run
 
 
 class Malformed(ValueError):
@@ -54,10 +57,11 @@ def decode_with_care(raw: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise Malformed(f"an object may have {MOST_KEYS} keys at most, got {len(pairs)}")
     body = dict(pairs)
     if len(body) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise Malformed(f"the key {twice[:100]!r} stands twice in one object")
     return body
 
