@@ -10,11 +10,20 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from offline_eval.registry import Registry
 from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
+
+# How long an example takes says how busy the machine is, and the same examples make a failure one
+# that can be had again.
+examples.register_profile(
+    "pointsman", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+examples.load_profile("pointsman")
 
 
 @pytest.fixture(scope="session", autouse=True)
