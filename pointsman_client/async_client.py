@@ -39,7 +39,7 @@ class AsyncClient:
         retries: int = 2,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient(base_url=url, timeout=timeout_s)
+        self._http = http or httpx.AsyncClient(base_url=wire.address(url), timeout=timeout_s)
         self._retries = retries
 
     async def __aenter__(self) -> Self:

@@ -47,7 +47,7 @@ class Client:
         retries: int = 2,
         http: httpx.Client | None = None,
     ) -> None:
-        self._http = http or httpx.Client(base_url=url, timeout=timeout_s)
+        self._http = http or httpx.Client(base_url=wire.address(url), timeout=timeout_s)
         self._retries = retries
 
     def __enter__(self) -> Self:

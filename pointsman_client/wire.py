@@ -31,6 +31,14 @@ T = TypeVar("T")
 A = TypeVar("A", bound=BaseModel)
 
 
+def address(url: str) -> httpx.URL:
+    """Where the service is; PointsmanError for what is no address."""
+    try:
+        return httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise PointsmanError(None, "No address", f"{url!r}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Request(Generic[T]):
     """One request, and how to read what comes back."""

@@ -236,6 +236,9 @@ def _configured(file: Path, data: LoggedData, needed: bool) -> tuple[Path | str,
     if not needed and not file.exists():
         return BUILT_IN, Config(arms, {"default": PolicyConfig()}), False
     config = ConfigFile(file).read()
+    # The built-in policy stands in for one that nobody asked the file for.
+    own = {} if needed else {"default": PolicyConfig()}
+    config = Config(config.arms, {**own, **config.policies})
     if any(arm in config.arms for arm in data.ids):
         return file, config, False
     policies = {

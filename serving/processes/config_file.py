@@ -32,7 +32,7 @@ class ConfigFile:
             self._seen_ns = self._path.stat().st_mtime_ns
             text = self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or "it is no UTF-8"
             if isinstance(error, FileNotFoundError):
                 reason = f"{reason}; `pointsman init` writes one to start from"
             raise ConfigError([f"{self._path}: can't be read: {reason}"]) from error

