@@ -47,14 +47,19 @@ class Corpus:
 
 
 def warm_start(
-    config: PolicyConfig, corpus: Corpus, at_most: float = AT_MOST
+    config: PolicyConfig,
+    corpus: Corpus,
+    at_most: float = AT_MOST,
+    encoder: Encoder | None = None,
 ) -> tuple[Encoder, ValueModel | None]:
     """An encoder fitted on a corpus' texts and task labels, and a model that starts from its
     outcomes; they count at most as `at_most` outcomes per arm, so that live ones can overrule them.
 
-    The encoder is the data-free one where there are fewer than 50 texts.
+    The encoder is the data-free one where there are fewer than 50 texts. `encoder` is one that was
+    fitted on the same corpus before.
     """
-    encoder = _encoder(config, corpus.queries)
+    if encoder is None:
+        encoder = fitted_encoder(config, corpus.queries)
     model = models.new_model(config, encoder)
     if model is not None:
         model.start(_batch(corpus, encoder), at_most, corpus.row)
@@ -71,7 +76,8 @@ def start_from_events(
     return model
 
 
-def _encoder(config: PolicyConfig, queries: Sequence[Request]) -> Encoder:
+def fitted_encoder(config: PolicyConfig, queries: Sequence[Request]) -> Encoder:
+    """An encoder fitted on these texts; the data-free one where there are fewer than 50."""
     with_text = [asked for asked in queries if asked.query is not None]
     if len(with_text) < FEWEST_TEXTS:
         return models.default_encoder(config)
