@@ -1,5 +1,5 @@
-"""Routing quality on real outcomes, ours beside other libraries: `python -m benchmarks.routing
---sets FOLDER... [--json FILE] [--plot FILE]`.
+"""Routing quality on real outcomes, ours beside LinTS and other libraries:
+`python -m benchmarks.routing --sets FOLDER... [--calibration] [--json FILE] [--plot FILE]`.
 
 Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). The whole grid is
 every policy and peer x every set x {cold, warm} x {category hint, text only} x {rewards at once,
@@ -7,11 +7,16 @@ delayed by 200 rounds, 30% missing}; options narrow it. Warm means that the firs
 each shuffle come with all arms' outcomes, and that only the rounds after them count.
 
 `captured` = (mean reward of all rounds, learning included, - best single arm) / (best arm per
-category - best single arm), both in hindsight over the same rounds; mean of the shuffles and its
-standard error. All see the same rounds in the same order, with the same rewards lost, so `ahead`,
-what the default policy captured more than another, has a standard error of its own, from the
-paired differences. The objective is quality 0.9, cost 0.1, linear, cost_ref = the largest per-arm
-mean cost of the set. `us` is the median of one decision, from x to the drawn arm.
+category - best single arm), both in hindsight over the same rounds; mean of the shuffles, its
+standard error and the least of them. All see the same rounds in the same order, with the same
+rewards lost, so `ahead`, what the default policy captured more than another, has a standard error
+of its own, from the paired differences; `earns` is the same in mean reward. Of LinTS' widths the
+one that is best in hindsight has an asterisk. The objective is quality 0.9, cost 0.1, linear,
+cost_ref = the largest per-arm mean cost of the set. `us` is the median of one decision, from x to
+the drawn arm.
+
+`--calibration` adds, for the default policy, how often an arm of each confidence is the one that
+hindsight finds the best of its category over the same rounds.
 """
 
 from __future__ import annotations
@@ -21,194 +26,48 @@ import json
 import logging
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import tables
-from benchmarks.common.peers import PEERS, SLOW, PeerRouter, installed
+from benchmarks.common import calibration, tables
+from benchmarks.common.lints import WIDTHS
+from benchmarks.common.peers import PEERS, SLOW, installed
+from benchmarks.common.plays import (
+    CONTEXTS,
+    POLICIES,
+    REWARDS,
+    STARTS,
+    Cell,
+    Played,
+    decision_us,
+    play,
+    together,
+)
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
-from pointsman.trying.outcomes import OutcomeSet
-from pointsman.trying.result import Hindsight, Result
-from pointsman.trying.routers import Asked, InProcess, Router, asked
-from pointsman.trying.simulate import Traffic, corpus, drive, in_process, silent
-from policy.arms.catalog import Index, Vector
-from policy.config.schema import PolicyConfig
-from policy.values import models
-from policy.values.warm import warm_start
-
-POLICIES: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "greedy": {"exploration": "greedy"},
-    "epsilon_greedy": {"exploration": "epsilon_greedy"},
-    "softmax": {"exploration": "softmax"},
-    "square_cb": {"exploration": "square_cb"},
-    "vw": {"model": "vw"},
-    "nearest": {"model": "nearest"},
-    "rules": {"model": "rules"},  # as they are without a fit: by price, no quality being known
-    "uniform": {"model": "uniform"},
-    "best_single": {"model": "fixed", "floor": 0.0},  # of the arm that hindsight finds best
-}
-"""What each policy changes in the default one's configuration."""
-
-WARM = 500  # queries of which every arm's outcome is known beforehand
-STARTS: Mapping[str, int] = {"cold": 0, "warm": WARM}
-CONTEXTS: Mapping[str, bool] = {"hints": True, "text": False}
-REWARDS: Mapping[str, Mapping[str, Any]] = {
-    "at-once": {},
-    "delayed": {"delay": 200},
-    "missing": {"loss": 0.3},
-}
-PART = 5  # shuffles that one process does in one go
-LEARNED = 1_000  # rounds before decisions are timed
-TIMED = 500
+from policy.arms.catalog import Vector
 
 Figures = dict[str, float | int | str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One place of the grid."""
-
-    folder: Path
-    start: str
-    context: str
-    rewards: str
-
-    @property
-    def traffic(self) -> Traffic:
-        given = REWARDS[self.rewards]
-        return Traffic(hints=CONTEXTS[self.context], warm=STARTS[self.start], **given)
-
-    def __str__(self) -> str:
-        return f"{self.folder.name}, {self.start}, {self.context}, rewards {self.rewards}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Played:
-    """m shuffles of one policy or peer: rewards (m, n) by round, what hindsight makes of the same
-    rounds, and how much of that was captured, (m,) each."""
-
-    rewards: Vector
-    uniform: Vector
-    single: Vector
-    rule: Vector
-    captured: Vector
-
-    @classmethod
-    def of(cls, result: Result) -> Played:
-        uniform, single, rule = (rewards.mean(axis=1) for rewards in result.in_hindsight)
-        return cls(result.rewards, uniform, single, rule, result.captured)
-
-
-@lru_cache(maxsize=1)
-def _load(folder: Path) -> tuple[OutcomeSet, Hindsight, PolicyConfig]:
-    outcomes = folders.load(folder)
-    config = folders.config(outcomes).policies["default"]
-    return outcomes, Hindsight.of(outcomes, config), config
-
-
-@lru_cache(maxsize=PART)
-def _asked(folder: Path, traffic: Traffic, number: int) -> list[Asked]:
-    """The queries as the default policy sees them: where it starts warm, by the encoder that it
-    fits in this shuffle."""
-    outcomes, _, config = _load(folder)
-    encoder = models.default_encoder(config)
-    if traffic.warm:
-        known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]
-        encoder, _ = warm_start(config, corpus(outcomes, known, traffic.warm_labels))
-    return asked(outcomes, encoder, traffic.hints, silent)
-
-
-def configured(name: str, outcomes: OutcomeSet, hindsight: Hindsight) -> PolicyConfig:
-    """The configuration that a policy of the table means on a set."""
-    changes = dict(POLICIES[name])
-    if changes.get("model") == "fixed":
-        changes["arm"] = outcomes.catalog.ids[hindsight.best(np.arange(len(outcomes)))]
-    default = folders.config(outcomes).policies["default"]
-    return PolicyConfig(objective=default.objective, **changes)
-
-
-def play(cell: Cell, name: str, numbers: Sequence[int]) -> Played:
-    """Some shuffles of one cell, by a policy or a peer."""
-    outcomes, hindsight, _ = _load(cell.folder)
-    if name in POLICIES:
-        config = configured(name, outcomes, hindsight)
-        return Played.of(in_process(outcomes, config, cell.traffic, numbers))
-    shuffles = [_play_peer(cell, name, number) for number in numbers]
-    order = np.stack([rows for rows, _ in shuffles])
-    arms = np.stack([chosen for _, chosen in shuffles])
-    return Played.of(Result(outcomes, hindsight, order, arms, 0.0))
-
-
-def _play_peer(cell: Cell, name: str, number: int) -> tuple[Index, Index]:
-    """The rows (n,) that count, in the order of the rounds, and the arms (n,) that were chosen."""
-    outcomes, hindsight, _ = _load(cell.folder)
-    traffic = cell.traffic
-    order, lost = traffic.shuffle(len(outcomes), number)
-    known, rows, lost = order[: traffic.warm], order[traffic.warm :], lost[traffic.warm :]
-    seen = replace(traffic, delay=0, loss=0.0)  # neither changes what a query looks like
-    router = _peer(
-        name, _asked(cell.folder, seen, number if traffic.warm else 0), hindsight, number
-    )
-    router.warm(known)
-    return rows, drive(router, rows, lost, traffic.delay, silent)
-
-
-def _peer(name: str, queries: Sequence[Asked], hindsight: Hindsight, seed: int) -> PeerRouter:
-    x = np.stack([query.x for query in queries])
-    peer = PEERS[name].make(x.shape[1], hindsight.reward.shape[1], seed)
-    return PeerRouter(peer, x, hindsight.reward)
-
-
-def together(parts: Sequence[Played]) -> Played:
-    """The shuffles of several parts as one."""
-    names = ("rewards", "uniform", "single", "rule", "captured")
-    return Played(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def decision_us(folder: Path, name: str) -> float:
-    """The median of one decision from x, in microseconds, once there is something learned."""
-    outcomes, hindsight, _ = _load(folder)
-    router: Router
-    if name in POLICIES:
-        config = configured(name, outcomes, hindsight)
-        encoder = models.default_encoder(config)
-        router = InProcess(outcomes, config, encoder, _asked(folder, Traffic(), 0), "timed")
-    else:
-        router = _peer(name, _asked(folder, Traffic(), 0), hindsight, 0)
-    order, lost = Traffic().shuffle(len(outcomes), 0)
-    learned = min(LEARNED, len(outcomes) // 2)
-    drive(router, order[:learned], lost[:learned], 0, silent)
-    taken = []
-    for row in order[learned : learned + TIMED].tolist():
-        start = time.perf_counter_ns()
-        router.route([row])
-        taken.append(time.perf_counter_ns() - start)
-    return round(median(taken) / 1_000, 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
-    """What one process does in one go."""
+    """What one process does in one go: a shuffle by all, so that its encoder is fitted once."""
 
     cell: Cell
-    name: str
-    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    number: int
 
 
-def _do(task: Task) -> tuple[Task, Played]:
+def _do(task: Task) -> tuple[Task, dict[str, Played]]:
     # What peers say of their own priors and small samples is none of the table's business.
     logging.disable(logging.WARNING)
-    return task, play(task.cell, task.name, task.numbers)
+    return task, {name: play(task.cell, name, task.number) for name in task.names}
 
 
 def _time(task: tuple[Path, str]) -> float:
@@ -221,8 +80,7 @@ def measure(
 ) -> Iterator[tuple[Cell, dict[str, Played], dict[str, float]]]:
     """Each cell's shuffles by name, and the decision times on its set, as they get done."""
     fresh = multiprocessing.get_context("spawn")  # a child reads the BLAS setting when it starts
-    parts = [tuple(range(shuffles))[i : i + PART] for i in range(0, shuffles, PART)]
-    tasks = [Task(cell, name, part) for cell, part, name in product(cells, parts, names)]
+    tasks = [Task(cell, tuple(names), number) for cell in cells for number in range(shuffles)]
     folders_of = list(dict.fromkeys(cell.folder for cell in cells))
     length = len(tasks) + len(folders_of) * len(names)
     with fresh.Pool(processes) as pool, progress(length) as tick:
@@ -230,13 +88,13 @@ def measure(
         for folder, name in product(folders_of, names):  # one at a time, so that none disturbs
             times[folder][name] = pool.apply(_time, ((folder, name),))
             tick(1)
-        done: dict[Cell, dict[str, list[Played]]] = {cell: {} for cell in cells}
+        done: dict[Cell, list[dict[str, Played]]] = {cell: [] for cell in cells}
         for task, played in pool.imap(_do, tasks):
             tick(1)
-            by_name = done[task.cell]
-            by_name.setdefault(task.name, []).append(played)
-            if sum(map(len, by_name.values())) == len(names) * len(parts):
-                whole = {name: together(by_name[name]) for name in names}
+            parts = done[task.cell]
+            parts.append(played)
+            if len(parts) == shuffles:
+                whole = {name: together([part[name] for part in parts]) for name in names}
                 yield task.cell, whole, times[task.cell.folder]
 
 
@@ -248,6 +106,7 @@ def figures(played: Played, default: Played | None, us: float) -> Figures:
         "mean_reward": float(played.rewards.mean()),
         "captured": _mean(played.captured),
         "captured_se": _error(played.captured),
+        "captured_least": _least(played.captured),
         "default_ahead": _mean(ahead),
         "default_ahead_se": _error(ahead),
         "default_earns_more": _mean(earned),
@@ -258,6 +117,10 @@ def figures(played: Played, default: Played | None, us: float) -> Figures:
 
 def _mean(values: Vector | None) -> float | None:
     return None if values is None or np.isnan(values).any() else float(values.mean())
+
+
+def _least(values: Vector) -> float | None:
+    return None if np.isnan(values).any() else float(values.min())
 
 
 def _error(values: Vector | None) -> float | None:
@@ -271,10 +134,19 @@ COLUMNS = {
     "mean_reward": ("reward", "8.4f"),
     "captured": ("captured", "9.3f"),
     "captured_se": ("se", "7.3f"),
+    "captured_least": ("least", "7.3f"),
     "default_ahead": ("ahead", "8.3f"),
     "default_ahead_se": ("se", "7.3f"),
+    "default_earns_more": ("earns", "8.4f"),
+    "default_earns_more_se": ("se", "7.4f"),
     "decide_us": ("us", "8.1f"),
 }
+
+
+def _best_width(rows: Mapping[str, Figures]) -> str | None:
+    """The yardstick's width that earned most, hence captured most of the same rounds."""
+    tried = [name for name in rows if name in WIDTHS]
+    return max(tried, key=lambda name: rows[name]["mean_reward"] or 0.0, default=None)
 
 
 def table(cell: Cell, rows: Mapping[str, Figures], first: Played) -> str:
@@ -287,8 +159,10 @@ def table(cell: Cell, rows: Mapping[str, Figures], first: Played) -> str:
         f"{cell}: {m} x {n:,} rounds; uniform {uniform:.4f}, best single arm {single:.4f}, "
         f"best per category {rule:.4f}",
         f"{'':<20} {tables.head(COLUMNS)}",
-        *(f"{name:<20} {tables.cells(row, COLUMNS)}" for name, row in rows.items()),
     ]
+    best = _best_width(rows)
+    for name, row in rows.items():
+        lines.append(f"{name + '*' * (name == best):<20} {tables.cells(row, COLUMNS)}")
     return "\n".join(lines)
 
 
@@ -298,9 +172,11 @@ def report(
     shuffles: int,
     processes: int,
     plot: Path | None = None,
+    calibrated: bool = False,
 ) -> list[dict[str, Any]]:
-    """Print each cell's table once it is done, draw it, and return all figures."""
-    here = [name for name in names if name in POLICIES or installed(name)]
+    """Print each cell's table once it is done, draw it, and return all figures; `calibrated`: with
+    the calibration of the default policy, which must be among the names."""
+    here = [name for name in names if name not in PEERS or installed(name)]
     made = []
     for cell, played, us in measure(cells, here, shuffles, processes):
         default = played.get("default")
@@ -310,8 +186,12 @@ def report(
         for name in names:
             if name not in here:
                 print(f"{name:<20} not installed: {PEERS[name].package}")
-        print(flush=True)
         made.append(_as_json(cell, rows, first))
+        if calibrated:
+            bins = calibration.calibration(played["default"].confidence, played["default"].right)
+            print(calibration.table(bins))
+            made[-1]["calibration"] = [asdict(one) for one in bins]
+        print(flush=True)
         if plot is not None:
             _draw(cell, played, plot if len(cells) == 1 else _named_after(plot, cell))
     return made
@@ -363,6 +243,7 @@ def main() -> None:
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=list(POLICIES))
     quick = [name for name in PEERS if name not in SLOW]
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=quick)
+    parser.add_argument("--calibration", action="store_true", help="of the default's confidence")
     parser.add_argument("--start", choices=[*STARTS, "both"], default="both")
     parser.add_argument("--context", choices=[*CONTEXTS, "both"], default="both")
     parser.add_argument("--rewards", choices=[*REWARDS, "all"], default="all")
@@ -373,6 +254,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.shuffles, options.processes) < 1:
         parser.error("--shuffles and --processes must be at least 1")
+    if options.calibration and "default" not in options.policies:
+        parser.error("--calibration needs the default policy")
     try:
         for folder in options.sets:
             folders.load(folder)
@@ -385,8 +268,10 @@ def main() -> None:
         _narrowed(options.rewards, REWARDS, "all"),
     )
     cells = [Cell(*place) for place in grid]
-    names = [*options.policies, *options.peers]
-    made = report(cells, names, options.shuffles, options.processes, options.plot)
+    names = [*options.policies, *WIDTHS, *options.peers]
+    made = report(
+        cells, names, options.shuffles, options.processes, options.plot, options.calibration
+    )
     if options.json:
         options.json.write_text(json.dumps(made, indent=2) + "\n")
 

@@ -41,6 +41,7 @@ class Routed:
     decision_id: str
     propensity: float = np.nan
     eligible: bytes = b""
+    confidence: float = np.nan
 
 
 class Router(Protocol):
@@ -121,6 +122,7 @@ class InProcess:
             decision_id,
             decision.propensity,
             records.packed(catalog.among(decision.arms)),
+            np.nan if decision.confidence is None else decision.confidence,
         )
 
     def reward(self, routed: Sequence[Routed]) -> None:

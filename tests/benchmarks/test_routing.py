@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import routing
-from benchmarks.common import peers
+from benchmarks.common import peers, plays
+from benchmarks.common.calibration import calibration
+from benchmarks.common.lints import WIDTHS, LinTS
 from benchmarks.common.peers import PEERS, PeerRouter
 from pointsman.trying import outcomes as folders
 from pointsman.trying.routers import Routed
+from pointsman.trying.simulate import in_process
+from policy.values.warm import fitted_encoder
 from tests.pointsman.sets import tiny
 
 
@@ -22,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def cell(folder: Path, start: str = "cold") -> routing.Cell:
-    return routing.Cell(folder, start, "hints", "at-once")
+def cell(folder: Path, start: str = "cold") -> plays.Cell:
+    return plays.Cell(folder, start, "hints", "at-once")
 
 
 class Noted:
@@ -118,35 +123,125 @@ def test_the_grid_says_who_is_missing(folder: Path, tmp_path: Path, capsys, monk
 
 def test_the_best_single_arm_captures_nothing(folder: Path):
     """It is where captured is counted from."""
-    played = routing.play(cell(folder), "best_single", (0, 1))
-    assert played.captured == pytest.approx(np.zeros(2))
+    played = plays.play(cell(folder), "best_single", 1)
+    assert played.captured == pytest.approx([0.0])
 
 
 def test_one_shuffle_has_no_standard_error(folder: Path):
     """Too little data is not zero."""
-    played = routing.play(cell(folder), "uniform", (0,))
+    played = plays.play(cell(folder), "uniform", 0)
     assert routing.figures(played, played, 1.0)["captured_se"] is None
 
 
-def test_of_a_warm_start_only_the_rounds_after_it_count(folder: Path, monkeypatch):
-    """For ours and for peers, on the same rounds, which hindsight then judges."""
-    pytest.importorskip("vowpal_wabbit_next")
-    monkeypatch.setitem(routing.STARTS, "warm", 10)
-    ours = routing.play(cell(folder, "warm"), "best_single", (3,))
-    rows, _ = routing._play_peer(cell(folder, "warm"), "vw-squarecb", 3)
-    outcomes, hindsight, _ = routing._load(folder)
+@pytest.mark.parametrize("name", ["best_single", "lints-0.2"])
+def test_of_a_warm_start_only_the_rounds_after_it_count(name: str, folder: Path, monkeypatch):
+    """For ours and for others, in the order of the shuffle, so that differences are paired; it is
+    these rounds that hindsight judges."""
+    monkeypatch.setitem(plays.STARTS, "warm", 10)
+    outcomes, hindsight, _ = plays._load(folder)
     order, _ = cell(folder).traffic.shuffle(len(outcomes), 3)
-    assert rows.tolist() == order[10:].tolist()
-    assert ours.rewards.shape == (1, 30)
-    assert ours.single == pytest.approx([hindsight.single(rows).mean()])
+    for start, rows in (("cold", order), ("warm", order[10:])):
+        played = plays.play(cell(folder, start), name, 3)
+        assert played.single == pytest.approx([hindsight.single(rows).mean()])
+        arms = (hindsight.reward[rows] == played.rewards[0][:, None]).any(axis=1)
+        assert arms.all()
+        assert played.rewards.shape == (1, len(rows))
 
 
-def test_peers_play_the_same_rounds_as_we_do(folder: Path):
-    """In the same order, so that differences are paired."""
-    pytest.importorskip("vowpal_wabbit_next")
-    ours = routing.play(cell(folder), "best_single", (3,))
-    outcomes = folders.load(folder)
-    order, _ = cell(folder).traffic.shuffle(len(outcomes), 3)
-    rows, _ = routing._play_peer(cell(folder), "vw-squarecb", 3)
-    assert rows.tolist() == order.tolist()
-    assert len(ours.rewards[0]) == len(rows)
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_ours_is_the_policy_that_simulate_plays(start: str, tmp_path: Path, monkeypatch):
+    """With an encoder that was fitted beforehand, too."""
+    monkeypatch.setitem(plays.STARTS, "warm", 60)
+    folder = tmp_path / "varied"
+    words = np.random.default_rng(0).integers(40, size=(100, 8))
+    told = tiny(25).categories  # only the words tell, so the encoder must have read them
+    texts = (" ".join(f"{c}{i}" for i in row) for c, row in zip(told, words, strict=True))
+    folders.save(replace(tiny(25), texts=tuple(texts)), folder)
+    cell = plays.Cell(folder, start, "text", "at-once")
+    outcomes, _, config = plays._load(folder)
+    alone = in_process(outcomes, config, cell.traffic, [2])
+    assert plays.play(cell, "default", 2).rewards == pytest.approx(alone.rewards)
+
+
+def test_a_shuffle_fits_one_encoder(folder: Path, monkeypatch):
+    """Which all policies and peers of a cell share."""
+    monkeypatch.setitem(plays.STARTS, "warm", 10)
+    fitted = []
+
+    def noted(config, queries):
+        fitted.append(len(queries))
+        return fitted_encoder(config, queries)
+
+    monkeypatch.setattr(plays, "fitted_encoder", noted)
+    for number in (4, 5):
+        for name in ("default", "softmax", "uniform", "lints-0.2"):
+            plays.play(cell(folder, "warm"), name, number)
+    assert fitted == [10, 10]
+
+
+def test_the_yardstick_is_bayesian_least_squares():
+    """Of a bias and one indicator per category, cold and warm; checked against the normal
+    equations."""
+    rng = np.random.default_rng(0)
+    categories = rng.integers(3, size=60)
+    rewards = rng.random((60, 2))
+    x = categories[:, None].astype(np.float32)
+    yardstick = LinTS(0.2, 3, 2, 0)
+    yardstick.warm(x[:20], rewards[:20])
+    yardstick.learn(x[20:], np.ones(40, dtype=np.intp), rewards[20:, 1], [None] * 40)
+    design = np.column_stack([np.ones(60), np.eye(3)[categories]])
+    for arm, n in ((0, 20), (1, 60)):
+        precision = np.diag([1.0, 4.0, 4.0, 4.0]) + design[:n].T @ design[:n]
+        mean = np.linalg.solve(precision, design[:n].T @ (rewards[:n, arm] - 0.5))
+        assert yardstick._mean[arm] == pytest.approx(mean)
+        assert yardstick._cov[arm] == pytest.approx(np.linalg.inv(precision))
+
+
+def test_the_yardstick_draws_each_arm_by_its_spread():
+    """With no outcome all arms are alike; with many the better one is drawn."""
+    x = np.zeros((300, 1), dtype=np.float32)
+    yardstick = LinTS(0.35, 1, 3, 0)
+    drawn = [yardstick.choose(x[0])[0] for _ in range(300)]
+    assert np.bincount(drawn, minlength=3).min() > 70
+    yardstick.warm(x, np.tile([0.1, 0.9, 0.1], (300, 1)))
+    assert {yardstick.choose(x[0])[0] for _ in range(300)} == {1}
+
+
+def test_text_alone_tells_the_yardstick_no_category(folder: Path):
+    """Where the traffic has no hint, it must not see one either."""
+    told, untold = (
+        plays._router(
+            folder, plays.Cell(folder, "cold", context, "at-once").traffic, "lints-0.2", 0
+        )
+        for context in ("hints", "text")
+    )
+    assert len(np.unique(told._x)) == 2
+    assert len(np.unique(untold._x)) == 1
+
+
+def test_calibration_sets_what_was_said_beside_what_is_true():
+    """In ten bins, 1 in the last one; a decision without a confidence is in none."""
+    confidence = np.array([[0.05, 0.95, 1.0, np.nan], [0.07, 0.91, 0.95, 0.5]])
+    right = np.array([[False, True, True, True], [True, False, True, False]])
+    bins = calibration(confidence, right)
+    assert [one.n for one in bins] == [2, 0, 0, 0, 0, 1, 0, 0, 0, 4]
+    assert (bins[0].said, bins[0].true) == (pytest.approx(0.06), 0.5)
+    assert bins[-1].true == 0.75
+    assert bins[1].true is None
+
+
+def test_confidence_is_known_of_ours_only(folder: Path):
+    """Each of its decisions is in the table."""
+    ours, other = (plays.play(cell(folder), name, 0) for name in ("default", "lints-0.2"))
+    assert sum(one.n for one in calibration(ours.confidence, ours.right)) == 40
+    assert np.isnan(other.confidence).all()
+
+
+def test_the_best_width_is_marked(folder: Path, capsys):
+    """The one that earned most in this cell."""
+    made = routing.report([cell(folder)], ["default", *WIDTHS], 2, 1, calibrated=True)
+    shown = capsys.readouterr().out
+    rows = made[0]["rows"]
+    best = max(WIDTHS, key=lambda name: rows[name]["captured"])
+    assert [line.split()[0] for line in shown.splitlines() if "*" in line] == [f"{best}*"]
+    assert sum(one["n"] for one in made[0]["calibration"]) == 80
