@@ -73,7 +73,7 @@ class LinearView:
         move = np.zeros(len(pooled), dtype=np.float32)
         for feature, quality in of_features.items():
             move[feature] = quality - pooled[0] - pooled[feature]
-        variance = np.diagonal(symmetric(self.fresh_cov[0], len(pooled)))
+        variance: Single = np.diagonal(symmetric(self.fresh_cov[0], len(pooled)))
         moved: Single = symmetric(cov, len(pooled)) @ (move / variance)
         return moved
 
