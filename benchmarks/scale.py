@@ -109,6 +109,7 @@ def _columns(
         "share": 0.0,
         "stands_for": 1.0,
         "propensity_estimated": False,
+        "quality_assumed": False,
         "executed": True,
         "closed": True,
     }
