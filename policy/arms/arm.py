@@ -41,6 +41,18 @@ class UnknownPrice(LookupError):
     """A call used something that its arm has no price for: its cost can't be known."""
 
 
+class PriceTier(BaseModel):
+    """What all tokens of a call cost whose prompt is longer than `above_tokens`, cached or not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    above_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)]
+    usd_per_mtok_in: Price
+    usd_per_mtok_out: Price
+    usd_per_mtok_cached_in: Price | None = None
+    usd_per_mtok_cache_write: Price | None = None
+
+
 class Arm(BaseModel):
     """One model choice. Prices are USD per million tokens, as on `prices_checked` if told."""
 
@@ -59,7 +71,11 @@ class Arm(BaseModel):
     """Of prompt tokens that the provider puts into its cache; None is unknown, and never 0."""
     usd_per_request: Price = 0.0
     """What a call costs beside its tokens; most cost nothing."""
+    price_tiers: Annotated[tuple[PriceTier, ...], Field(max_length=16)] = ()
+    """Other prices for long prompts, by rising length."""
     prices_checked: Annotated[datetime.date, Field(strict=True)] | None = None
+    prices_until: Annotated[datetime.date, Field(strict=True)] | None = None
+    """The day from which others hold, where they are announced."""
     prices_source: Source | None = None
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
     priors: Mapping[str, Share] = {}
@@ -79,6 +95,19 @@ class Arm(BaseModel):
     def _of_task_types(cls, priors: Mapping[str, float]) -> Mapping[str, float]:
         return by_task_type(priors)
 
+    @field_validator("price_tiers")
+    @classmethod
+    def _rising(cls, tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+        lengths = [tier.above_tokens for tier in tiers]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"must be by rising above_tokens, got {lengths}")
+        return tiers
+
+    def _prices(self, prompt_tokens: float) -> Arm | PriceTier:
+        """Where the prices of a call stand whose prompt has so many tokens."""
+        above = (tier for tier in reversed(self.price_tiers) if prompt_tokens > tier.above_tokens)
+        return next(above, self)
+
     def cost_usd(
         self,
         input_tokens: float,
@@ -97,13 +126,14 @@ class Arm(BaseModel):
         >>> arm.cost_usd(input_tokens=1000, output_tokens=200)
         0.0008
         """
-        usd = input_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        prices = self._prices(input_tokens + cached_in + cache_write)
+        usd = input_tokens * prices.usd_per_mtok_in + output_tokens * prices.usd_per_mtok_out
         for name, tokens in (
             ("usd_per_mtok_cached_in", cached_in),
             ("usd_per_mtok_cache_write", cache_write),
         ):
             if tokens:
-                price = getattr(self, name)
+                price = getattr(prices, name)
                 if price is None:
                     raise UnknownPrice(f"arm {self.id!r} has no {name} for {tokens} tokens")
                 usd += tokens * price

@@ -93,6 +93,20 @@ class Catalog:
         return _readonly(np.array([arm.usd_per_request for arm in self.arms]))
 
     @cached_property
+    def _tiers(self) -> tuple[Vector, ...]:
+        """(3, k) each: above how many tokens of a prompt which prices hold, in and out; the j-th of
+        each arm, above infinity where it has none."""
+        none = (np.inf, 0.0, 0.0)
+        rows = [
+            [(t.above_tokens, t.usd_per_mtok_in, t.usd_per_mtok_out) for t in arm.price_tiers]
+            for arm in self.arms
+        ]
+        return tuple(
+            _readonly(np.array([row[j] if j < len(row) else none for row in rows]).T)
+            for j in range(max(map(len, rows)))
+        )
+
+    @cached_property
     def context_window_tokens(self) -> NDArray[np.int64]:
         """The most that an integer holds where nobody has said."""
         unknown = np.iinfo(np.int64).max
@@ -147,7 +161,12 @@ class Catalog:
     ) -> Vector:
         """What a call with these token counts costs at the arms at positions `index`, (k,); (n, k)
         for counts (n, 1)."""
-        usd = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        price_in, price_out = self.usd_per_mtok_in, self.usd_per_mtok_out
+        for above, tier_in, tier_out in self._tiers:
+            longer = prompt_tokens > above
+            price_in = np.where(longer, tier_in, price_in)
+            price_out = np.where(longer, tier_out, price_out)
+        usd = prompt_tokens * price_in + output_tokens * price_out
         cost: Vector = usd[..., index] / 1e6 + self.usd_per_request[index]
         return cost
 

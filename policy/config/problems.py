@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policy.config.schema import GateConfig, ObjectiveConfig, PolicyConfig, RulesConfig
+from policy.arms.arm import PriceTier
+from policy.config.schema import GateConfig, ObjectiveConfig, RulesConfig
 
 Path = tuple[str | int, ...]
 
@@ -150,13 +151,12 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "objective": ObjectiveConfig,
     "rules": RulesConfig,
     "gate": GateConfig,
+    "price_tiers": PriceTier,
 }
 
 
 def _known_keys(model: type[BaseModel], inner: Path) -> Iterable[str]:
-    nested = (
-        _NESTED.get(str(inner[0]), model) if model is PolicyConfig and len(inner) > 1 else model
-    )
+    nested = _NESTED.get(str(inner[0]), model) if len(inner) > 1 else model
     return nested.model_fields
 
 

@@ -74,6 +74,34 @@ def test_what_a_cache_has_to_do_with_has_prices_of_its_own():
         catalog.arm("b").cost_usd(100, 0, cache_write=1)
 
 
+LONG = (
+    {"above_tokens": 1000, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 3.0},
+    {"above_tokens": 5000, "usd_per_mtok_in": 2.0, "usd_per_mtok_out": 6.0},
+)
+
+
+def test_a_long_prompt_has_the_prices_of_its_tier():
+    """All of a call's tokens do, from one token beyond on; list costs say the same to the last bit,
+    for one query and for several."""
+    catalog = Catalog((arm("a"), arm("b", price_tiers=LONG), arm("c", price_tiers=LONG[:1])))
+    lengths = np.array([[1000.0], [1001.0], [5000.0], [5001.0]])
+    by_hand = [0.65e-3, 1.301e-3, 5.3e-3, 10.602e-3]
+    assert [catalog.arm("b").cost_usd(n, 100) for n in lengths[:, 0]] == pytest.approx(by_hand)
+    costs = catalog.list_cost_usd(lengths, np.full((4, 1), 100.0), np.array([2, 1, 0]))
+    for row, n in zip(costs, lengths[:, 0], strict=True):
+        assert list(row) == [catalog.arm(arm_id).cost_usd(n, 100) for arm_id in "cba"]
+        assert list(row) == list(catalog.list_cost_usd(n, 100, np.array([2, 1, 0])))
+
+
+def test_what_a_cache_had_counts_towards_a_prompts_length():
+    """990 read and 11 from the cache are 1,001; and a tier's own price of the cache holds."""
+    tiers = ({**LONG[0], "usd_per_mtok_cached_in": 0.1},)
+    one = arm("a", price_tiers=tiers, usd_per_mtok_cached_in=0.05)
+    assert one.cost_usd(990, 0, cached_in=11) == pytest.approx((990 * 1.0 + 11 * 0.1) / 1e6)
+    with pytest.raises(UnknownPrice, match="usd_per_mtok_cache_write for 11 tokens"):
+        one.cost_usd(990, 0, cache_write=11)
+
+
 def test_positions_follow_the_order_given():
     """Arm i stands at position i of the ids and of every vector."""
     assert CATALOG.ids == ("a", "b", "c")
@@ -108,6 +136,8 @@ def test_json_round_trip_keeps_everything():
                 tokens_per_second=0.1 + 0.2,
                 endpoints=("http://127.0.0.1:1/v1", "second"),
                 usd_per_mtok_in=1,
+                price_tiers=LONG,
+                prices_until=datetime.date(2027, 1, 1),
             ),
         )
     )
@@ -157,6 +187,10 @@ def test_ids_are_unique_and_there_is_an_arm():
         {"usd_per_mtok_out": True},
         {"prices_checked": "2026-01-31"},
         {"prices_source": ""},
+        {"prices_until": "2026-01-31"},
+        {"price_tiers": LONG[::-1]},
+        {"price_tiers": (LONG[0], LONG[0])},
+        {"price_tiers": ({**LONG[0], "above_tokens": 0},)},
         {"capabilities": ()},
         {"capabilities": ("embedding", "embeddings")},
         {"capabilities": ("telepathy",)},

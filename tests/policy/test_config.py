@@ -205,6 +205,11 @@ def test_the_starter_file_shows_the_defaults():
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 AMOUNT = st.floats(0, 1e6)
+TIERS = st.builds(
+    lambda prices, above: ({"above_tokens": above, **prices},),
+    st.fixed_dictionaries({"usd_per_mtok_in": AMOUNT, "usd_per_mtok_out": AMOUNT}),
+    st.integers(1, 10**9),
+)
 ARMS = st.builds(
     Arm,
     id=st.from_regex(r"\A[A-Za-z0-9._:/-]{1,20}\Z"),
@@ -223,6 +228,8 @@ ARMS = st.builds(
     usd_per_mtok_cached_in=st.none() | AMOUNT,
     usd_per_mtok_cache_write=st.none() | AMOUNT,
     usd_per_request=AMOUNT,
+    price_tiers=st.just(()) | TIERS,
+    prices_until=st.none() | st.dates(),
 )
 OBJECTIVES = st.builds(
     ObjectiveConfig,

@@ -213,6 +213,13 @@ def test_a_list_of_one_wrong_item_is_not_called_empty():
         ),
         (
             "usd_per_mtok_in = 1\n",
+            "usd_per_mtok_in = 1\nprice_tiers = [{ above_token = 5, usd_per_mtok_in = 1, "
+            "usd_per_mtok_out = 1 }]\n",
+            "pointsman.toml:17: arms[2] (large).price_tiers[1].above_token: unknown key, did you "
+            "mean 'above_tokens'?",
+        ),
+        (
+            "usd_per_mtok_in = 1\n",
             "usd_per_mtok_in 1\n",
             "pointsman.toml:16: not valid TOML: Expected '=' after a key in a key/value pair",
         ),
