@@ -22,6 +22,7 @@ from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints, action_set, within
 from policy.choosing import caller, explore
 from policy.choosing.caller import Choice
+from policy.choosing.drawing import explored, thompson
 from policy.choosing.incumbent import START, Caution, Standing
 from policy.choosing.protocol import Index, Rule, Ruling
 from policy.choosing.rules import Rules
@@ -30,12 +31,11 @@ from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
 from policy.values.linear.view import LinearValues
-from policy.values.protocol import BoundValues, Forecast, ValuesView
+from policy.values.protocol import BoundValues, ValuesView
 
 NO_HINTS = Hints()
 NO_SCORES = Scoreboard()
 ROWS_AT_ONCE = 8_192  # of a log, times arms, that `Bandit.pmfs` works on
-DOUBT = 0.1  # of thompson's draw, from the posterior as it is
 SETTLED = 10  # outcomes per arm; an arm that joins a policy before isn't new, all are
 
 
@@ -322,48 +322,3 @@ def _expected(arm: Arm, encoder: Encoder) -> dict[int, float]:
     """An arm's priors, by the feature that is 1 for a query of that task type alone."""
     first = encoder.groups["task"].start
     return {first + TASK_INDEX[task]: quality for task, quality in arm.priors.items()}
-
-
-def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector | None]:
-    """The pmf (k,) that a configuration's exploration rule makes of a forecast, and each arm's
-    probability (k,) of being the best, at posterior scale 1; None where there is no posterior."""
-    mean, sd = forecast.utility, forecast.utility_sd
-    if config.exploration == "thompson":
-        if sd is None:
-            raise ValueError(f"thompson needs a posterior, which {config.model!r} has not")
-        return thompson(config, forecast)
-    best = None if sd is None else explore.thompson(mean, sd)
-    return _without_posterior(config, mean), best
-
-
-def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
-    """The pmf, and each arm's probability of being the best, (k,) or (n, k) each.
-
-    The posterior is drawn from at the scale `config.scale`, widened towards 1 as far as an arm is
-    unknown for this query: trying it is worth most where nothing was learned. So the scale follows
-    the evidence, a warm start's among it, and settles. A share DOUBT is drawn as probable as each
-    arm is to be the best: a few unlucky outcomes never shut an arm out (Jin et al. 2023, "Thompson
-    sampling with less exploration is fast and optimal", mix a greedy rule likewise).
-    """
-    mean, sd = forecast.utility, forecast.utility_sd
-    assert sd is not None
-    tried = sd if forecast.explored_sd is None else forecast.explored_sd
-    scale: float | Vector = config.scale
-    if forecast.unknown is not None:
-        scale = scale + max(1.0 - scale, 0.0) * forecast.unknown
-    drawn = scale * tried
-    if mean.ndim == 1:
-        pmf, best = explore.thompson_of(mean, np.array((drawn, sd)))
-    else:
-        pmf, best = explore.thompson_rows(mean, drawn), explore.thompson_rows(mean, sd)
-    return (1.0 - DOUBT) * pmf + DOUBT * best, best
-
-
-def _without_posterior(config: PolicyConfig, mean: Vector) -> Vector:
-    if config.exploration == "epsilon_greedy":
-        return explore.epsilon_greedy(mean, config.epsilon)
-    if config.exploration == "softmax":
-        return explore.softmax(mean, config.temperature)
-    if config.exploration == "square_cb":
-        return explore.square_cb(mean, config.gamma)
-    return explore.greedy(mean)

@@ -16,9 +16,10 @@ from features.profile import profile
 from features.query import Hints
 from policy import policy as policies
 from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.choosing.drawing import explored
 from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
-from policy.policy import Bandit, Policy, Request, explored, uniform_draw
+from policy.policy import Bandit, Policy, Request, uniform_draw
 from policy.records import OutcomeBatch, from_json, packed, to_json
 from policy.values import models
 from policy.values.protocol import Forecast
