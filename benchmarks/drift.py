@@ -90,16 +90,10 @@ class Changing(InProcess):
 
     def route(self, rows: Sequence[int]) -> list[Routed]:
         if self._coming and self._rounds >= self._coming[0].start:
-            self._learn_arrived()  # what came in before the change was so then
+            self._learn(len(self._arrived))  # what came in before the change was so then
             self._outcomes = self._coming.pop(0).outcomes
             self.policy = self._publish()
         return super().route(rows)
-
-    def _learn_arrived(self) -> None:
-        if self._model is not None and self._arrived:
-            self._model.learn(self._batch(self._arrived))
-            self._learned += len(self._arrived)
-            self._arrived = []
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ standard error and the least of them. All see the same rounds in the same order,
 rewards lost, so `ahead`, what the default policy captured more than another, has a standard error
 of its own, from the paired differences; `earns` is the same in mean reward. Of LinTS' widths the
 one that is best in hindsight has an asterisk. The objective is quality 0.9, cost 0.1, linear,
-cost_ref = the largest per-arm mean cost of the set. `us` is the median of one decision, from x to
-the drawn arm.
+cost_ref = the largest per-arm mean cost of the set. Our snapshots come as late as a service's
+(pointsman/trying/lag.py); LinTS learns from each outcome at once. `us` is the median of one
+decision, from x to the drawn arm.
 
 `--calibration` adds, for the default policy, how often an arm of each confidence is the one that
 hindsight finds the best of its category over the same rounds.

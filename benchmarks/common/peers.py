@@ -21,11 +21,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pointsman.trying.routers import MAX_GAP, Routed
+from pointsman.trying.routers import Routed
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+MAX_GAP = 32  # outcomes between two learnings of a batched peer, in the long run
 
 
 class Peer(Protocol):

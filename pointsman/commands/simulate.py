@@ -13,6 +13,7 @@ import click
 from pointsman.commands import settings
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
+from pointsman.trying.lag import RATE
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Result
 from pointsman.trying.simulate import Traffic, in_process, over_http, sample
@@ -40,6 +41,7 @@ class Options:
     warm: int
     no_warm_labels: bool
     concurrency: int
+    rate: float | None
     config_file: Path | None
     write_config: Path | None
     plot: Path | None
@@ -58,6 +60,8 @@ class Options:
             )
         if self.url is None and self.concurrency > 1:
             raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
+        if self.url is not None and self.rate is not None:
+            raise click.UsageError("--rate is for runs in process: a service has its own")
         if self.plot is not None and not self.plot.parent.is_dir():
             raise click.ClickException(f"{self.plot}: there is no folder {self.plot.parent}")
 
@@ -70,6 +74,7 @@ class Options:
             hints=not self.no_hints,
             warm=self.warm,
             warm_labels=not self.no_warm_labels,
+            rate=self.rate or RATE,
         )
 
 
@@ -119,6 +124,13 @@ class Options:
     default=1,
     show_default=True,
     help="With --url: rounds under way at once.",
+)
+@click.option(
+    "--rate",
+    type=settings.Finite(0.001, 100_000),
+    metavar="PER_S",
+    help="In process: rounds a second, that snapshots come as late as a service's would. "
+    f"[{RATE:.0f}: one caller who waits]",
 )
 @click.option(
     "--config",

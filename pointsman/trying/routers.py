@@ -12,8 +12,10 @@ import numpy as np
 from features.encoder import Encoder
 from features.profile import Profile, profile
 from features.query import Hints, Query
+from pointsman.trying.lag import RATE, Lag, Published
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman_client import Client, PointsmanError
+from pointsman_client.answers import Decision
 from pointsman_client.options import RewardRequest, RouteRequest
 from policy import policy as policies
 from policy import records
@@ -25,7 +27,6 @@ from policy.values import models
 from policy.values.protocol import ValueModel
 
 MAX_BATCH = 256  # rounds in one request, which a service takes by default
-MAX_GAP = 32  # outcomes between two snapshots, in the long run
 
 A = TypeVar("A")
 Tick = Callable[[int], object]
@@ -34,11 +35,13 @@ Tick = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """One round: which query (its row), which arm (its column), under which id."""
+    """One round: which query (its row), which arm (its column), under which id, by which
+    snapshot."""
 
     row: int
     arm: int
     decision_id: str
+    snapshot: int = 0
     propensity: float = np.nan
     eligible: bytes = b""
     confidence: float = np.nan
@@ -78,11 +81,16 @@ def as_request(text: str, category: str, hints: bool) -> Request:
     return Request(Query(text=text), told)
 
 
+def round_id(run: str, number: int) -> str:
+    """The id of the decision of a run's round, counted from 1; the id decides the draw."""
+    return f"{run}.{number}"
+
+
 class InProcess:
     """A policy and its learner in this process, cold unless it is given what to start from.
 
-    The learner publishes after each of the first 16 outcomes, then ever more rarely, in the end
-    after each 32. A service publishes by the clock, so there it depends on the rate.
+    What has arrived is learned when `lag` says that a snapshot with it is in force: by default as
+    late as a service's would be.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class InProcess:
         queries: Sequence[Asked],
         run: str,
         model: ValueModel | None = None,
+        lag: Lag | None = None,
     ) -> None:
         self._outcomes = outcomes
         self._config = config
@@ -100,6 +109,7 @@ class InProcess:
         self._queries = queries
         self._run = run
         self._model = model or models.new_model(config, encoder)
+        self._lag = lag or Published.at(RATE)
         self._ledger = Ledger.of(config, encoder.d)
         self._arrived: list[Routed] = []
         self._learned = 0
@@ -112,14 +122,17 @@ class InProcess:
 
     def _route(self, row: int) -> Routed:
         query = self._queries[row]
+        seen = self._lag(self._rounds, self._learned + len(self._arrived))
+        self._learn(seen - self._learned)
         self._rounds += 1
-        decision_id = f"{self._run}.{self._rounds}"
+        decision_id = round_id(self._run, self._rounds)
         decision = self.policy.decide_encoded(query.request, query.known, query.x, decision_id, 0)
         catalog = self._outcomes.catalog
         return Routed(
             row,
             catalog.index(decision.arm),
             decision_id,
+            decision.snapshot,
             decision.propensity,
             records.packed(catalog.among(decision.arms)),
             np.nan if decision.confidence is None else decision.confidence,
@@ -127,14 +140,17 @@ class InProcess:
 
     def reward(self, routed: Sequence[Routed]) -> None:
         self._arrived += routed
-        if self._model is None or len(self._arrived) < min(max(self._learned // 16, 1), MAX_GAP):
+
+    def _learn(self, n: int) -> None:
+        """Learn the next n of the outcomes that have arrived, and publish."""
+        if n <= 0 or self._model is None:
             return
-        batch = self._batch(self._arrived)
+        batch = self._batch(self._arrived[:n])
         self._model.learn(batch)
         if self._ledger is not None:
             self._ledger.add(batch)
-        self._learned += len(self._arrived)
-        self._arrived = []
+        self._learned += n
+        del self._arrived[:n]
         self.policy = self._publish()
 
     def _publish(self) -> Policy:
@@ -179,14 +195,22 @@ class InProcess:
 
 
 class OverHttp:
-    """A running service, at most `concurrency` requests at a time."""
+    """A running service, at most `concurrency` requests at a time. With `run` decisions have the
+    ids that they would have in process; else the service gives them new ones."""
 
     def __init__(
-        self, client: Client, outcomes: OutcomeSet, hints: bool, concurrency: int = 1
+        self,
+        client: Client,
+        outcomes: OutcomeSet,
+        hints: bool,
+        concurrency: int = 1,
+        run: str | None = None,
     ) -> None:
         self._client = client
         self._outcomes = outcomes
         self._hints = hints
+        self._run = run
+        self._rounds = 0
         self._pool = ThreadPoolExecutor(concurrency) if concurrency > 1 else None
 
     def __enter__(self) -> OverHttp:
@@ -197,7 +221,9 @@ class OverHttp:
             self._pool.shutdown(cancel_futures=True)
 
     def route(self, rows: Sequence[int]) -> list[Routed]:
-        return list(self._map(self._route, rows))
+        first = self._rounds + 1
+        self._rounds += len(rows)
+        return list(self._map(self._route, [*enumerate(rows, first)]))
 
     def reward(self, routed: Sequence[Routed]) -> None:
         for _ in self._map(self._reward, routed):
@@ -206,9 +232,12 @@ class OverHttp:
     def _map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         return map(call, items) if self._pool is None else self._pool.map(call, items)
 
-    def _route(self, row: int) -> Routed:
-        decision = self._client.route(**_query(self._outcomes, row, self._hints))
-        return Routed(row, self._outcomes.catalog.index(decision.arm), decision.decision_id)
+    def _route(self, numbered: tuple[int, int]) -> Routed:
+        number, row = numbered
+        query = _query(self._outcomes, row, self._hints)
+        if self._run is not None:
+            query["decision_id"] = round_id(self._run, number)
+        return _routed(self._outcomes, row, self._client.route(**query))
 
     def _reward(self, one: Routed) -> None:
         self._client.reward(**_report(self._outcomes, one))
@@ -224,9 +253,8 @@ class InBatches:
 
     def route(self, rows: Sequence[int]) -> list[Routed]:
         answers = self._client.route_batch(_query(self._outcomes, row, self._hints) for row in rows)
-        arms = self._outcomes.catalog
         return [
-            Routed(row, arms.index(decision.arm), decision.decision_id)
+            _routed(self._outcomes, row, decision)
             for row, decision in zip(rows, map(_answered, answers), strict=True)
         ]
 
@@ -240,6 +268,11 @@ class InBatches:
 def _query(outcomes: OutcomeSet, row: int, hints: bool) -> RouteRequest:
     category = outcomes.categories[row] if hints else ""
     return {"text": outcomes.texts[row], "task_type": category or None}
+
+
+def _routed(outcomes: OutcomeSet, row: int, decision: Decision) -> Routed:
+    arm = outcomes.catalog.index(decision.arm)
+    return Routed(row, arm, decision.decision_id, decision.snapshot)
 
 
 def _report(outcomes: OutcomeSet, one: Routed) -> RewardRequest:

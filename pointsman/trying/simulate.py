@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pointsman.trying.lag import RATE, Published
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Hindsight, Result
 from pointsman.trying.routers import (
@@ -46,6 +47,9 @@ class Traffic:
     """Queries of each shuffle whose outcomes, of all arms, are known before; the others count."""
     warm_labels: bool = True
     """These queries tell their categories, also where the traffic doesn't."""
+    rate: float = RATE
+    """Rounds a second, in process: a service publishes by the clock, so the faster it is asked,
+    the more rounds pass before an outcome is in force."""
 
     def shuffle(self, n: int, number: int) -> tuple[Index, Mask]:
         """The order of n queries in shuffle `number`, and which rounds lose their reward."""
@@ -136,7 +140,8 @@ def in_process(
             encoder, model = warm_start(config, corpus(outcomes, known, traffic.warm_labels))
             queries = asked(outcomes, encoder, traffic.hints, tick)
         run = f"{traffic.seed}.{number}"
-        router = InProcess(outcomes, config, encoder, queries, run, model)
+        lag = Published.at(traffic.rate)
+        router = InProcess(outcomes, config, encoder, queries, run, model, lag)
         chosen.append(drive(router, order, lost, traffic.delay, tick))
         orders.append(order)
     seconds = time.perf_counter() - started

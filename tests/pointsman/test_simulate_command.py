@@ -100,6 +100,8 @@ def test_a_plot_is_a_png(folder: Path, tmp_path: Path):
     [
         ["--url", "http://127.0.0.1:1", "--shuffles", "2"],
         ["--concurrency", "2"],
+        ["--url", "http://127.0.0.1:1", "--rate", "9"],
+        ["--rate", "nan"],
         ["--shuffles", "0"],
         ["--loss", "1.5"],
         ["--delay", "-1"],
