@@ -112,7 +112,7 @@ def test_after_a_correction_the_variances_are_learned_anew():
     assert abs(corrected._spread.noise[0] / direct._spread.noise[0] - 1.0) > 0.01
     for _ in range(5):
         for model in (corrected, direct):
-            model._tune()
+            model._tune(len(model.arms))
     np.testing.assert_allclose(corrected._spread.noise, direct._spread.noise, rtol=1e-3)
 
 

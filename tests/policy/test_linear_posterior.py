@@ -10,6 +10,7 @@ import pytest
 
 from policy.values.linear import model as linear
 from policy.values.linear import pooling
+from policy.values.linear.model import LinearModel
 from tests.policy.linear_model import (
     GROUPS,
     QUALITY,
@@ -17,6 +18,7 @@ from tests.policy.linear_model import (
     all_of,
     context,
     events,
+    part,
     taught,
     values,
 )
@@ -120,13 +122,26 @@ def test_forecasts_are_calibrated():
     assert np.std(z) == pytest.approx(1.0, abs=0.35)
 
 
-def test_variances_are_learned_ever_more_rarely():
-    """Early often, later each TUNE_EVERY events at most: by the count alone."""
-    due = [linear._next_tuning(0)]
-    while due[-1] < 200_000:
-        due.append(linear._next_tuning(due[-1]))
-    gaps = np.diff(due)
-    assert due[0] == linear.TUNE_FIRST
-    assert (gaps > 0).all()
-    assert gaps.max() == linear.TUNE_EVERY
-    assert all(linear._next_tuning(n - 1) == n for n in due)
+@pytest.mark.parametrize("k", [1, 40])
+def test_variances_are_learned_ever_more_rarely(k: int, monkeypatch: pytest.MonkeyPatch):
+    """Early often, later each TUNE_EVERY events at most; an arm's share of it is paid for by an
+    event at least."""
+    at: list[int] = []
+    monkeypatch.setattr(linear, "TUNE_EVERY", 64)
+    monkeypatch.setattr(LinearModel, "_tune", lambda model, k: at.append(model.events))
+    taught(events(2_000, k=k))
+    gaps = np.diff(at)
+    assert at[0] == linear.TUNE_FIRST
+    assert gaps[0] < 2 * linear.TUNE_APART
+    assert gaps[-1] == 64
+    assert (gaps[20:] >= k).all()
+    assert (gaps >= linear.TUNE_APART).all()
+
+
+def test_an_arm_that_nobody_has_used_yet_changes_no_variance():
+    """Where a batch names more arms than had an event by then, the first of them are tuned from."""
+    batch = events(200, k=30, seed=4)
+    first = taught(batch)
+    one_by_one = taught(*(part(batch, i, i + 1) for i in range(200)))
+    assert first._due == one_by_one._due
+    np.testing.assert_allclose(first._spread.arm, one_by_one._spread.arm, rtol=1e-9)

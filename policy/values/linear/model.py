@@ -6,10 +6,8 @@ decides with.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,8 +29,9 @@ PASSING = frozenset({"signals", "text"})
 """Groups of features whose uncertainty isn't explored: what a query with these very values teaches,
 hardly another one has a use for. What recurs (tasks and labels) is worth trying arms out on."""
 TUNE_FIRST = 8  # events before the variances are first learned
-TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, 16 events apart at least ...
-TUNE_EVERY = 4096  # ... and at most
+TUNE_GROWTH = 8  # then again whenever an eighth more has been seen, but so many events apart ...
+TUNE_APART = 16  # ... at least, and at least as many as there are arms, for each costs its share
+TUNE_EVERY = 4096  # ... and at most, where there are no more arms
 START_STEPS = 20  # of the variances on what a model starts from: then they have settled
 MAX_D = 4_096  # a checkpoint that claims more is damaged
 
@@ -68,6 +67,7 @@ class LinearModel:
         self.events = 0
         self.start_events = 0  # the first of them, that no correction takes back
         self._settled = 0  # events before the last alarm, or the first event
+        self._due = TUNE_FIRST  # events by which the variances are learned next
         self._learned = Learned(self.d)
         self.watch = Watch(self.d)
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
@@ -107,13 +107,14 @@ class LinearModel:
         most = at_most / np.maximum(self._learned.sums.weight, 1.0)
         self._learned.scale(np.minimum(worth, most))
         self._learned.begin()
+        self._due = self._next_tuning(len(self.arms))
 
     def _settle(self, arm: Index, x: Array, y: Array) -> None:
         """Sums of these outcomes alone, and the variances that they tell."""
         self._learned.clear()
         self._learned.fold(arm, x, y, forgetting=1.0)
         for _ in range(START_STEPS):
-            self._tune()
+            self._tune(len(self.arms))
 
     def learn(self, batch: OutcomeBatch) -> None:
         """Fold events in; the same state results wherever the stream is cut into batches."""
@@ -121,9 +122,9 @@ class LinearModel:
         arm, x, y = self._columns(batch)
         known, at = np.maximum(np.maximum.accumulate(arm) + 1, before), 0  # arms by then
         while at < len(batch):
-            due = self._settled + _next_tuning(self.events - self._settled)
-            joins = int(np.searchsorted(known, known[at], side="right"))
-            to = min(at + due - self.events, joins)
+            to = min(at + self._due - self.events, len(batch))
+            if self.forgetting < 1.0:  # which each arm that joins slows down
+                to = min(to, int(np.searchsorted(known, known[at], side="right")))
             run = arm[at:to], x[at:to], y[at:to]
             changed = self.watch.first(*run, self.events) if self.notice else None
             if changed is not None:
@@ -135,8 +136,17 @@ class LinearModel:
             if changed is not None:
                 self._learned.scale(self.watch.kept(len(self.arms)))
                 self._settled = self.events
-            if self.events in (due, self._settled):
-                self._tune()
+            if self.events in (self._due, self._settled):
+                k = int(known[at - 1])
+                self._tune(k)
+                self._due = self._next_tuning(k)
+
+    def _next_tuning(self, k: int) -> int:
+        """The count of events at which the variances are learned next, when k arms are known: a
+        function of the events' order, as all of the state is."""
+        since = self.events - self._settled
+        apart = min(max(since // TUNE_GROWTH, TUNE_APART), TUNE_EVERY) if since else TUNE_FIRST
+        return self.events + max(apart, k)
 
     def correct(self, batch: CorrectionBatch) -> None:
         """Put new values in the place of old ones, as if they had come so in the first place.
@@ -161,11 +171,12 @@ class LinearModel:
         arm = self._learned.positions(batch.arms, self.events)
         return arm, x, targets.targets(batch, self.scales)
 
-    def _tune(self) -> None:
-        sums, groups = self._learned.sums, tuple(self.sizes)
+    def _tune(self, k: int) -> None:
+        """Learn the variances anew from the first k arms, which are all that had an event."""
+        sums, groups = self._learned.sums.first(k), tuple(self.sizes)
         fitted = pooling.improve(sums, self._spread, groups, self._start, self._group)
         self._spread = fitted.spread
-        self.watch.refer(fitted, self._learned.taught > 0)
+        self.watch.refer(fitted, self._learned.taught[:k] > 0)
 
     def sums(self) -> dict[str, Array]:
         """The learned sums by name, arms first."""
@@ -198,6 +209,7 @@ def _header(model: LinearModel) -> dict[str, Any]:
         "events": model.events,
         "start_events": model.start_events,
         "settled": model._settled,
+        "due": model._due,
         "arms": model.arms,
     }
 
@@ -209,7 +221,7 @@ def _read(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Line
     scales = Scales(**header["scales"])
     model = LinearModel(slices(sizes), scales, header["forgetting"], header["notice"])
     model.events, model.start_events = header["events"], header["start_events"]
-    model._settled = header["settled"]
+    model._settled, model._due = header["settled"], header["due"]
     model._spread = _spread(arrays, len(sizes))
     model._learned.restore(header["arms"], arrays)
     model.watch.restore(arrays)
@@ -247,19 +259,3 @@ def _view(
         fresh_mean=posterior.pooled.astype(np.float32),
         fresh_cov=triangles(fresh[:, :, None] * np.eye(learned.d)).astype(np.float32),
     )
-
-
-@cache
-def _tunings() -> tuple[int, ...]:
-    due = [TUNE_FIRST]
-    while due[-1] < TUNE_EVERY * TUNE_GROWTH:
-        due.append(due[-1] + max(16, due[-1] // TUNE_GROWTH))
-    return tuple(due)
-
-
-def _next_tuning(events: int) -> int:
-    """The count of events at which the variances are learned next: a rule of the count alone."""
-    due = _tunings()
-    if events < due[-1]:
-        return due[bisect_right(due, events)]
-    return due[-1] + ((events - due[-1]) // TUNE_EVERY + 1) * TUNE_EVERY

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.values.linear.dense import chosen, inverted
+
 Array = NDArray[np.float64]
 
 TARGETS = ("quality", "latency", "cost", "log_latency", "log_cost")
@@ -35,6 +37,10 @@ class Sums:
     @property
     def parts(self) -> tuple[Array, Array, Array, Array]:
         return self.xx, self.xy, self.yy, self.weight
+
+    def first(self, k: int) -> Sums:
+        """Those of the first k arms, not copied."""
+        return Sums(*(part[:k] for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,30 +115,37 @@ def _solve(
     noise = spread.noise[:3]
     ratio = noise[:, None] / spread.arm[:, group]  # (c, d), R
     ratio0 = noise[:, None] / spread.pooled[:, group]
-    precision = sums.xx.copy()
-    precision[..., on_diagonal, on_diagonal] += ratio
-    inverse = _inverse(precision)  # (k, c, d, d)
+    inverse = _inverses(sums, ratio)  # (k, c, d, d)
     # m's precision: Σ W = Σ (T + σ² S^-1)^-1 = Σ R - R (S + R)^-1 R, without inverting S
     information = -ratio[:, :, None] * inverse.sum(axis=0) * ratio[:, None]
     information[:, on_diagonal, on_diagonal] += k * ratio + ratio0
-    pooled_cov = _inverse(0.5 * (information + information.swapaxes(-1, -2)))  # (c, d, d)
+    pooled_cov = inverted(0.5 * (information + information.swapaxes(-1, -2)))  # (c, d, d)
     fitted = _times(inverse, sums.xy)
     evidence = ratio[matrix] * fitted.sum(axis=0) + ratio0[matrix] * start  # (t, d)
     pooled = _times(pooled_cov, evidence)
     mean = fitted + _times(inverse, ratio[matrix] * pooled)
-    cov = inverse * noise[:, None, None]
+    cov = np.multiply(inverse, noise[:, None, None], out=inverse)
     return Posterior(pooled, mean, cov), pooled_cov * noise[:, None, None]
 
 
-def _inverse(matrices: Array) -> Array:
-    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+def _inverses(sums: Sums, ratio: Array) -> Array:
+    """(S + R)^-1 of all arms and components, (k, c, d, d), for R (c, d)."""
+    on_diagonal = np.arange(ratio.shape[1])
+    inverse = np.zeros_like(sums.xx)
+    inverse[..., on_diagonal, on_diagonal] = 1.0 / ratio
+    for c, arms in chosen(sums.weight > 0.0):
+        precision = sums.xx[arms, c]
+        precision[:, on_diagonal, on_diagonal] += ratio[c]
+        inverse[arms, c] = inverted(precision)
+    return inverse
 
 
 def _times(matrices: Array, vectors: Array) -> Array:
     """(..., c, d, d) of the components @ (..., t, d) of the targets that share them."""
-    first: Array = (matrices @ vectors[..., :3, :, None])[..., 0]
-    logs: Array = (matrices[..., 1:, :, :] @ vectors[..., 3:, :, None])[..., 0]
-    return np.concatenate([first, logs], axis=-2)
+    quality: Array = (matrices[..., 0, :, :] @ vectors[..., 0, :, None])[..., None, :, 0]
+    both = np.stack([vectors[..., 1:3, :], vectors[..., 3:, :]], axis=-1)
+    rest = matrices[..., 1:, :, :] @ both  # latency and cost, and their logs
+    return np.concatenate([quality, rest[..., 0], rest[..., 1]], axis=-2)
 
 
 def improve(
@@ -147,13 +160,13 @@ def improve(
     posterior, pooled_cov = _solve(sums, spread, start, group)
     towards = guess(groups, spread.noise)
     prior, prior0 = spread.arm[:, group], spread.pooled[:, group]  # (c, d)
+    own_variance = np.einsum("kcii->kci", posterior.cov)
     # Var(θ_a - m | y) = V + (I - V/T) C (I - V/T)', with C the covariance of m
-    move = np.eye(len(group)) - posterior.cov / prior[:, None]
-    spill = (move @ pooled_cov * move).sum(axis=-1)
-    variance = np.einsum("kcii->kci", posterior.cov) + spill
+    variance = own_variance + _spill(posterior.cov, prior, pooled_cov, sums.weight > 0.0)
     deviation = (posterior.mean - posterior.pooled)[:, :3]
     variance0 = np.einsum("cii->ci", pooled_cov)
-    used = (posterior.cov * sums.xx).sum(axis=(-2, -1))  # (k, c), tr(V S)
+    # (k, c), tr(V S), for V (S + R) = σ² I
+    used = spread.noise[:3] * (1.0 - own_variance / prior).sum(axis=-1)
     squares, spare = _residuals(sums, posterior, used / spread.noise[:3])
     improved = Spread(
         pooled=_refit(
@@ -167,6 +180,16 @@ def improve(
     unknown = (used + (typical * prior).sum(axis=-1)) / (sums.weight + 1.0)
     sd = np.sqrt(own + unknown)
     return Fitted(improved, posterior, sd, np.sqrt(unknown) / sd)
+
+
+def _spill(cov: Array, prior: Array, pooled_cov: Array, taught: NDArray[np.bool_]) -> Array:
+    """(k, c, d), how far the doubt about m goes into what an arm's coefficients are about it: not
+    at all where no outcome was taught (k, c)."""
+    spill = np.zeros(cov.shape[:-1])
+    for c, arms in chosen(taught):
+        move = np.eye(cov.shape[-1]) - cov[arms, c] / prior[c]
+        spill[arms, c] = np.einsum("nij,nij->ni", move @ pooled_cov[c], move)
+    return spill
 
 
 def _refit(coefficients: Array, left: Array, towards: Array, group: NDArray[np.intp]) -> Array:
