@@ -9,6 +9,7 @@ import click
 
 COMMANDS = {
     "init": "Write a pointsman.toml to start from.",
+    "catalog": "Import arms from a price list, and check prices.",
     "up": "Run the whole service: serving, learner, archiver, embedded server.",
     "serve": "Run serving processes only, against a Redis of your own.",
     "learn": "Run the learner only, against a Redis of your own.",

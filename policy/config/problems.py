@@ -39,7 +39,7 @@ class Problems:
         text = text.removeprefix("\ufeff")
         self.source = source
         self.data = _loaded(text, source)
-        self._lines = _lines(text)
+        self._lines = lines(text)
         self._found: list[tuple[int, str]] = []
 
     def __bool__(self) -> bool:
@@ -176,9 +176,9 @@ _KEY = re.compile(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""")
 _STEP = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 
 
-def _lines(text: str) -> dict[Path, int]:
+def lines(text: str) -> dict[Path, int]:
     """On which line each table and key stands, by a scan: enough to point at, no second parser."""
-    lines: dict[Path, int] = {}
+    found: dict[Path, int] = {}
     table: Path = ()
     arm = -1
     for number, line in enumerate(text.split("\n"), start=1):
@@ -190,12 +190,12 @@ def _lines(text: str) -> dict[Path, int]:
             else:
                 table = steps
             for n in range(1, len(table) + 1):
-                lines.setdefault(table[:n], number)
+                found.setdefault(table[:n], number)
         elif key := _KEY.match(line):
             steps = _steps(key[1])
             for n in range(1, len(steps) + 1):
-                lines.setdefault((*table, *steps[:n]), number)
-    return lines
+                found.setdefault((*table, *steps[:n]), number)
+    return found
 
 
 def _steps(dotted: str) -> tuple[str, ...]:

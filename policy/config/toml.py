@@ -35,9 +35,7 @@ def parse(text: str, source: str) -> Config:
 
 def to_toml(config: Config) -> str:
     """A text that `parse` reads back as the same configuration; defaults are left out."""
-    blocks = [
-        "[[arms]]\n" + _pairs(arm.model_dump(exclude_defaults=True)) for arm in config.arms.arms
-    ]
+    blocks = [arm_to_toml(arm) for arm in config.arms.arms]
     for name, policy in config.policies.items():
         settings = policy.model_dump(exclude_defaults=True)
         settings["objective"] = policy.objective.model_dump()
@@ -47,6 +45,11 @@ def to_toml(config: Config) -> str:
             settings |= {"share": config.shares[name]} if name in config.shares else {}
             blocks.append(f"[policies.{name}.challenger]\n" + _pairs(settings))
     return "\n".join(blocks)
+
+
+def arm_to_toml(arm: Arm) -> str:
+    """The table of one arm; defaults are left out."""
+    return "[[arms]]\n" + _pairs(arm.model_dump(exclude_defaults=True))
 
 
 def _arms(tables: Any, problems: Problems) -> dict[str, Arm]:

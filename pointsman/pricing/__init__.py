@@ -1,0 +1,1 @@
+"""Price lists that others keep: their models as arms, and a catalog held against them."""
