@@ -40,11 +40,13 @@ class Weights:
         return self.quality, self.latency, self.cost
 
 
+Preset = Literal["ultra_fast", "fast", "balanced", "quality", "cheap"]
 PRESETS: Mapping[str, Weights] = {
+    "ultra_fast": Weights.of(quality=0.3, latency=0.6, cost=0.1),
+    "fast": Weights.of(quality=0.5, latency=0.4, cost=0.1),
     "balanced": Weights.of(quality=0.7, latency=0.15, cost=0.15),
     "quality": Weights.of(quality=1.0),
-    "speed": Weights.of(quality=0.5, latency=0.4, cost=0.1),
-    "cost": Weights.of(quality=0.5, latency=0.1, cost=0.4),
+    "cheap": Weights.of(quality=0.5, latency=0.1, cost=0.4),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,16 +20,21 @@ from policy.objective import COMPONENTS
 
 Excluded = tuple[tuple[str, str], ...]
 Speed = Literal["ultra_fast", "fast", "medium", "slow"]
-CostTier = Literal["free", "low", "medium", "high"]
+CostTier = Literal["free", "budget", "standard", "premium"]
+ContextTier = Literal["short", "medium", "long", "very_long"]
 Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 LATENCY_CEILING_MS: Mapping[Speed, float] = MappingProxyType(
-    {"ultra_fast": 1_000.0, "fast": 3_000.0, "medium": 10_000.0, "slow": 60_000.0}
+    {"ultra_fast": 500.0, "fast": 2_000.0, "medium": 10_000.0, "slow": 30_000.0}
 )
-PRICE_CEILING_USD: Mapping[CostTier, float] = MappingProxyType(
-    {"free": 0.0, "low": 0.5, "medium": 3.0, "high": 20.0}
+COST_CEILING_USD: Mapping[CostTier, float] = MappingProxyType(
+    {"free": 0.0, "budget": 1e-4, "standard": 1e-3, "premium": math.inf}
 )
-"""Per million tokens, input and output blended three to one."""
+"""Of one call."""
+CONTEXT_TOKENS: Mapping[ContextTier, int] = MappingProxyType(
+    {"short": 2_000, "medium": 32_000, "long": 128_000, "very_long": 2_000_000}
+)
+"""Of prompt and answer together."""
 
 
 class Constraints(BaseModel):
@@ -39,16 +44,18 @@ class Constraints(BaseModel):
 
     context_tokens: Annotated[int, Field(strict=True, ge=0, le=10**9)] | None = None
     """The smallest context window wanted for the prompt; output tokens come on top."""
+    context_tier: ContextTier | None = None
+    """The smallest context window wanted, by name; with `context_tokens` the larger counts."""
     capabilities: Capabilities = ()
     allow: Annotated[tuple[ArmId, ...], Field(max_length=1000)] | None = None
     """Only these arms; an empty list allows none."""
     deny: Annotated[tuple[ArmId, ...], Field(max_length=1000), null_is((), tuple[ArmId, ...])] = ()
     providers: Annotated[tuple[Name, ...], Field(max_length=1000)] | None = None
 
-    cost_tier: CostTier | None = None
-    """A ceiling on the arm's list price."""
     max_cost_usd: Amount | None = None
     """Of this call: by the list price, and by the prediction where there is one."""
+    cost_tier: CostTier | None = None
+    """The same by name; with `max_cost_usd` the lower one counts."""
     max_latency_ms: Amount | None = None
     speed: Speed | None = None
     """A ceiling on latency by name; with `max_latency_ms` the lower one counts."""
@@ -60,13 +67,17 @@ class Constraints(BaseModel):
         found = []
         if self.min_quality is not None:
             found.append(Limit("quality", self.min_quality))
-        if self.max_latency_ms is not None or self.speed is not None:
-            named = LATENCY_CEILING_MS[self.speed] if self.speed else math.inf
-            own = math.inf if self.max_latency_ms is None else self.max_latency_ms
-            found.append(Limit("latency", min(own, named)))
-        if self.max_cost_usd is not None:
-            found.append(Limit("cost", self.max_cost_usd))
+        if (bound := _lower(self.max_latency_ms, self.speed, LATENCY_CEILING_MS)) is not None:
+            found.append(Limit("latency", bound))
+        if (bound := _lower(self.max_cost_usd, self.cost_tier, COST_CEILING_USD)) is not None:
+            found.append(Limit("cost", bound))
         return tuple(found)
+
+
+def _lower(own: float | None, name: Any, ceilings: Mapping[Any, float]) -> float | None:
+    """The lower of a bound and a named one; None where neither bounds anything."""
+    bound = min(math.inf if own is None else own, ceilings.get(name, math.inf))
+    return None if bound == math.inf else bound
 
 
 class Limit(NamedTuple):
@@ -185,6 +196,8 @@ def _rules(
         yield catalog.among(arms_of_policy), lambda arm: "not one of this policy's arms"
 
     tokens = max(needs.prompt_tokens, constraints.context_tokens or 0) + needs.reserved_tokens
+    if constraints.context_tier is not None:
+        tokens = max(tokens, CONTEXT_TOKENS[constraints.context_tier])
     yield (
         catalog.context_window_tokens >= tokens,
         lambda arm: f"context window {arm.context_window_tokens} < {tokens} tokens needed",
@@ -202,19 +215,15 @@ def _rules(
             lambda arm: f"provider {arm.provider} not in providers",
         )
 
-    if constraints.cost_tier is not None:
-        yield (
-            catalog.usd_per_mtok <= PRICE_CEILING_USD[constraints.cost_tier],
-            partial(_too_dear, catalog, constraints.cost_tier),
-        )
-    if (bound := constraints.max_cost_usd) is not None:
-        everyone = np.arange(len(catalog))
-        cost_usd = catalog.list_cost_usd(needs.prompt_tokens, needs.output_tokens, everyone)
-        limit = Limit("cost", bound)
-        yield (
-            limit.met(cost_usd),
-            lambda arm: limit.missed("list", cost_usd[catalog.index(arm.id)]),
-        )
+    for limit in constraints.limits:
+        if limit.component == "cost":
+            yield _by_list_cost(catalog, needs, limit)
+
+
+def _by_list_cost(catalog: Catalog, needs: Needs, limit: Limit) -> Rule:
+    everyone = np.arange(len(catalog))
+    cost_usd = catalog.list_cost_usd(needs.prompt_tokens, needs.output_tokens, everyone)
+    return limit.met(cost_usd), lambda arm: limit.missed("list", cost_usd[catalog.index(arm.id)])
 
 
 def within(
@@ -247,11 +256,6 @@ def within(
 def _misses(chosen: ActionSet, limit: Limit, value: Vector, unknown: Mask, arm: Arm) -> str:
     i = np.searchsorted(chosen.index, chosen._catalog.index(arm.id))
     return limit.missed("expected" if unknown[i] else "predicted", value[i])
-
-
-def _too_dear(catalog: Catalog, tier: CostTier, arm: Arm) -> str:
-    price = catalog.usd_per_mtok[catalog.index(arm.id)]
-    return f"list price {_figure(price)} USD/Mtok > {_figure(PRICE_CEILING_USD[tier])} ({tier})"
 
 
 def _figure(value: float) -> str:

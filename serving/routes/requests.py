@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 from features.query import Hints, Query, null_is, whole
 from policy.arms.arm import ArmId
 from policy.arms.constraints import ANYTHING, Constraints
-from policy.objective import PRESETS, Weights
+from policy.objective import PRESETS, Preset, Weights
 from serving.parsing.usage import MAX_TOKENS, Tokens, tokens
 
 MOST_OF_ERROR = 200  # characters that are kept: some report a whole traceback
@@ -96,7 +96,7 @@ class RouteRequest(Body):
     query: Query | None = None
     hints: Hints | None = None
     constraints: Annotated[Constraints, null_is(ANYTHING, Constraints)] = ANYTHING
-    objective: Literal["balanced", "quality", "speed", "cost"] | ObjectiveWeights | None = None
+    objective: Preset | ObjectiveWeights | None = None
     chosen: Chosen | None = None
     alternatives: Count | None = None
     """The most that the answer lists; all when absent."""

@@ -289,8 +289,8 @@ def test_the_objective_may_be_given():
     data = logged(3_000, quality=(0.4, 0.6, 0.5), cost_usd=(0.001, 0.01, 0.005))
     assert judged(data).figures["estimate"] > 0
     assert judged(data, weights=Weights.of(cost=1)).figures["estimate"] < 0
-    own = replace(data, weights=np.tile(PRESETS["cost"].as_tuple(), (3_000, 1)))
-    by_row, by_all = judged(own).figures, judged(data, weights=PRESETS["cost"]).figures
+    own = replace(data, weights=np.tile(PRESETS["cheap"].as_tuple(), (3_000, 1)))
+    by_row, by_all = judged(own).figures, judged(data, weights=PRESETS["cheap"]).figures
     assert by_row == pytest.approx(by_all)
 
 

@@ -306,7 +306,7 @@ def test_an_arm_that_was_never_tried_has_no_value():
 def test_rows_under_the_usual_weights_are_asked_under_the_candidates():
     """A request's own weights stay."""
     data = world(4, seed=12)
-    weights = np.array([PRESETS["balanced"].as_tuple()] * 2 + [PRESETS["cost"].as_tuple()] * 2)
+    weights = np.array([PRESETS["balanced"].as_tuple()] * 2 + [PRESETS["cheap"].as_tuple()] * 2)
     found = LEARNS.asked(replace(data, weights=weights), PRESETS["balanced"]).weights
     assert found[0].tolist() == [1.0, 0.0, 0.0]
     assert (found[2:] == weights[2:]).all()

@@ -35,7 +35,7 @@ def decided(path: Path, policy: Policy, n: int = 60) -> LoggedData:
             Query(text="How many words? " * (1 + i % 7)),
             Hints(task_type=TASKS[i % 3]),
             sets[i % len(sets)],
-            PRESETS["speed"] if i % 2 else None,
+            PRESETS["fast"] if i % 2 else None,
         )
         for i in range(n)
     ]

@@ -85,7 +85,7 @@ def test_what_is_counted_may_be_said_afterwards(whole: Path):
     """By weights or by a preset: s(0.004 / 0.01) is 0.4 and s(500 / 10,000) is 0.05."""
     by_cost = figures(whole, "--weights", "0,0,1")["logged"]["reward"]
     assert by_cost == pytest.approx(0.6)
-    told = figures(whole, "--objective", "speed")["logged"]
+    told = figures(whole, "--objective", "fast")["logged"]
     expected = 0.5 * told["quality"] + 0.4 * 0.95 + 0.1 * 0.6
     assert told["reward"] == pytest.approx(expected)
     own = figures(whole)["logged"]
@@ -272,7 +272,7 @@ def test_several_policies_must_be_told_apart(tmp_path: Path, capsys: pytest.Capt
         ("--weights", "1,2"),
         ("--weights", "0,0,0"),
         ("--from", "yesterday"),
-        ("--weights", "1,0,0", "--objective", "cost"),
+        ("--weights", "1,0,0", "--objective", "cheap"),
         ("--estimator", "x"),
     ],
 )

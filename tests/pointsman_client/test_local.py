@@ -44,7 +44,7 @@ def asked(i: int) -> dict[str, Any]:
         {"text": f"Sort list {i} in Python", "task_type": "code", "labels": {"app": i}},
         {"task_type": "chat", "context_tokens": 40 * i},
         {"messages": [{"role": "user", "content": f"Why {i}?"}], "objective": WEIGHTS},
-        {"text": f"2 + {i}", "constraints": {"deny": ["small"]}, "objective": "cost"},
+        {"text": f"2 + {i}", "constraints": {"deny": ["small"]}, "objective": "cheap"},
     ]
     return {**kinds[i % len(kinds)], "decision_id": f"id-{i}"}
 

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import (
+    CONTEXT_TOKENS,
+    COST_CEILING_USD,
     LATENCY_CEILING_MS,
-    PRICE_CEILING_USD,
     ActionSet,
     Constraints,
     NoEligibleArm,
@@ -164,14 +165,31 @@ PRICED = Catalog(
 
 @pytest.mark.parametrize(
     ("tier", "expected"),
-    [("free", 1), ("low", 2), ("medium", 2), ("high", 3)],
+    [("free", 1), ("budget", 1), ("standard", 2), ("premium", 3)],
 )
-def test_a_cost_tier_is_a_ceiling_on_the_list_price(tier: str, expected: int):
-    """Input and output blended three to one: (3 * 2 + 10) / 4 = 4 USD is beyond medium."""
+def test_a_cost_tier_is_a_ceiling_on_the_cost_of_a_call(tier: str, expected: int):
+    """100 + 200 tokens cost 0, 0.0002 and 0.0022 USD at list prices; the lower of a tier and
+    `max_cost_usd` counts."""
     chosen = action_set(PRICED, None, Needs(), Constraints(cost_tier=tier))
     assert chosen.index.tolist() == list(range(expected))
-    if tier == "medium":
-        assert chosen.excluded == (("dear", "list price 4 USD/Mtok > 3 (medium)"),)
+    if tier == "standard":
+        assert chosen.excluded == (("dear", "list cost 0.0022 USD > 0.001 USD"),)
+    both = action_set(PRICED, None, Needs(), Constraints(cost_tier=tier, max_cost_usd=2e-4))
+    assert both.index.tolist() == list(range(min(expected, 2)))
+
+
+@pytest.mark.parametrize(
+    ("tier", "expected"),
+    [("short", 0), ("medium", 1), ("long", 2), ("very_long", 3)],
+)
+def test_a_context_tier_is_a_window_that_holds_it(tier: str, expected: int):
+    """Whatever is below 2,000, 32,000, 128,000 or 2,000,000 tokens; none is told of `any`."""
+    windows = {"8k": 8_192, "32k": 32_000, "1M": 1_000_000, "any": None}
+    catalog = Catalog(tuple(arm(n, context_window_tokens=w) for n, w in windows.items()))
+    chosen = action_set(catalog, None, Needs(), Constraints(context_tier=tier))
+    assert chosen.index.tolist() == list(range(expected, 4))
+    longer = action_set(catalog, None, Needs(prompt_tokens=200_000), Constraints(context_tier=tier))
+    assert longer.index.tolist() == list(range(max(expected, 2), 4))
 
 
 def test_the_list_cost_of_this_call_is_a_hard_fact():
@@ -183,7 +201,7 @@ def test_the_list_cost_of_this_call_is_a_hard_fact():
 
 def test_ceilings_rise_with_their_names():
     """Each name allows all that the one before does."""
-    for ceilings in (LATENCY_CEILING_MS, PRICE_CEILING_USD):
+    for ceilings in (LATENCY_CEILING_MS, COST_CEILING_USD, CONTEXT_TOKENS):
         values = list(ceilings.values())
         assert values == sorted(values)
 
@@ -216,8 +234,8 @@ def test_limits_are_of_predictions():
         ["low", "dear"],
         {"free": "predicted quality 0.5 < 0.8"},
     )
-    in_words = "predicted quality 0.5 < 0.6, predicted latency 2100 ms > 1000 ms"
-    assert left(predicted, min_quality=0.6, speed="ultra_fast")[1] == {"free": in_words}
+    in_words = "predicted quality 0.5 < 0.6, predicted latency 2100 ms > 2000 ms"
+    assert left(predicted, min_quality=0.6, speed="fast")[1] == {"free": in_words}
 
 
 def test_figures_are_readable():
@@ -244,9 +262,9 @@ def test_a_predicted_cost_counts_beside_the_list_cost():
 
 
 def test_the_lower_of_speed_and_max_latency_counts():
-    """`fast` is a ceiling of 3 s, and no leave to exceed one's own."""
+    """`fast` is a ceiling of 2 s, and no leave to exceed one's own."""
     assert Constraints(speed="fast", max_latency_ms=500.0).limits == (("latency", 500.0),)
-    assert Constraints(speed="fast", max_latency_ms=5_000.0).limits == (("latency", 3_000.0),)
+    assert Constraints(speed="fast", max_latency_ms=5_000.0).limits == (("latency", 2_000.0),)
     assert Constraints().limits == ()
 
 
@@ -262,11 +280,11 @@ def test_what_nobody_predicts_the_catalog_tells_and_else_the_arm_stays_in():
 def test_nothing_left_by_predictions_says_why_for_each_arm():
     """Those that the action set had left out before as well."""
     with pytest.raises(NoEligibleArm) as caught:
-        left([[0.5, 10.0, 0.0]] * 3, min_quality=0.9, cost_tier="medium")
+        left([[0.5, 10.0, 0.0]] * 3, min_quality=0.9, cost_tier="standard")
     assert dict(caught.value.excluded) == {
         "free": "predicted quality 0.5 < 0.9",
         "low": "predicted quality 0.5 < 0.9",
-        "dear": "list price 4 USD/Mtok > 3 (medium)",
+        "dear": "list cost 0.0022 USD > 0.001 USD",
     }
 
 
@@ -280,6 +298,7 @@ def test_nothing_left_by_predictions_says_why_for_each_arm():
         {"min_quality": 1.1},
         {"speed": "balanced"},
         {"cost_tier": "cheap"},
+        {"context_tier": "huge"},
         {"context_tokens": -1},
         {"context_tokens": 1.5},
         {"allow": "large"},

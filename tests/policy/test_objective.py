@@ -1,11 +1,12 @@
 """The reward formula, by hand."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from policy.objective import LOG_SLOPE, PRESETS, Scales, Weights, components, reward
+from policy.objective import LOG_SLOPE, PRESETS, Preset, Scales, Weights, components, reward
 
 NAN = float("nan")
 LINEAR = Scales(latency_ref_ms=1000.0, cost_ref_usd=0.01)
@@ -107,7 +108,7 @@ def test_weights_are_shares():
     assert Weights.of(2, 1, 1) == Weights(0.5, 0.25, 0.25)
     for weights in PRESETS.values():
         assert sum(weights.as_tuple()) == pytest.approx(1.0)
-    assert set(PRESETS) == {"balanced", "quality", "speed", "cost"}
+    assert set(PRESETS) == set(get_args(Preset))
 
 
 @pytest.mark.parametrize("given", [(0, 0, 0), (-1, 1, 1), (NAN, 1, 1), (math.inf, 0, 0)], ids=str)

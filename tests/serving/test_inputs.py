@@ -28,7 +28,7 @@ FIELDS = ("policy", "decision_id", "query", "hints", "constraints", "objective",
 HINTS = ("task_type", "context_tokens", "output_tokens", "language", "capabilities", "labels")
 CONSTRAINTS = (
     *("context_tokens", "capabilities", "allow", "deny", "providers", "cost_tier"),
-    *("max_cost_usd", "max_latency_ms", "speed", "min_quality"),
+    *("max_cost_usd", "max_latency_ms", "speed", "min_quality", "context_tier"),
 )
 
 

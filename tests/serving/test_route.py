@@ -142,8 +142,8 @@ def test_a_context_too_long_leaves_the_large_window(http: httpx.Client):
 
 
 def test_cost_constraints_leave_the_cheap(http: httpx.Client):
-    """By the list cost of this call, or by the price per million tokens."""
-    for constraints in ({"max_cost_usd": 0.001}, {"cost_tier": "low"}):
+    """By the list cost of this call, in USD or by name."""
+    for constraints in ({"max_cost_usd": 0.001}, {"cost_tier": "budget"}):
         made = http.post("/route", json={**QUERY, "constraints": constraints}).json()
         assert (made["arm"], made["propensity"]) == ("small", 1.0)
 
