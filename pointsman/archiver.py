@@ -20,7 +20,7 @@ from offline_eval.log.archive import Archive
 from offline_eval.log.segments import STREAMS, Position, order
 from policy.config.schema import PolicyConfig
 from policy.values import models
-from policy.values.snapshot import unpack
+from policy.values.snapshot import read_head
 from serving.learning.missing import sweep
 from serving.learning.threads import run_each
 from serving.store.archiving import ArchiverStore
@@ -65,12 +65,12 @@ def moved(
     )
 
 
-def learned(archived: str, checkpoints: Sequence[bytes | None]) -> str:
-    """The last outcome that is archived and that every checkpoint has learned; '' where a version
-    that learns has none yet."""
-    if None in checkpoints:
+def learned(archived: str, heads: Sequence[bytes | None]) -> str:
+    """The last outcome that is archived and that every checkpoint, by its head, has learned; ''
+    where a version that learns has none yet."""
+    if None in heads:
         return ""
-    positions = [unpack(blob)[0].position for blob in checkpoints if blob is not None]
+    positions = [read_head(head).header.position for head in heads if head is not None]
     return min((archived, *positions), key=order)
 
 
@@ -208,16 +208,17 @@ class Archiver:
             swept = self._store.swept()
             decisions = "" if swept is None else min(decisions, swept, key=order)
         roles = self._store.roles()
-        outcomes = "" if roles is None else learned(self._at.outcomes, self._checkpoints(roles))
+        outcomes = "" if roles is None else learned(self._at.outcomes, self._heads(roles))
         self._store.keep(self._token, decisions, outcomes, roles)
 
-    def _checkpoints(self, roles: Roles) -> list[bytes | None]:
-        """Of the versions that learn: a champion without values has nothing to learn for."""
+    def _heads(self, roles: Roles) -> list[bytes | None]:
+        """Of the checkpoints of versions that learn: a champion without values has nothing to
+        learn for."""
         config, _ = self._store.version(roles.champion)
         learns = PolicyConfig.model_validate_json(config).model not in models.NO_VALUES
         versions = [roles.champion] if learns else []
         versions += [roles.challenger] if roles.challenger else []
-        return [self._store.checkpoint(version) for version in versions]
+        return [self._store.checkpoint_head(version) for version in versions]
 
 
 def archive(

@@ -87,8 +87,8 @@ class Recorder:
         """A version as it is stored: its snapshot may be newer than the one that serves here."""
         encoder, values = policy.encoder, None
         if policy.snapshot:
-            number, blob = await self._store.versions.snapshot(policy.name, policy.version)
-            policy, values = replace(policy, snapshot=number), b64encode(blob).decode()
+            number, state = await self._store.versions.snapshot(policy.name, policy.version)
+            policy, values = replace(policy, snapshot=number), b64encode(state.pack()).decode()
         known = encoder.fingerprint in have
         return policy, {
             "version": policy.version,

@@ -186,16 +186,16 @@ def fold_again(store: LearnerStore, archived: Iterable[list[Entry]] | None = Non
         archived = iter(lambda: store.outcomes(fold.position, 1000, None), [])
     for entries in archived:
         fold.fold(entries)
-    return fold.checkpoint()
+    return fold.checkpoint().pack()
 
 
 def assert_same_state(one: bytes | None, other: bytes | None) -> None:
     """Equal positions, and sums equal to 1e-9."""
     assert one is not None
     assert other is not None
-    (head_one, body_one), (head_other, body_other) = unpack(one), unpack(other)
-    assert head_one == head_other
-    sums_one, sums_other = (LinearModel.from_bytes(b).sums() for b in (body_one, body_other))
+    states = unpack(one), unpack(other)
+    assert states[0].header == states[1].header
+    sums_one, sums_other = (LinearModel.from_parts(state.parts).sums() for state in states)
     assert sums_one.keys() == sums_other.keys()
     for name, value in sums_one.items():
         np.testing.assert_allclose(value, sums_other[name], rtol=1e-9, atol=1e-9)

@@ -258,8 +258,8 @@ def assert_learned_once(path: str, store: LearnerStore) -> None:
         PATIENCE_S,
     )
     assert_same_state(store.checkpoint("1"), expected)
-    assert unpack(expected)[0].events == sum(map(len, archive.events(path, "default")))
+    assert unpack(expected).header.events == sum(map(len, archive.events(path, "default")))
 
 
 def _position(checkpoint: bytes | None) -> str:
-    return "" if checkpoint is None else unpack(checkpoint)[0].position
+    return "" if checkpoint is None else unpack(checkpoint).header.position

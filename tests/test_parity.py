@@ -17,6 +17,7 @@ from policy.objective import Weights
 from policy.policy import Policy, Request
 from policy.values import models
 from policy.values.snapshot import unpack
+from serving.store.states import joined
 from tests.servers import learn_all, until
 
 
@@ -25,7 +26,8 @@ def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
     key = f"pm:{{{name}}}:"
     version = raw.hgetall(f"{key}version:1")
     snapshot = raw.hgetall(f"{key}snapshot:1")
-    header, body = unpack(snapshot[b"blob"])
+    state = unpack(joined(snapshot) or b"")
+    standing = state.header.standing
     revision = raw.hget(f"{key}state", "catalog").decode()
     return policies.build(
         name,
@@ -34,8 +36,8 @@ def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
         config=PolicyConfig.model_validate_json(version[b"config"]),
         encoder=Encoder.from_bytes(version[b"encoder"]),
         catalog=Catalog.from_json(raw.get(f"{key}catalog:{revision}")),
-        view=models.read_view(header.kind, body),
-        standing=START if header.standing is None else Standing(**header.standing),
+        view=models.read_view(state.header.kind, state.parts),
+        standing=START if standing is None else Standing(**standing),
     )
 
 

@@ -27,7 +27,7 @@ from policy.arms.catalog import Catalog
 from policy.config.schema import Config, PolicyConfig
 from policy.values import models
 from policy.values.protocol import ValueModel
-from policy.values.snapshot import Header, pack
+from policy.values.snapshot import Header, State
 from policy.values.warm import AT_MOST, start_from_events, warm_start
 from serving.learning.fold import Fold
 from serving.processes.embedded import running_url
@@ -122,8 +122,9 @@ def register(
 ) -> str:
     """Register a fitted version with the checkpoint and the snapshot that it starts from; it goes
     on learning behind `position` in the stream."""
-    state, view = model.to_bytes(), model.view().to_bytes()
-    fitted = hashlib.blake2b(state, digest_size=8).hexdigest()
+    parts = model.to_parts()
+    known = "".join(part.digest for part in parts.values())
+    fitted = hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
     version = store.register(
         config.fingerprint(f"{encoder.fingerprint} {fitted}"),
         config.model_dump_json().encode(),
@@ -137,7 +138,7 @@ def register(
         position=position,
         events=model.events,
     )
-    store.start(version, pack(header, state), pack(header, view))
+    store.start(version, State(header, parts), State(header, model.view().to_parts()))
     return version
 
 

@@ -210,9 +210,10 @@ def _frozen(
     config = current(PolicyConfig.model_validate_json(files.config), wanted)
     view, after_ms = models.prior_view(config, encoder), -1
     if files.snapshot is not None:
-        header, body = unpack(files.snapshot)
+        state = unpack(files.snapshot)
+        header = state.header
         if config.model not in models.NO_VALUES:
-            view = models.read_view(header.kind, body)
+            view = models.read_view(header.kind, state.parts)
         if header.events:
             after_ms = int(header.position.split("-")[0])
         if header.events and (files.number > 1 or header.position == START):

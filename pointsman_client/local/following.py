@@ -99,7 +99,8 @@ class Follower:
 def _view(config: PolicyConfig, encoder: Encoder, values: str | None) -> ValuesView | None:
     if values is None:
         return models.prior_view(config, encoder)
-    header, body = unpack(b64decode(values))
+    state = unpack(b64decode(values))
+    header = state.header
     if header.encoder != encoder.fingerprint:
         raise ValueError(f"the snapshot of version {header.version} has another encoder")
-    return None if config.model in models.NO_VALUES else models.read_view(header.kind, body)
+    return None if config.model in models.NO_VALUES else models.read_view(header.kind, state.parts)

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ _KINDS = ("<f8", "<f4", "<i8", "|b1")
 def pack(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The header, with the arrays' kinds and shapes, and the raw arrays."""
     layout = {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()}
-    return framed({**header, "arrays": layout}, (a.tobytes() for a in arrays.values()))
+    head = json.dumps({**header, "arrays": layout}).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, *(a.tobytes() for a in arrays.values())])
 
 
 def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and arrays that `pack` wrote; ValueError for anything else."""
     try:
-        header, at = opened(body)
-        arrays = {}
+        (length,) = _LENGTH.unpack_from(body)
+        at = _LENGTH.size + length
+        header, arrays = json.loads(body[_LENGTH.size : at]), {}
         for name, (kind, shape) in header["arrays"].items():
             size = math.prod(shape)
             if kind not in _KINDS or min(shape, default=0) < 0:
@@ -39,17 +42,16 @@ def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return header, arrays
 
 
-def framed(header: dict[str, Any], parts: Iterable[bytes]) -> bytes:
-    """Header length, header as JSON, parts one after the other."""
-    head = json.dumps(header).encode()
-    return b"".join([_LENGTH.pack(len(head)), head, *parts])
-
-
-def opened(body: bytes) -> tuple[dict[str, Any], int]:
-    """The header, and where the parts begin; struct.error or ValueError for anything else."""
-    (length,) = _LENGTH.unpack_from(body)
-    at = _LENGTH.size + length
-    return json.loads(body[_LENGTH.size : at]), at
+def floats(rows: Iterable[bytes], kind: str, numbers: int) -> NDArray[Any]:
+    """(rows, numbers) finite floats of a kind, each row's bytes by themselves; else ValueError."""
+    found = list(rows)
+    size = numbers * np.dtype(kind).itemsize
+    if lengths := {len(row) for row in found} - {size}:
+        raise ValueError(f"expected rows of {size} bytes, got {sorted(lengths)}")
+    array = np.frombuffer(bytearray().join(found), kind).reshape(len(found), numbers)
+    if not np.isfinite(array).all():
+        raise ValueError("rows hold numbers that aren't finite")
+    return array
 
 
 def expect(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -81,8 +83,14 @@ def triangle(d: int) -> int:
 
 def triangles(matrices: NDArray[Any]) -> NDArray[Any]:
     """Symmetric (..., d, d) -> upper triangles (..., d (d + 1) / 2) by rows."""
-    rows, columns = np.triu_indices(matrices.shape[-1])
-    return matrices[..., rows, columns]
+    d = matrices.shape[-1]
+    return matrices.reshape(*matrices.shape[:-2], d * d).take(_upper(d), axis=-1)
+
+
+@cache
+def _upper(d: int) -> NDArray[np.intp]:
+    """Where a matrix's upper triangle stands in the matrix, by rows."""
+    return np.ravel_multi_index(np.triu_indices(d), (d, d))
 
 
 def symmetric(triangles: NDArray[Any], d: int) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from policy.config.schema import PolicyConfig
 from policy.values.linear.model import LinearModel
 from policy.values.linear.view import LinearView
 from policy.values.nearest import NearestModel, NearestView
+from policy.values.parts import Parts
 from policy.values.protocol import ValueModel, ValuesView
 
 VALUE_MODELS = ("linear", "nearest", "vw")
@@ -37,24 +38,24 @@ def prior_view(config: PolicyConfig, encoder: Encoder) -> ValuesView | None:
     return None if model is None else model.view()
 
 
-def read_model(kind: str, body: bytes) -> ValueModel:
-    """A model from the body of a checkpoint."""
+def read_model(kind: str, parts: Parts) -> ValueModel:
+    """A model from the parts of a checkpoint."""
     _known(kind)
     if kind == "vw":
         from policy.values.vw.model import VwModel  # noqa: PLC0415
 
-        return VwModel.from_bytes(body)
-    return NearestModel.from_bytes(body) if kind == "nearest" else LinearModel.from_bytes(body)
+        return VwModel.from_parts(parts)
+    return NearestModel.from_parts(parts) if kind == "nearest" else LinearModel.from_parts(parts)
 
 
-def read_view(kind: str, body: bytes) -> ValuesView:
-    """A view from the body of a snapshot."""
+def read_view(kind: str, parts: Parts) -> ValuesView:
+    """A view from the parts of a snapshot."""
     _known(kind)
     if kind == "vw":
         from policy.values.vw.view import VwView  # noqa: PLC0415
 
-        return VwView.from_bytes(body)
-    return NearestView.from_bytes(body) if kind == "nearest" else LinearView.from_bytes(body)
+        return VwView.from_parts(parts)
+    return NearestView.from_parts(parts) if kind == "nearest" else LinearView.from_parts(parts)
 
 
 def _known(kind: str) -> None:

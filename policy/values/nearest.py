@@ -19,6 +19,7 @@ from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights, components
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
 from policy.values.arrays import aligned, expect, pack, unpack
+from policy.values.parts import VALUES, Part, Parts
 from policy.values.protocol import Expected, Forecast
 
 Array = NDArray[np.float64]
@@ -128,8 +129,8 @@ class NearestModel:
             known=self._known[order],
         )
 
-    def to_bytes(self) -> bytes:
-        """Memory and configuration; equal models give equal bytes."""
+    def to_parts(self) -> dict[str, Part]:
+        """Memory and configuration; equal models give equal parts."""
         header = {
             "d": self.d,
             "scales": asdict(self.scales),
@@ -140,13 +141,13 @@ class NearestModel:
             "arms": self.arms,
         }
         names = ("taught", "joined", "x", "arm", "y", "known")
-        return pack(header, {name: getattr(self, f"_{name}") for name in names})
+        return {VALUES: Part.of(pack(header, {name: getattr(self, f"_{name}") for name in names}))}
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> NearestModel:
-        """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = unpack(body)
+    def from_parts(cls, parts: Parts) -> NearestModel:
+        """Read `to_parts` back; ValueError for anything else."""
         try:
+            header, arrays = unpack(parts[VALUES].data)
             d, window, events = header["d"], header["window"], header["events"]
             if not (d <= MAX_D and window <= MAX_WINDOW):
                 raise ValueError(f"expected d <= {MAX_D} and window <= {MAX_WINDOW}, got {header}")
@@ -196,17 +197,17 @@ class NearestView:
         at = aligned(self.arms, arms)
         return NearestValues(self, np.append(self.events, 0)[at], self.joined[at], at, expected)
 
-    def to_bytes(self) -> bytes:
-        """Equal views give equal bytes."""
+    def to_parts(self) -> dict[str, Part]:
+        """Equal views give equal parts."""
         header = {"scales": asdict(self.scales), "neighbours": self.neighbours, "arms": self.arms}
         names = ("events", "joined", "x", "arm", "y", "known")
-        return pack(header, {name: getattr(self, name) for name in names})
+        return {VALUES: Part.of(pack(header, {name: getattr(self, name) for name in names}))}
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> NearestView:
-        """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = unpack(body)
+    def from_parts(cls, parts: Parts) -> NearestView:
+        """Read `to_parts` back; ValueError for anything else."""
         try:
+            header, arrays = unpack(parts[VALUES].data)
             k, (n, d) = len(header["arms"]), arrays["x"].shape
             expect(arrays, {"events": (k,), "joined": (k + 1,)} | _shapes(n, d))
             _check_arms(arrays["arm"], k)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from policy.arms.catalog import Catalog, Index
 from policy.objective import Weights
 from policy.records import Context, CorrectionBatch, OutcomeBatch, Vector
+from policy.values.parts import Parts
 
 Expected = Mapping[int, float]  # feature -> quality
 
@@ -65,7 +66,7 @@ class ValuesView(Protocol):
         """
         ...
 
-    def to_bytes(self) -> bytes: ...
+    def to_parts(self) -> Parts: ...
 
 
 class ValueModel(Protocol):
@@ -91,4 +92,4 @@ class ValueModel(Protocol):
 
     def view(self) -> ValuesView: ...
 
-    def to_bytes(self) -> bytes: ...
+    def to_parts(self) -> Parts: ...

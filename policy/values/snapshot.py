@@ -1,6 +1,6 @@
-"""A model's state <-> bytes, with its version, stream position and a checksum. No pickle.
+"""A model's state <-> bytes, with its version, stream position and checksums. No pickle.
 
-Knows nothing of what the body means: `linear` and its like write and read that themselves.
+Knows nothing of what the parts mean: `linear` and its like write and read them themselves.
 """
 
 from __future__ import annotations
@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MAGIC = b"PMSNAP01"
+from policy.values.parts import Part, Parts
+
+MAGIC = b"PMSNAP02"
 _LENGTH = struct.Struct(">I")
 _DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`position` is the id of the last outcome event that the body has folded in.
+    """`position` is the id of the last outcome event that the parts have folded in.
 
     `scores` are the sums of a challenger's running estimates up to there, None where it never was
     a challenger: they lie in the header so that one atomic write holds them with the position.
@@ -36,27 +39,76 @@ class Header:
     standing: dict[str, float] | None = None
 
 
-def pack(header: Header, body: bytes) -> bytes:
-    """Magic, SHA-256 of the rest, header length, header as JSON, body."""
-    head = json.dumps(asdict(header), sort_keys=True).encode()
-    rest = _LENGTH.pack(len(head)) + head + body
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a checkpoint or a snapshot holds."""
+
+    header: Header
+    parts: Parts
+
+    def head(self) -> bytes:
+        """Magic, SHA-256 of the rest, header length, and the header as JSON, with a table of the
+        parts, their lengths and digests: so the head vouches for them."""
+        table = {name: [len(part.data), part.digest] for name, part in self.parts.items()}
+        header = json.dumps({**asdict(self.header), "parts": table}).encode()
+        rest = _LENGTH.pack(len(header)) + header
+        return MAGIC + hashlib.sha256(rest).digest() + rest
+
+    def pack(self) -> bytes:
+        """The head, and the parts one after the other."""
+        return b"".join([self.head(), *(part.data for part in self.parts.values())])
 
 
-def unpack(blob: bytes) -> tuple[Header, bytes]:
-    """The header and body that `pack` was given.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a head tells: the header, length and digest of each part, and its own length."""
+
+    header: Header
+    table: Mapping[str, tuple[int, str]]
+    length: int
+
+    def checked(self, name: str, data: bytes | None) -> Part:
+        """A part that was read; ValueError where it isn't the one that the head is of."""
+        size, digest = self.table[name]
+        part = Part.of(data or b"")
+        if part.digest != digest:
+            raise ValueError(f"part {name!r} of {size} bytes fails its checksum")
+        return part
+
+
+def read_head(blob: bytes) -> Head:
+    """The head that a blob begins with; ValueError where it isn't one of ours, is cut short or has
+    a flipped bit."""
+    start = len(MAGIC) + _DIGEST_BYTES
+    if len(blob) < start + _LENGTH.size or not blob.startswith(MAGIC):
+        raise ValueError(f"not a Pointsman snapshot ({len(blob)} bytes)")
+    (length,) = _LENGTH.unpack_from(blob, start)
+    end = start + _LENGTH.size + length
+    if hashlib.sha256(blob[start:end]).digest() != digest_of(blob):
+        raise ValueError(f"snapshot of {len(blob)} bytes fails its checksum")
+    header = json.loads(blob[start + _LENGTH.size : end])
+    table = {name: (size, digest) for name, (size, digest) in header.pop("parts").items()}
+    return Head(Header(**header), table, end)
+
+
+def digest_of(head: bytes) -> bytes:
+    """The SHA-256 that a head carries: it is that of one state alone."""
+    return head[len(MAGIC) : len(MAGIC) + _DIGEST_BYTES]
+
+
+def unpack(blob: bytes) -> State:
+    """What `State.pack` wrote.
 
     Raises
     ------
     ValueError
         If the blob isn't one of ours, is cut short or has a flipped bit.
     """
-    start = len(MAGIC) + _DIGEST_BYTES
-    if len(blob) < start + _LENGTH.size or not blob.startswith(MAGIC):
-        raise ValueError(f"not a Pointsman snapshot ({len(blob)} bytes)")
-    rest = blob[start:]
-    if hashlib.sha256(rest).digest() != blob[len(MAGIC) : start]:
-        raise ValueError(f"snapshot of {len(blob)} bytes fails its checksum")
-    (length,) = _LENGTH.unpack_from(rest)
-    end = _LENGTH.size + length
-    return Header(**json.loads(rest[_LENGTH.size : end])), rest[end:]
+    head, parts = read_head(blob), {}
+    at = head.length
+    for name, (size, _) in head.table.items():
+        parts[name] = head.checked(name, blob[at : at + size])
+        at += size
+    if at != len(blob):
+        raise ValueError(f"snapshot of {len(blob)} bytes fails its checksum: expected {at}")
+    return State(head.header, parts)

@@ -1,6 +1,6 @@
 """One version's fold of outcome events: state = fold(events), a pure function of their order.
 
-The checkpoint carries its position in the stream inside the same blob, so a crash repeats events
+The checkpoint carries its position in the stream, and is written with it, so a crash repeats events
 but never counts one twice. Knows no store.
 """
 
@@ -20,7 +20,7 @@ from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.protocol import ValueModel
-from policy.values.snapshot import Header, pack, unpack
+from policy.values.snapshot import Header, State
 from serving.learning.events import (
     Event,
     as_seen,
@@ -69,7 +69,7 @@ class Fold:
         version: str,
         config: PolicyConfig,
         encoder: Encoder,
-        checkpoint: bytes | None,
+        checkpoint: State | None,
         catalog: Callable[[str], Catalog],
     ) -> Fold:
         """From a checkpoint, or from nothing.
@@ -78,11 +78,11 @@ class Fold:
         """
         fold = cls(version, config, encoder, models.new_model(config, encoder), catalog)
         if checkpoint is not None:
-            header, body = unpack(checkpoint)
+            header = checkpoint.header
             if (header.version, header.encoder) != (version, encoder.fingerprint):
                 raise ValueError(f"the checkpoint of version {version} belongs to another one")
             if fold.model is not None:
-                fold.model = models.read_model(header.kind, body)
+                fold.model = models.read_model(header.kind, checkpoint.parts)
             if fold.ledger is not None and header.ledger is not None:
                 fold.ledger.restore(header.ledger)
             fold.scores = Scoreboard.from_record(header.scores)
@@ -138,17 +138,17 @@ class Fold:
         if self.ledger is not None:
             self.ledger.start_events = self.ledger.events
 
-    def checkpoint(self) -> bytes:
+    def checkpoint(self) -> State:
         header = self._header()
         if self.ledger is not None:
             header = replace(header, ledger=self.ledger.to_record())
-        return pack(header, b"" if self.model is None else self.model.to_bytes())
+        return State(header, {} if self.model is None else self.model.to_parts())
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> State:
         header = self._header()
         if self.ledger is not None:
             header = replace(header, standing=asdict(self.ledger.standing()))
-        return pack(header, b"" if self.model is None else self.model.view().to_bytes())
+        return State(header, {} if self.model is None else self.model.view().to_parts())
 
     def _header(self) -> Header:
         return Header(

@@ -17,11 +17,13 @@ from typing import Any
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
+from policy.values.snapshot import State, unpack
 from serving.learning.fold import START, Fold
 from serving.learning.reading import read_on
 from serving.learning.threads import run_each
 from serving.store.keys import Roles, StaleLease, StoreUnavailable, order
-from serving.store.learning import LearnerStore
+from serving.store.learning import NOTHING, LearnerStore
+from serving.store.states import Change
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +32,24 @@ BLOCK_MS = 200
 
 @dataclass(slots=True)
 class _Progress:
-    """A fold, and which of its positions were written when."""
+    """A fold, what was last written of it, and when more is due."""
 
     fold: Fold
-    saved: str
-    published: str = START
+    saved: State | None
+    published: State | None = None
     save_at: float = 0.0
     publish_at: float = 0.0
+
+    def checkpoint(self) -> Change:
+        """What is new since the last one, if anything is."""
+        return self._since(self.saved, self.fold.checkpoint)
+
+    def snapshot(self) -> Change:
+        return self._since(self.published, self.fold.snapshot)
+
+    def _since(self, before: State | None, made: Callable[[], State]) -> Change:
+        at = START if before is None else before.header.position
+        return NOTHING if self.fold.position == at else Change(made(), before)
 
 
 class Learner:
@@ -104,7 +117,7 @@ class Learner:
             while not stop.is_set():
                 self._follow_roles()
                 if not self._folds:
-                    self._store.commit(self._token, "", b"", b"")  # keep the lease
+                    self._store.commit(self._token, "")  # keep the lease
                     stop.wait(0.5)
                     continue
                 self._read(block_ms=BLOCK_MS)
@@ -136,17 +149,19 @@ class Learner:
 
     def _resume(self, version: str) -> _Progress:
         config, encoder = self._store.version(version)
+        blob = self._store.checkpoint(version)
+        saved = None if blob is None else unpack(blob)
         fold = Fold.resume(
             version,
             PolicyConfig.model_validate_json(config),
             Encoder.from_bytes(encoder),
-            self._store.checkpoint(version),
+            saved,
             self._catalog,
         )
         if order(fold.position) < order(self._store.trimmed().get("outcomes", START)):
             fold.missed()
         log.info("policy %s: learning version %s from %s", self._policy, version, fold.position)
-        return _Progress(fold, saved=fold.position)
+        return _Progress(fold, saved)
 
     def _catalog(self, revision: str) -> Catalog:
         if revision not in self._catalogs:
@@ -169,18 +184,17 @@ class Learner:
             )
 
     def _write(self, progress: _Progress, *, save: bool, publish: bool) -> None:
-        fold = progress.fold
         started = time.monotonic()
-        checkpoint = fold.checkpoint() if save and fold.position != progress.saved else b""
-        snapshot = fold.snapshot() if publish and fold.position != progress.published else b""
-        self._store.commit(self._token, fold.version, checkpoint, snapshot)
+        checkpoint = progress.checkpoint() if save else NOTHING
+        snapshot = progress.snapshot() if publish else NOTHING
+        self._store.commit(self._token, progress.fold.version, checkpoint, snapshot)
         now = time.monotonic()
-        if checkpoint:
-            progress.saved, progress.save_at = fold.position, now + self._checkpoint_interval_s
-        if snapshot:
+        if checkpoint.state is not None:
+            progress.saved, progress.save_at = checkpoint.state, now + self._checkpoint_interval_s
+        if snapshot.state is not None:
             # Solving takes at most a fifth of the learner's time, however many arms there are.
             pause = max(self._publish_interval_s, 4 * (now - started))
-            progress.published, progress.publish_at = fold.position, now + pause
+            progress.published, progress.publish_at = snapshot.state, now + pause
 
 
 def learn(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from features.encoder import Encoder
 from policy.choosing.incumbent import START, Standing
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.values import models
+from policy.values.parts import Parts
 from policy.values.protocol import ValuesView
-from policy.values.snapshot import unpack
 from serving.store.keys import Roles, StoreUnavailable
 from serving.store.versions import VersionStore
 
@@ -29,6 +29,7 @@ class Loaded:
     view: ValuesView | None
     scores: Scoreboard
     standing: Standing = START
+    parts: Parts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,12 @@ async def _load(
     if number == 0:
         view = models.prior_view(config, encoder)
         return Loaded(version, 0, config, encoder, view, Scoreboard())
-    number, blob = await store.snapshot(name, version)
-    header, body = unpack(blob)
+    have = {} if before is None else before.parts
+    number, state = await store.snapshot(name, version, have)
+    header, parts = state.header, state.parts
     if header.encoder != encoder.fingerprint:
         raise ValueError(f"snapshot {number} of version {version} has another encoder")
-    view = None if config.model in models.NO_VALUES else models.read_view(header.kind, body)
+    view = None if config.model in models.NO_VALUES else models.read_view(header.kind, parts)
     scores = Scoreboard.from_record(header.scores)
     standing = START if header.standing is None else Standing(**header.standing)
-    return Loaded(version, number, config, encoder, view, scores, standing)
+    return Loaded(version, number, config, encoder, view, scores, standing, parts)

@@ -20,6 +20,7 @@ from serving.store.registered import (
     refusal,
     unknown_version,
 )
+from serving.store.states import joined
 
 
 class OperatorStore(PolicyStore):
@@ -160,9 +161,9 @@ class OperatorStore(PolicyStore):
             fields = self._redis.hmget(keys.version(version), VersionFiles.STORED)
             if fields[0] is None:
                 raise unknown_version(self._policy, version)
-            return VersionFiles.of(
-                fields, self._redis.hmget(keys.snapshot(version), "blob", "number")
-            )
+            snapshot = self._redis.hgetall(keys.snapshot(version))
+            newest = joined(snapshot), snapshot.get(b"number")
+            return VersionFiles.of(fields, newest)
 
     def audit(self, kinds: Collection[str] | None = None) -> list[dict[str, str]]:
         """The audit stream's entries, of these kinds or of all, the oldest first."""

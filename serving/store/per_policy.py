@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from serving.store.connection import CONNECTION, reachable
 from serving.store.keys import Keys, Roles, decoded, roles_of, script
+from serving.store.states import HEAD, joined
 
 
 class PolicyStore:
@@ -67,9 +68,15 @@ class PolicyStore:
         return "" if origin is None else str(origin.decode())
 
     def checkpoint(self, version: str) -> bytes | None:
+        """All of a version's checkpoint, packed; None before its first."""
         with reachable():
-            blob: bytes | None = self._redis.get(self._keys.checkpoint(version))
-        return blob
+            return joined(self._redis.hgetall(self._keys.checkpoint(version)))
+
+    def checkpoint_head(self, version: str) -> bytes | None:
+        """What tells its position."""
+        with reachable():
+            head: bytes | None = self._redis.hget(self._keys.checkpoint(version), HEAD)
+        return head
 
 
 class LeasedStore(PolicyStore):

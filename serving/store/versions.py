@@ -1,6 +1,6 @@
 """What the follower awaits: versions and their roles, catalogs, snapshots.
 
-Knows bytes and strings, no policy and no HTTP.
+Knows bytes, strings and states in parts, no policy and no HTTP.
 """
 
 from __future__ import annotations
@@ -8,13 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 from redis import exceptions
 
+from policy.values.parts import Parts
+from policy.values.snapshot import State, read_head
 from serving.store.connection import reachable
 from serving.store.keys import Alarm, Keys, Roles, decoded, roles_of, script
+from serving.store.states import HEAD, completed, field, lacking
+
+ATTEMPTS = 3  # at a snapshot, while newer ones are written
 
 
 class VersionStore:
@@ -115,13 +121,33 @@ class VersionStore:
         with reachable():
             return int(await self._redis.hget(Keys(policy).snapshot(version), "number") or 0)
 
-    async def snapshot(self, policy: str, version: str) -> tuple[int, bytes]:
-        """Number and blob of a version's newest snapshot."""
-        with reachable():
-            number, blob = await self._redis.hmget(Keys(policy).snapshot(version), "number", "blob")
-        if number is None or blob is None:
-            raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
-        return int(number), blob
+    async def snapshot(
+        self, policy: str, version: str, have: Parts = MappingProxyType({})
+    ) -> tuple[int, State]:
+        """Number and state of a version's newest snapshot; parts that the caller has aren't read
+        again.
+
+        Raises
+        ------
+        LookupError
+            If there is none.
+        ValueError
+            If it is damaged.
+        """
+        name = Keys(policy).snapshot(version)
+        for _ in range(ATTEMPTS):
+            with reachable():
+                number, blob = await self._redis.hmget(name, "number", HEAD)
+            if number is None or blob is None:
+                raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
+            head = read_head(blob)
+            lacks = lacking(head, have)
+            with reachable():
+                fields = await self._redis.hmget(name, [*map(field, lacks), HEAD])
+            if fields.pop() == blob:  # else a newer one was written in between
+                break
+        read = dict(zip(lacks, fields, strict=True))
+        return int(number), await asyncio.to_thread(completed, head, have, read)
 
     async def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
         """Yield after each published hint, and at least every `timeout_s`.

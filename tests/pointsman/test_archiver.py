@@ -26,7 +26,7 @@ from pointsman.cli import cli
 from pointsman.commands.archive import command
 from policy.config.schema import PolicyConfig
 from policy.values.linear.model import LinearModel
-from policy.values.snapshot import Header, pack, unpack
+from policy.values.snapshot import Header, State, read_head, unpack
 from serving.learning.fold import Fold
 from serving.learning.reading import BATCH
 from serving.store.archiving import ArchiverStore
@@ -102,7 +102,7 @@ def test_a_fold_of_the_archive_is_the_learners_state(http: httpx.Client, redis_u
     entries = [entry for some in archive.events(path, "default") for entry in some]
     assert len(entries) <= BATCH  # as the learner read them
     fold.fold(entries)
-    assert fold.checkpoint() == store.checkpoint("1")
+    assert fold.checkpoint().pack() == store.checkpoint("1")
     store.close()
 
 
@@ -117,7 +117,7 @@ def test_outcomes_go_when_they_are_archived_and_learned_by_all():
     """The least of these positions, as numbers; nothing before every one has a checkpoint."""
 
     def checkpoint(position: str) -> bytes:
-        return pack(Header("linear", "1", "e", position, 0), b"")
+        return State(Header("linear", "1", "e", position, 0), {}).head()
 
     assert learned("20-0", []) == "20-0"
     assert learned("20-0", [checkpoint("9-0")]) == "9-0"
@@ -139,8 +139,8 @@ def test_what_a_checkpoint_still_needs_is_not_dropped(
     learn_all(redis_url)
     archive_all(redis_url, path)
     assert raw.xlen(OUTCOMES) == 1
-    with_checkpoint = raw.get("pm:{default}:checkpoint:1")
-    assert unpack(with_checkpoint)[0].events == 10
+    head = raw.hget("pm:{default}:checkpoint:1", "head")
+    assert read_head(head).header.events == 10
 
 
 def test_a_challenger_that_learns_holds_outcomes_too(
@@ -345,16 +345,17 @@ def test_a_version_that_missed_outcomes_takes_back_none_of_them(
         ids = drive(http, 5)
         learn_all(redis_url)
         archive_all(redis_url, path)
-        store._redis.set("pm:{default}:checkpoint:1", learned)
+        store._redis.delete("pm:{default}:checkpoint:1")
+        store.start("1", unpack(learned), unpack(learned))
         drive(http, 3)
         http.post(
             "/correction", json={"decision_id": ids[0], "quality": 0.9, "by": "me", "reason": "so"}
         )
         learn_all(redis_url)
-        header, body = unpack(store.checkpoint("1") or b"")
-    model = LinearModel.from_bytes(body)
+        state = unpack(store.checkpoint("1") or b"")
+    model = LinearModel.from_parts(state.parts)
     # Of the five, the last one stayed in the stream: it marks where that ends.
-    assert (header.events, model.start_events) == (10 + 1 + 3, 10)
+    assert (state.header.events, model.start_events) == (10 + 1 + 3, 10)
 
 
 def test_rows_behind_an_open_one_are_not_valued(

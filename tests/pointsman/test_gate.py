@@ -16,7 +16,7 @@ from offline_eval.gate.verdict import Settings as GateSettings
 from pointsman.archiver import Window, archive_burst
 from policy.config.schema import GateConfig, PolicyConfig
 from policy.values import models
-from policy.values.snapshot import Header, pack
+from policy.values.snapshot import Header, State
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from tests.pointsman.places import (
@@ -152,14 +152,14 @@ def test_a_fitted_version_is_judged_on_rows_made_after_it(place: Place):
     assert model is not None
     header = Header("linear", version, ENCODER.fingerprint, "0-0", events=10)
     with closing(LearnerStore(place.redis_url, "default")) as store:
-        view = pack(header, model.view().to_bytes())
-        store.start(version, pack(header, model.to_bytes()), view)
+        view = State(header, model.view().to_parts())
+        store.start(version, State(header, model.to_parts()), view)
     write(place, rows)
     assert place.gated(version)["rows"] == 20
     write(place, [])
     later = place.register(PolicyConfig(scale=0.8), made_at_ms=now_ms())
     with closing(LearnerStore(place.redis_url, "default")) as store:
-        store.start(later, b"", pack(header, model.view().to_bytes()))
+        store.start(later, None, view)
     done = place.run("gate", "default", later)
     assert (done.exit_code, "was decided after" in str(done.exception)) == (1, True)
 

@@ -23,7 +23,7 @@ from pointsman.archiver import IN_FLIGHT_MS, Archiver, Window
 from policy.arms.catalog import Catalog
 from policy.records import Outcome
 from policy.values.linear.model import LinearModel
-from policy.values.snapshot import unpack
+from policy.values.snapshot import State, unpack
 from serving.learning.missing import sweep
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import Keys
@@ -224,13 +224,13 @@ def test_a_report_takes_its_place_as_a_correction_does(
         of_first = [event for _, event in final if event[b"decision_id"].decode() == first]
         of_first[0][b"quality"] = b"0.3"
         right = fold_again(learner, [final])
-    header, body = unpack(learned or b"")
-    assert header.events == 31
-    assert_same_sums(body, unpack(right)[1])
+    state = unpack(learned or b"")
+    assert state.header.events == 31
+    assert_same_sums(state, unpack(right))
 
 
-def assert_same_sums(one: bytes, other: bytes) -> None:
-    sums, others = (LinearModel.from_bytes(body).sums() for body in (one, other))
+def assert_same_sums(one: State, other: State) -> None:
+    sums, others = (LinearModel.from_parts(state.parts).sums() for state in (one, other))
     for name, value in sums.items():
         np.testing.assert_allclose(value, others[name], rtol=1e-9, atol=1e-9)
 

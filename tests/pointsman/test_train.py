@@ -117,7 +117,7 @@ def test_a_trained_version_is_logged_in_mlflow(
     assert found.catalog == parse(CONFIG, "test").arms.to_json()
     assert found.log == fingerprint(read_log(path), path)
     assert found.snapshot is not None
-    assert unpack(found.snapshot)[0].events == 60
+    assert unpack(found.snapshot).header.events == 60
 
 
 def test_a_version_that_cant_be_logged_is_registered_all_the_same(
@@ -182,7 +182,7 @@ def test_a_services_own_log_is_learned_as_live(
     learn_all(redis_url)
     with closing(LearnerStore(redis_url, "default")) as store:
         assert store.roles() == Roles("2", "1", 0.05)
-        heads = [unpack(store.checkpoint(version) or b"")[0] for version in ("1", "2")]
+        heads = [unpack(store.checkpoint(version) or b"").header for version in ("1", "2")]
     assert [head.events for head in heads] == [40, 40]
     assert heads[0].position == heads[1].position
 

@@ -77,11 +77,11 @@ def test_a_model_read_back_goes_on_as_it_would_have():
     """In the middle of a test that then gives an alarm, to the bit."""
     batch = shifted(events(2_000, k=3, seed=5), "arm-1", -0.4, since=1_000)
     model = taught(part(batch, 0, 1_030))
-    again = LinearModel.from_bytes(model.to_bytes())
+    again = LinearModel.from_parts(model.to_parts())
     for one in (model, again):
         one.learn(part(batch, 1_030, 2_000))
     assert len(model.watch.alarms)
-    assert again.to_bytes() == model.to_bytes()
+    assert again.to_parts() == model.to_parts()
 
 
 def test_corrections_know_what_alarms_have_left():

@@ -81,7 +81,7 @@ def test_corrected_sums_are_those_of_the_right_values(forgetting: float, start: 
             model.start(events(start, k=2, seed=9), at_most=10.0)
     corrected.learn(part(wrong, 0, 1_500))
     corrected.correct(first)
-    corrected = LinearModel.from_bytes(corrected.to_bytes())
+    corrected = LinearModel.from_parts(corrected.to_parts())
     corrected.learn(part(wrong, 1_500, 2_000))
     corrected.correct(second)
     direct.learn(right)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +14,7 @@ from policy.objective import Scales, Weights
 from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values.nearest import NearestModel, NearestView
 from policy.values.protocol import Forecast
+from tests.policy.damaged import claiming
 from tests.policy.linear_model import D, context, events, one
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
@@ -119,10 +118,10 @@ def test_a_window_slides_however_the_batch_is_cut(window: int):
         for i in range(60)
     ]
     pieces = taught(*singles, window=window)
-    assert pieces.to_bytes() == whole.to_bytes()
+    assert pieces.to_parts() == whole.to_parts()
     view = whole.view()
     np.testing.assert_array_equal(view.x, batch.x[-window:])
-    assert view.to_bytes() == pieces.view().to_bytes()
+    assert view.to_parts() == pieces.view().to_parts()
 
 
 def test_a_start_remembers_of_each_arm_alike():
@@ -168,13 +167,6 @@ def test_there_is_no_posterior():
     assert at(taught(events(10)), ["arm-0"], context(1.0)).utility_sd is None
 
 
-def altered(body: bytes, **changes: object) -> bytes:
-    (length,) = struct.unpack_from("<I", body)
-    header = json.loads(body[4 : 4 + length]) | changes
-    head = json.dumps(header).encode()
-    return struct.pack("<I", len(head)) + head + body[4 + length :]
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"arms": ["arm-0"]}, {"d": 10**9}, {"window": 10**9}, {"events": 7}, {"scales": {}}, {"d": 7}],
@@ -182,13 +174,13 @@ def altered(body: bytes, **changes: object) -> bytes:
 )
 def test_a_claim_that_does_not_fit_the_arrays_is_refused(changes: dict[str, object]):
     """Without allocating what it claims."""
-    body = taught(events(20)).to_bytes()
+    parts = taught(events(20)).to_parts()
     with pytest.raises(ValueError, match=r"."):
-        NearestModel.from_bytes(altered(body, **changes))
+        NearestModel.from_parts(claiming(parts, **changes))
     if "arms" in changes:
-        view = taught(events(20)).view().to_bytes()
+        view = taught(events(20)).view().to_parts()
         with pytest.raises(ValueError, match=r"."):
-            NearestView.from_bytes(altered(view, **changes))
+            NearestView.from_parts(claiming(view, **changes))
 
 
 def test_a_context_of_another_length_is_refused():

@@ -20,6 +20,7 @@ from policy.objective import Weights
 from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values import models
 from policy.values.protocol import Forecast, ValueModel, ValuesView
+from tests.policy.damaged import damaged
 
 OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)
@@ -145,8 +146,8 @@ def test_batches_may_be_cut_anywhere(kind: str, cuts: tuple[int, ...]):
 def test_the_same_events_give_the_same_bytes(kind: str):
     """Nothing reads a clock or draws."""
     one, other = (taught(kind, mixed(kind, 100)) for _ in range(2))
-    assert one.to_bytes() == other.to_bytes()
-    assert one.view().to_bytes() == other.view().to_bytes()
+    assert one.to_parts() == other.to_parts()
+    assert one.view().to_parts() == other.view().to_parts()
 
 
 def test_a_start_is_predicted_from_and_overruled(kind: str):
@@ -155,7 +156,7 @@ def test_a_start_is_predicted_from_and_overruled(kind: str):
     known = [{"arm": arm, "quality": q} for arm, q in (("a", 0.9), ("b", 0.1))]
     model.start(events(kind, known * 300), at_most=20.0)
     assert forecast(kind, model, ("a", "b")).outcome[:, 0] == pytest.approx([0.9, 0.1], abs=0.1)
-    again = models.read_model(kind, model.to_bytes())
+    again = models.read_model(kind, model.to_parts())
     assert_same(forecast(kind, again), forecast(kind, model))
     model.learn(events(kind, [{"arm": "a", "quality": 0.1}] * 200))
     assert forecast(kind, model, ("a",)).outcome[0, 0] < 0.3
@@ -167,8 +168,8 @@ def test_a_start_is_predicted_from_and_overruled(kind: str):
 def test_bytes_round_trip(kind: str, n: int):
     """A model read back is the same, and goes on learning as if it had never been stored."""
     model = taught(kind, *([mixed(kind, n)] if n else []))
-    again = models.read_model(kind, model.to_bytes())
-    assert again.to_bytes() == model.to_bytes()
+    again = models.read_model(kind, model.to_parts())
+    assert again.to_parts() == model.to_parts()
     for one in (model, again):
         one.learn(mixed(kind, 50, seed=1))
     assert again.events == model.events == n + 50
@@ -179,8 +180,8 @@ def test_bytes_round_trip(kind: str, n: int):
 def test_a_view_round_trips(kind: str, n: int):
     """Serving predicts what the learner's own view does."""
     view = taught(kind, *([mixed(kind, n)] if n else [])).view()
-    again = models.read_view(kind, view.to_bytes())
-    assert again.to_bytes() == view.to_bytes()
+    again = models.read_view(kind, view.to_parts())
+    assert again.to_parts() == view.to_parts()
     assert_same(forecast(kind, again), forecast(kind, view))
 
 
@@ -317,9 +318,9 @@ def test_corrections_may_be_cut_anywhere_and_survive_a_restart(kind: str, cuts: 
     since = [199 - row for row in rows]
     whole.correct(correction(batch, rows, since, quality=0.5))
     for a, b in pairwise((0, *cuts, 4)):
-        pieces = models.read_model(kind, pieces.to_bytes())
+        pieces = models.read_model(kind, pieces.to_parts())
         pieces.correct(correction(batch, rows[a:b], since[a:b], quality=0.5))
-    assert pieces.to_bytes() == whole.to_bytes()
+    assert pieces.to_parts() == whole.to_parts()
 
 
 @pytest.mark.parametrize("since", [2, 7, 1_000])
@@ -328,11 +329,11 @@ def test_what_was_never_learned_here_is_not_taken_back(kind: str, since: int):
     model = fresh(kind)
     model.start(events(kind, KNOWN), at_most=20.0)
     model.learn(events(kind, KNOWN[:2]))
-    before = model.to_bytes()
+    before = model.to_parts()
     model.correct(correction(events(kind, KNOWN), [0], [since], **BETTER))
     unseen = events(kind, [KNOWN[0] | {"arm": "never seen"}])
     model.correct(correction(unseen, [0], [1_000], **BETTER))
-    assert model.to_bytes() == before
+    assert model.to_parts() == before
 
 
 def test_a_context_that_is_not_finite_stops_learning(kind: str):
@@ -346,10 +347,10 @@ def test_a_context_that_is_not_finite_stops_learning(kind: str):
 def test_other_bytes_are_refused(kind: str):
     """With a ValueError, whatever they are."""
     model = taught(kind, mixed(kind, 20))
-    for body, read in (
-        (model.to_bytes(), models.read_model),
-        (model.view().to_bytes(), models.read_view),
+    for parts, read in (
+        (model.to_parts(), models.read_model),
+        (model.view().to_parts(), models.read_view),
     ):
-        for wrong in (b"", body[:-1], body + b"\0", b"\xff" * len(body)):
+        for wrong in damaged(parts):
             with pytest.raises(ValueError, match=r"."):
                 read(kind, wrong)

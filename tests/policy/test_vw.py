@@ -96,10 +96,10 @@ def test_corrections_draw_towards_the_right_values(cb_type: str):
 def test_a_correction_of_what_was_never_learned_teaches_nothing():
     """Its event came before this model's first."""
     model = taught(events(20))
-    before = model.to_bytes()
+    before = model.to_parts()
     one = part(events(1, seed=5), 0, 1)
     model.correct(CorrectionBatch(one, one, np.full((1, 3), 20)))
-    assert model.to_bytes() == before
+    assert model.to_parts() == before
 
 
 def test_an_arm_is_known_by_its_id_wherever_it_stands():

@@ -15,7 +15,7 @@ from features.query import Query
 from policy.choosing.incumbent import START, Ledger, Standing
 from policy.config.toml import parse
 from policy.policy import Request
-from policy.values.snapshot import pack, unpack
+from policy.values.snapshot import State, read_head, unpack
 from serving.store.learning import LearnerStore
 from tests.servers import (
     CONFIG,
@@ -87,13 +87,13 @@ def test_the_ledger_is_folded_once(careful: httpx.Client, redis_url: str):
 
 
 def _without_ledger(checkpoint: bytes) -> bytes:
-    header, body = unpack(checkpoint)
-    assert header.events == 21
-    return pack(replace(header, ledger=None), body)
+    state = unpack(checkpoint)
+    assert state.header.events == 21
+    return State(replace(state.header, ledger=None), state.parts).pack()
 
 
 def _standing(checkpoint: bytes) -> Standing:
-    header, _ = unpack(checkpoint)
+    header = unpack(checkpoint).header
     ledger = Ledger.of(parse(CAREFUL, "test").policies["default"], Encoder.default().d)
     assert ledger is not None
     assert header.ledger is not None
@@ -106,7 +106,7 @@ def test_a_snapshot_holds_the_standing(careful: httpx.Client, raw: redis.Redis, 
     """It says what the ledger made of the outcomes, and /policies tells it."""
     drive(careful, 5, quality=1.0)
     learn_all(redis_url)
-    header, _ = unpack(raw.hget("pm:{default}:snapshot:1", "blob"))
+    header = read_head(raw.hget("pm:{default}:snapshot:1", "head")).header
     assert header.standing is not None
     standing = Standing(**header.standing)
     assert standing != START

@@ -20,7 +20,7 @@ from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
 from policy.values.linear.model import LinearModel
-from policy.values.snapshot import unpack
+from policy.values.snapshot import read_head, unpack
 from serving.learning.fold import Fold
 from serving.learning.registering import register
 from serving.store.keys import Keys
@@ -319,7 +319,7 @@ def test_a_learner_that_stops_between_counts_each_correction_once(
         "1",
         PolicyConfig.model_validate_json(store.version("1")[0]),
         Encoder.from_bytes(store.version("1")[1]),
-        store.checkpoint("1"),
+        unpack(store.checkpoint("1") or b""),
         lambda revision: Catalog.from_json(store.catalog(revision)),
     )
     assert_same_sums(fold, folded(store, "1", as_if_right(entries)))
@@ -336,8 +336,7 @@ def test_a_correction_reaches_the_next_decisions(
     for i in range(40):
         correct(http, f"d{i}", quality=0.1)
     assert learn_all(redis_url) == 40
-    header, _ = unpack(raw.get(KEYS.checkpoint("1")))
-    assert header.events == 40
+    assert read_head(raw.hget(KEYS.checkpoint("1"), "head")).header.events == 40
     until(lambda: http.get("/policies/default").json()["snapshot"] == 2, "it serves")
     predicted = http.post("/route", json={"query": {"text": "hello"}}).json()["predicted"]
     assert predicted["quality"] < 0.3

@@ -11,14 +11,16 @@ import redis
 
 from policy.arms.catalog import Catalog
 from policy.records import positions
-from policy.values.snapshot import unpack
+from policy.values.snapshot import Header, State, read_head, unpack
 from serving.learning.events import batch_of
 from serving.learning.learner import Learner
 from serving.store.keys import StaleLease
 from serving.store.learning import LearnerStore
+from serving.store.states import Change
 from tests.servers import assert_same_state, drive, fold_again, learn_all, until
 
 CHECKPOINT = "pm:{default}:checkpoint:1"
+OLD = Change(State(Header("linear", "1", "e", "1-0", 1), {}))
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_every_event_is_folded_once(http: httpx.Client, redis_url: str, store: L
         drive(http, 7)
         assert learn_all(redis_url) == 7
     assert learn_all(redis_url) == 0
-    header, _ = unpack(store.checkpoint("1") or b"")
+    header = unpack(store.checkpoint("1") or b"").header
     assert header.events == 21
     assert_same_state(store.checkpoint("1"), fold_again(store))
 
@@ -76,8 +78,8 @@ def test_a_learner_that_was_overtaken_writes_nothing(
     fresh = store.acquire()
     assert fresh > stale
     with pytest.raises(StaleLease):
-        store.commit(stale, "1", b"old", b"old")
-    assert raw.get(CHECKPOINT) is None
+        store.commit(stale, "1", OLD, OLD)
+    assert raw.exists(CHECKPOINT) == 0
 
 
 def test_serving_takes_the_new_snapshot_without_a_restart(http: httpx.Client, redis_url: str):
@@ -112,7 +114,7 @@ def test_a_withdrawn_decision_teaches_nothing(http: httpx.Client, redis_url: str
     made = http.post("/route", json={"query": {"text": "x"}}).json()
     http.post("/reward", json={"decision_id": made["decision_id"], "executed": False})
     learn_all(redis_url)
-    header, _ = unpack(raw.get(CHECKPOINT))
+    header = read_head(raw.hget(CHECKPOINT, "head")).header
     assert header.events == 0
     assert header.position != "0-0"
 
@@ -123,9 +125,9 @@ def test_a_corrupt_checkpoint_stops_the_learner_loudly(
     """Learning on from a broken state would be silent damage."""
     drive(http, 2)
     learn_all(redis_url)
-    blob = bytearray(raw.get(CHECKPOINT))
-    blob[-1] ^= 1
-    raw.set(CHECKPOINT, bytes(blob))
+    damaged = bytearray(raw.hget(CHECKPOINT, "part:arm:0"))
+    damaged[-1] ^= 1
+    raw.hset(CHECKPOINT, "part:arm:0", bytes(damaged))
     with pytest.raises(ValueError, match="checksum"):
         learn_all(redis_url)
 
@@ -137,7 +139,7 @@ def test_a_corrupt_snapshot_leaves_the_running_one(
     drive(http, 2)
     learn_all(redis_url)
     until(lambda: http.get("/policies/default").json()["snapshot"] == 1, "snapshot 1 serves")
-    raw.hset("pm:{default}:snapshot:1", mapping={"blob": b"garbage", "number": 2})
+    raw.hset("pm:{default}:snapshot:1", mapping={"head": b"garbage", "number": 2})
     raw.publish("pm:{default}:published", "1")
     assert http.post("/route", json={"query": {"text": "x"}}).json()["snapshot"] == 1
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.values.arrays import expect
+from policy.values.arrays import expect, floats
 from policy.values.linear.pooling import Array, C, Fitted
+from policy.values.parts import Part
 
 Index = NDArray[np.intp]
 
@@ -25,6 +26,8 @@ THRESHOLD = 20.0
 CLIP = 3.0  # standard deviations: one outcome alone is no change
 REST = 64  # events after an alarm, until what was learned since can be referred to
 GUESS = 10.0  # outcomes that the posterior's word counts for, on how far residuals scatter
+REFERENCE = "reference"
+"""The name of a part: the means, which change when the variances are learned."""
 OWN, OTHERS = 0.05, 0.3
 """What is left of the evidence after an alarm: of the arm's that changed, and of all others', for
 what changes one arm often changes several."""
@@ -40,6 +43,7 @@ class Watch:
     def __init__(self, d: int) -> None:
         self._d = d
         self._mean = np.zeros((0, C, d))
+        self._reference: Part | None = None  # of that
         self._sd = np.zeros((0, C))
         self._slack = np.zeros((0, C))
         self._sums = np.zeros((0, C, 2))
@@ -50,7 +54,7 @@ class Watch:
     def refer(self, fitted: Fitted, taught: NDArray[np.bool_]) -> None:
         """Measure residuals from this posterior from now on, of what was `taught` (k, c)."""
         more = len(fitted.sd) - len(self._sums)
-        self._mean = fitted.posterior.mean[:, :C].copy()
+        self._mean, self._reference = fitted.posterior.mean[:, :C].copy(), None
         self._sd = np.where(taught, fitted.sd, 0.0)
         self._slack = SLACK + fitted.doubt
         self._sums = np.concatenate([self._sums, np.zeros((more, C, 2))])
@@ -109,9 +113,8 @@ class Watch:
         return share
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it, by name."""
+        """What is small of it, by name."""
         return {
-            "refer_mean": self._mean,
             "refer_sd": self._sd,
             "refer_slack": self._slack,
             "quiet": self._quiet,
@@ -120,13 +123,20 @@ class Watch:
             "cusum": self._sums,
         }
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `arrays` gave; ValueError for anything else."""
+    def reference(self) -> Part:
+        """The means that residuals are of."""
+        if self._reference is None:
+            self._reference = Part.of(self._mean.tobytes())
+        return self._reference
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], reference: Part) -> None:
+        """Take over what `arrays` and `reference` gave; ValueError for anything else."""
         k, m = len(arrays["refer_sd"]), len(arrays["alarms"])
-        shapes = {"refer_mean": (k, C, self._d), "refer_sd": (k, C), "refer_slack": (k, C)}
-        shapes |= {"quiet": (C,), "alarms": (m, 3), "squares": (k, C, 2), "cusum": (k, C, 2)}
+        shapes = {"refer_sd": (k, C), "refer_slack": (k, C), "quiet": (C,), "alarms": (m, 3)}
+        shapes |= {"squares": (k, C, 2), "cusum": (k, C, 2)}
         expect({name: arrays[name] for name in shapes}, shapes)
-        self._mean, self._sd = arrays["refer_mean"], arrays["refer_sd"]
+        self._sd = arrays["refer_sd"]
+        self._mean = floats([reference.data], "<f8", k * C * self._d).reshape(k, C, self._d)
         self._slack = arrays["refer_slack"]
         self._sums, self._squares = arrays["cusum"], arrays["squares"]
         self._quiet = arrays["quiet"]

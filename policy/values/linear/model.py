@@ -17,10 +17,12 @@ from policy.objective import Scales
 from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values.arrays import expect, pack, slices, triangles, unpack
 from policy.values.linear import pooling, targets
-from policy.values.linear.changes import Watch
-from policy.values.linear.pooling import MATRIX, Array, C, Spread, T
+from policy.values.linear.changes import REFERENCE, Watch
+from policy.values.linear.inverses import Inverses
+from policy.values.linear.pooling import MATRIX, Array, C, Posterior, Spread, T
 from policy.values.linear.sums import Learned
 from policy.values.linear.view import LinearView
+from policy.values.parts import VALUES, Part, Parts
 
 Index = NDArray[np.intp]
 
@@ -73,6 +75,7 @@ class LinearModel:
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = targets.start(self.d, scales)
+        self._inverses = Inverses(self._group)
 
     @property
     def arms(self) -> list[str]:
@@ -96,7 +99,7 @@ class LinearModel:
         worth = np.ones(C)
         answers = np.ones(1) if query is None else np.bincount(query)[query]
         if query is not None and (answers > 1).any():
-            posterior = pooling.solve(self._learned.sums, self._spread, self._start, self._group)
+            posterior = self._posterior()
             predicted = np.einsum("nd,ntd->nt", x, posterior.mean[arm])
             y = y - targets.in_common(y - predicted, query)
             self._settle(arm, x, y)
@@ -107,7 +110,7 @@ class LinearModel:
         most = at_most / np.maximum(self._learned.sums.weight, 1.0)
         self._learned.scale(np.minimum(worth, most))
         self._learned.begin()
-        self._due = self._next_tuning(len(self.arms))
+        self._due = self.events + _apart(self.events, len(self.arms))
 
     def _settle(self, arm: Index, x: Array, y: Array) -> None:
         """Sums of these outcomes alone, and the variances that they tell."""
@@ -139,14 +142,7 @@ class LinearModel:
             if self.events in (self._due, self._settled):
                 k = int(known[at - 1])
                 self._tune(k)
-                self._due = self._next_tuning(k)
-
-    def _next_tuning(self, k: int) -> int:
-        """The count of events at which the variances are learned next, when k arms are known: a
-        function of the events' order, as all of the state is."""
-        since = self.events - self._settled
-        apart = min(max(since // TUNE_GROWTH, TUNE_APART), TUNE_EVERY) if since else TUNE_FIRST
-        return self.events + max(apart, k)
+                self._due = self.events + _apart(self.events - self._settled, k)
 
     def correct(self, batch: CorrectionBatch) -> None:
         """Put new values in the place of old ones, as if they had come so in the first place.
@@ -173,10 +169,17 @@ class LinearModel:
 
     def _tune(self, k: int) -> None:
         """Learn the variances anew from the first k arms, which are all that had an event."""
-        sums, groups = self._learned.sums.first(k), tuple(self.sizes)
-        fitted = pooling.improve(sums, self._spread, groups, self._start, self._group)
+        learned, groups = self._learned, tuple(self.sizes)
+        sums, changes = learned.sums.first(k), learned.changes[:k]
+        inverse = self._inverses.of(sums, changes, self._spread)
+        fitted = pooling.improve(sums, inverse, self._spread, groups, self._start, self._group)
         self._spread = fitted.spread
-        self.watch.refer(fitted, self._learned.taught[:k] > 0)
+        self.watch.refer(fitted, learned.taught[:k] > 0)
+
+    def _posterior(self) -> Posterior:
+        sums = self._learned.sums
+        inverse = self._inverses.of(sums, self._learned.changes, self._spread)
+        return pooling.solve(sums, inverse, self._spread, self._start, self._group)
 
     def sums(self) -> dict[str, Array]:
         """The learned sums by name, arms first."""
@@ -184,18 +187,35 @@ class LinearModel:
 
     def view(self) -> LinearView:
         """The posterior of each arm, as of now."""
-        return _view(self._learned, self._spread, self._start, self.sizes, self.scales, self.events)
+        learned, spread, sizes = self._learned, self._spread, self.sizes
+        posterior = self._posterior()
+        fresh = spread.arm[:, self._group]
+        recurring = np.array([name not in PASSING for name in sizes])
+        return LinearView(
+            scales=self.scales,
+            arms=tuple(learned.arms),
+            events=learned.taught.max(axis=1, initial=0),
+            joined=np.append(learned.joined, self.events),
+            seen=learned.taught.sum(axis=0) > 0,
+            noise=spread.noise,
+            recurring=recurring[self._group],
+            mean=posterior.mean.astype(np.float32),
+            fresh_mean=posterior.pooled.astype(np.float32),
+            fresh_cov=triangles(fresh[:, :, None] * np.eye(self.d)).astype(np.float32),
+            cov=tuple(self._inverses.parts()),
+        )
 
-    def to_bytes(self) -> bytes:
-        """Sums, spreads and configuration; equal models give equal bytes."""
+    def to_parts(self) -> dict[str, Part]:
+        """Sums, spreads and configuration, a part per arm; equal models give equal parts."""
         arrays = self._learned.arrays() | asdict(self._spread) | self.watch.arrays()
-        return pack(_header(self), arrays)
+        values = Part.of(pack(_header(self), arrays))
+        return {VALUES: values, REFERENCE: self.watch.reference(), **self._learned.parts()}
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> LinearModel:
-        """Read `to_bytes` back; ValueError for anything else."""
+    def from_parts(cls, parts: Parts) -> LinearModel:
+        """Read `to_parts` back; ValueError for anything else."""
         try:
-            return _read(*unpack(body))
+            return _read(*unpack(parts[VALUES].data), parts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a linear model: {error!r}") from error
 
@@ -214,7 +234,9 @@ def _header(model: LinearModel) -> dict[str, Any]:
     }
 
 
-def _read(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> LinearModel:
+def _read(
+    header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], parts: Parts
+) -> LinearModel:
     sizes: dict[str, int] = header["sizes"]
     if sum(sizes.values()) > MAX_D:
         raise ValueError(f"expected at most {MAX_D} features, got {sizes}")
@@ -223,8 +245,8 @@ def _read(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Line
     model.events, model.start_events = header["events"], header["start_events"]
     model._settled, model._due = header["settled"], header["due"]
     model._spread = _spread(arrays, len(sizes))
-    model._learned.restore(header["arms"], arrays)
-    model.watch.restore(arrays)
+    model._learned.restore(header["arms"], arrays, parts)
+    model.watch.restore(arrays, parts[REFERENCE])
     return model
 
 
@@ -234,28 +256,8 @@ def _spread(arrays: Mapping[str, NDArray[Any]], g: int) -> Spread:
     return Spread(**spread)
 
 
-def _view(
-    learned: Learned,
-    spread: Spread,
-    start: Array,
-    sizes: Mapping[str, int],
-    scales: Scales,
-    events: int,
-) -> LinearView:
-    lengths = list(sizes.values())
-    group = np.repeat(np.arange(len(sizes)), lengths)
-    posterior = pooling.solve(learned.sums, spread, start, group)
-    fresh = spread.arm[:, group]
-    return LinearView(
-        scales=scales,
-        arms=tuple(learned.arms),
-        events=learned.taught.max(axis=1, initial=0),
-        joined=np.append(learned.joined, events),
-        seen=learned.taught.sum(axis=0) > 0 if learned.arms else np.zeros(C, dtype=bool),
-        noise=spread.noise,
-        recurring=np.repeat([name not in PASSING for name in sizes], lengths),
-        mean=posterior.mean.astype(np.float32),
-        cov=triangles(posterior.cov).astype(np.float32),
-        fresh_mean=posterior.pooled.astype(np.float32),
-        fresh_cov=triangles(fresh[:, :, None] * np.eye(learned.d)).astype(np.float32),
-    )
+def _apart(since: int, k: int) -> int:
+    """How many events later the variances of k arms are learned again, `since` so many after the
+    first or after an alarm: a function of the events' order, as all of the state is."""
+    apart = min(max(since // TUNE_GROWTH, TUNE_APART), TUNE_EVERY) if since else TUNE_FIRST
+    return max(apart, k)

@@ -54,11 +54,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """Means and covariances of the arms' coefficients, given m at its posterior mean."""
+    """Means of the arms' coefficients, given m at its posterior mean."""
 
     pooled: Array  # (t, d) m
     mean: Array  # (k, t, d)
-    cov: Array  # (k, c, d, d)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,13 +100,16 @@ def guess(groups: tuple[str, ...], noise: Array = NOISE_GUESS) -> Spread:
     return Spread(pooled=pooled, arm=arm, noise=noise.copy())
 
 
-def solve(sums: Sums, spread: Spread, start: Array, group: NDArray[np.intp]) -> Posterior:
-    """The posterior; `start` (t, d) is m00 and `group` (d,) the group of each feature."""
-    return _solve(sums, spread, start, group)[0]
+def solve(
+    sums: Sums, inverse: Array, spread: Spread, start: Array, group: NDArray[np.intp]
+) -> Posterior:
+    """The posterior, from `inverse` (k, c, d, d), (S + R)^-1, which times σ² is the covariance of
+    an arm's coefficients; `start` (t, d) is m00 and `group` (d,) the group of each feature."""
+    return _solve(sums, inverse, spread, start, group)[0]
 
 
 def _solve(
-    sums: Sums, spread: Spread, start: Array, group: NDArray[np.intp]
+    sums: Sums, inverse: Array, spread: Spread, start: Array, group: NDArray[np.intp]
 ) -> tuple[Posterior, Array]:
     """Also (c, d, d), the covariance of m."""
     k, _, d, _ = sums.xx.shape
@@ -115,7 +117,6 @@ def _solve(
     noise = spread.noise[:3]
     ratio = noise[:, None] / spread.arm[:, group]  # (c, d), R
     ratio0 = noise[:, None] / spread.pooled[:, group]
-    inverse = _inverses(sums, ratio)  # (k, c, d, d)
     # m's precision: Σ W = Σ (T + σ² S^-1)^-1 = Σ R - R (S + R)^-1 R, without inverting S
     information = -ratio[:, :, None] * inverse.sum(axis=0) * ratio[:, None]
     information[:, on_diagonal, on_diagonal] += k * ratio + ratio0
@@ -124,20 +125,7 @@ def _solve(
     evidence = ratio[matrix] * fitted.sum(axis=0) + ratio0[matrix] * start  # (t, d)
     pooled = _times(pooled_cov, evidence)
     mean = fitted + _times(inverse, ratio[matrix] * pooled)
-    cov = np.multiply(inverse, noise[:, None, None], out=inverse)
-    return Posterior(pooled, mean, cov), pooled_cov * noise[:, None, None]
-
-
-def _inverses(sums: Sums, ratio: Array) -> Array:
-    """(S + R)^-1 of all arms and components, (k, c, d, d), for R (c, d)."""
-    on_diagonal = np.arange(ratio.shape[1])
-    inverse = np.zeros_like(sums.xx)
-    inverse[..., on_diagonal, on_diagonal] = 1.0 / ratio
-    for c, arms in chosen(sums.weight > 0.0):
-        precision = sums.xx[arms, c]
-        precision[:, on_diagonal, on_diagonal] += ratio[c]
-        inverse[arms, c] = inverted(precision)
-    return inverse
+    return Posterior(pooled, mean), pooled_cov * noise[:, None, None]
 
 
 def _times(matrices: Array, vectors: Array) -> Array:
@@ -149,7 +137,12 @@ def _times(matrices: Array, vectors: Array) -> Array:
 
 
 def improve(
-    sums: Sums, spread: Spread, groups: tuple[str, ...], start: Array, group: NDArray[np.intp]
+    sums: Sums,
+    inverse: Array,
+    spread: Spread,
+    groups: tuple[str, ...],
+    start: Array,
+    group: NDArray[np.intp],
 ) -> Fitted:
     """One fixed-point step on the variances (MacKay 1992, "Bayesian interpolation").
 
@@ -157,37 +150,37 @@ def improve(
     the outcomes determine: γ = Σ (1 - posterior variance / prior variance). What no outcome speaks
     of keeps its guess, and the rest settles in a few steps, where EM's would take hundreds.
     """
-    posterior, pooled_cov = _solve(sums, spread, start, group)
+    posterior, pooled_cov = _solve(sums, inverse, spread, start, group)
     towards = guess(groups, spread.noise)
     prior, prior0 = spread.arm[:, group], spread.pooled[:, group]  # (c, d)
-    own_variance = np.einsum("kcii->kci", posterior.cov)
+    ratio = spread.noise[:3, None] / prior
+    own = np.einsum("kcii->kci", inverse) * ratio  # V/T on the diagonal
     # Var(θ_a - m | y) = V + (I - V/T) C (I - V/T)', with C the covariance of m
-    variance = own_variance + _spill(posterior.cov, prior, pooled_cov, sums.weight > 0.0)
+    left = own + _spill(inverse, ratio, pooled_cov, sums.weight > 0.0) / prior
     deviation = (posterior.mean - posterior.pooled)[:, :3]
     variance0 = np.einsum("cii->ci", pooled_cov)
-    # (k, c), tr(V S), for V (S + R) = σ² I
-    used = spread.noise[:3] * (1.0 - own_variance / prior).sum(axis=-1)
-    squares, spare = _residuals(sums, posterior, used / spread.noise[:3])
+    parameters = (1.0 - own).sum(axis=-1)  # (k, c), tr(V S) / σ²
+    squares, spare = _residuals(sums, posterior, parameters)
     improved = Spread(
         pooled=_refit(
             (posterior.pooled - start)[None, :3], variance0 / prior0, towards.pooled, group
         ),
-        arm=_refit(deviation, variance / prior, towards.arm, group),
+        arm=_refit(deviation, left, towards.arm, group),
         noise=_noise(squares.sum(axis=0), spare.sum(axis=0), NOISE_GUESS),
     )
-    own = _noise(squares, spare, improved.noise)[:, :3]
+    noise = _noise(squares, spare, improved.noise)[:, :3]
     typical = np.einsum("kcii->ci", sums.xx) / np.maximum(sums.weight.sum(axis=0), 1.0)[:, None]
-    unknown = (used + (typical * prior).sum(axis=-1)) / (sums.weight + 1.0)
-    sd = np.sqrt(own + unknown)
+    unknown = (spread.noise[:3] * parameters + (typical * prior).sum(axis=-1)) / (sums.weight + 1.0)
+    sd = np.sqrt(noise + unknown)
     return Fitted(improved, posterior, sd, np.sqrt(unknown) / sd)
 
 
-def _spill(cov: Array, prior: Array, pooled_cov: Array, taught: NDArray[np.bool_]) -> Array:
+def _spill(inverse: Array, ratio: Array, pooled_cov: Array, taught: NDArray[np.bool_]) -> Array:
     """(k, c, d), how far the doubt about m goes into what an arm's coefficients are about it: not
     at all where no outcome was taught (k, c)."""
-    spill = np.zeros(cov.shape[:-1])
+    spill = np.zeros(inverse.shape[:-1])
     for c, arms in chosen(taught):
-        move = np.eye(cov.shape[-1]) - cov[arms, c] / prior[c]
+        move = np.eye(inverse.shape[-1]) - inverse[arms, c] * ratio[c]
         spill[arms, c] = np.einsum("nij,nij->ni", move @ pooled_cov[c], move)
     return spill
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.values.arrays import expect, symmetric, triangle, triangles
+from policy.values.arrays import expect, floats, symmetric, triangle, triangles
 from policy.values.linear.pooling import MATRIX, Array, C, Sums, T
+from policy.values.parts import Kept, Part, Parts, numbered, of_rows
 
 Index = NDArray[np.intp]
 
@@ -19,7 +20,8 @@ START_LASTS = 10.0  # times as long as events do
 class Learned:
     """The sums of all arms, in the order in which they came, and what is left of the start in them.
 
-    `taught` (k, c) counts outcomes; `joined` (k,) counts all events before an arm's first.
+    `taught` (k, c) counts outcomes; `joined` (k,) counts all events before an arm's first;
+    `changes` (k,) counts how often an arm's sums have changed since they were read or made.
     """
 
     def __init__(self, d: int) -> None:
@@ -32,6 +34,9 @@ class Learned:
         self.taught = np.zeros((0, C), dtype=np.int64)
         self.joined = np.zeros(0, dtype=np.int64)
         self.started = self.sums  # of the arms known then
+        self.changes = np.zeros(0, dtype=np.int64)
+        self._start_changes = 0
+        self._kept, self._kept_start = Kept(), Kept()
 
     def positions(self, arms: Sequence[str], events: int) -> Index:
         """Of each event's arm; one never seen is appended. `events` came before these."""
@@ -43,6 +48,7 @@ class Learned:
             self.joined = np.append(self.joined, np.array(before, dtype=np.int64))
             self.sums = Sums(*(_longer(part, len(new)) for part in self.sums.parts))
             self.taught = _longer(self.taught, len(new))
+            self.changes = _longer(self.changes, len(new))
         return np.array([self._position[arm] for arm in arms], dtype=np.intp)
 
     def __contains__(self, arm: str) -> bool:
@@ -61,10 +67,16 @@ class Learned:
             sums.xy[:] *= some[:, MATRIX, None]
             sums.yy[:] *= some[:, MATRIX]
             sums.weight[:] *= some
+        self._all_changed()
+
+    def _all_changed(self) -> None:
+        self.changes += 1
+        self._start_changes += 1
 
     def begin(self) -> None:
         """Take all that was learned so far for the start."""
         self.started = Sums(*(part.copy() for part in self.sums.parts))
+        self._start_changes += 1
 
     def fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
         """Add a run of events, each weighted by those that follow it, grouped by arm."""
@@ -88,12 +100,14 @@ class Learned:
             yy[a, targets] += age[rows] @ values**2
             weight[a, which] += age[rows].sum()
             self.taught[a, which] += len(rows)
+            self.changes[a] += 1
 
     def _age(self, left: float, of_start: float) -> None:
         for sums, start in zip(self.sums.parts, self.started.parts, strict=True):
             np.multiply(sums, left, out=sums)
             sums[: len(start)] += (of_start - left) * start
             np.multiply(start, of_start, out=start)
+        self._all_changed()
 
     def replace(self, arm: Index, x: Array, old: Array, new: Array, left: Array) -> None:
         """Put targets `new` (n, t) where they are known in the place of `old`, of which `left`
@@ -102,6 +116,7 @@ class Learned:
         change = np.where(known, left * (new - old), 0.0)
         np.add.at(self.sums.xy, arm, change[:, :, None] * x[:, None])
         np.add.at(self.sums.yy, arm, np.where(known, left * (new**2 - old**2), 0.0))
+        self.changes[arm] += 1
 
     def turns(self, events: int, number: Index) -> Array:
         """How often every arm has had another outcome, on average, since each event `number`,
@@ -118,41 +133,58 @@ class Learned:
         return dict(named) | {"taught": self.taught.astype(np.float64)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it but the arms' names, by name."""
+        """What is small of it, by name."""
         return {
-            **_named("", self.sums),
             "taught": self.taught,
             "joined": self.joined,
-            **_named("start_", self.started),
+            **_small("", self.sums),
+            **_small("start_", self.started),
         }
 
-    def restore(self, arms: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `arrays` gave; ValueError for anything else."""
+    def parts(self) -> dict[str, Part]:
+        """What is large of it: a part per arm, and one of its start."""
+        arms = self._kept.of(self.changes.tolist(), lambda i: _packed(self.sums, i))
+        unchanged = [self._start_changes] * len(self.started.weight)
+        start = self._kept_start.of(unchanged, lambda i: _packed(self.started, i))
+        return numbered("arm", arms) | numbered("start", start)
+
+    def restore(self, arms: Sequence[str], arrays: Mapping[str, NDArray[Any]], of: Parts) -> None:
+        """Take over what `arrays` and `parts` gave; ValueError for anything else."""
         self.positions(arms, 0)
         k, known = len(self.arms), len(arrays["start_weight"])
         if known > k:
             raise ValueError(f"expected a start with at most {k} arms, got {known}")
-        shapes = _shapes("", k, self.d) | {"taught": (k, C), "joined": (k,)}
-        shapes |= _shapes("start_", known, self.d)
+        shapes = {"taught": (k, C), "joined": (k,)}
+        for prefix, n in (("", k), ("start_", known)):
+            shapes |= {f"{prefix}yy": (n, T), f"{prefix}weight": (n, C)}
         expect({name: arrays[name] for name in shapes}, shapes)
-        self.sums, self.started = (self._read(prefix, arrays) for prefix in ("", "start_"))
+        self.sums = self._read("", arrays, of_rows("arm", of, k))
+        self.started = self._read("start_", arrays, of_rows("start", of, known))
         self.taught, self.joined = arrays["taught"], arrays["joined"]
 
-    def _read(self, prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Sums:
-        rest = (arrays[f"{prefix}{name}"] for name in ("xy", "yy", "weight"))
-        return Sums(symmetric(arrays[f"{prefix}xx"], self.d), *rest)
+    def _read(self, prefix: str, arrays: Mapping[str, NDArray[Any]], parts: Sequence[Part]) -> Sums:
+        large = floats((part.data for part in parts), "<f8", _large(self.d))
+        xx, xy = np.split(large, [C * triangle(self.d)], axis=1)
+        return Sums(
+            symmetric(xx.reshape(-1, C, triangle(self.d)), self.d),
+            xy.reshape(-1, T, self.d),
+            arrays[f"{prefix}yy"],
+            arrays[f"{prefix}weight"],
+        )
 
 
 def _longer(array: NDArray[Any], rows: int) -> NDArray[Any]:
     return np.concatenate([array, np.zeros((rows, *array.shape[1:]), dtype=array.dtype)])
 
 
-def _named(prefix: str, sums: Sums) -> dict[str, Array]:
-    xx, *rest = sums.parts
-    named = zip(("xy", "yy", "weight"), rest, strict=True)
-    return {f"{prefix}xx": triangles(xx)} | {f"{prefix}{name}": part for name, part in named}
+def _small(prefix: str, sums: Sums) -> dict[str, Array]:
+    return {f"{prefix}yy": sums.yy, f"{prefix}weight": sums.weight}
 
 
-def _shapes(prefix: str, k: int, d: int) -> dict[str, tuple[int, ...]]:
-    shapes = {"xx": (k, C, triangle(d)), "xy": (k, T, d), "yy": (k, T), "weight": (k, C)}
-    return {f"{prefix}{name}": shape for name, shape in shapes.items()}
+def _large(d: int) -> int:
+    """Numbers of an arm's part."""
+    return C * triangle(d) + T * d
+
+
+def _packed(sums: Sums, i: int) -> bytes:
+    return b"".join([triangles(sums.xx[i]).tobytes(), sums.xy[i].tobytes()])

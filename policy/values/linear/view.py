@@ -12,26 +12,28 @@ from numpy.typing import NDArray
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
 from policy.records import Context, Vector
-from policy.values.arrays import aligned, expect, pack, symmetric, triangle, unpack
+from policy.values.arrays import aligned, expect, floats, pack, symmetric, triangle, unpack
 from policy.values.linear.pooling import Array, C, T
 from policy.values.linear.targets import TINY_SHARE
+from policy.values.parts import VALUES, Part, Parts, numbered, of_rows
 from policy.values.protocol import Expected, Forecast
 
 Single = NDArray[np.float32]
 Index = NDArray[np.intp]
 
 LOG_BOUND = 30.0
+ARRAYS = ("events", "joined", "seen", "noise", "recurring", "mean", "fresh_mean", "fresh_cov")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearView:
     """What a snapshot holds: the posterior of k arms, and what an arm never seen starts from.
 
-    `mean` (k, t, d) and `cov` (k, c, d (d + 1) / 2, upper triangles by rows) are of coefficients;
-    `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen` (c,) tells which components
-    were ever taught, `noise` (t,) is residual variance, `recurring` (d,) tells of which features
-    the uncertainty is explored. `joined` (k + 1,) counts all
-    events before an arm's first, and ends with all events there are.
+    `mean` (k, t, d) and `cov` (k, each the float32 bytes of (c, d (d + 1) / 2), upper triangles by
+    rows) are of coefficients; `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen`
+    (c,) tells which components were ever taught, `noise` (t,) is residual variance, `recurring`
+    (d,) tells of which features the uncertainty is explored. `joined` (k + 1,) counts all events
+    before an arm's first, and ends with all events there are.
     """
 
     scales: Scales
@@ -42,9 +44,9 @@ class LinearView:
     noise: Array
     recurring: NDArray[np.bool_]
     mean: Single
-    cov: Single
     fresh_mean: Single
     fresh_cov: Single
+    cov: tuple[Part, ...]
 
     def bind(
         self,
@@ -61,7 +63,9 @@ class LinearView:
         """
         at = aligned(self.arms, arms)
         mean = np.concatenate([self.mean, self.fresh_mean[None]])[at]
-        cov = np.concatenate([self.cov, self.fresh_cov[None]])[at]
+        fresh = self.fresh_cov.tobytes()
+        each = (self.cov[i].data if i >= 0 else fresh for i in at.tolist())
+        cov = floats(each, "<f4", self.fresh_cov.size).reshape(-1, *self.fresh_cov.shape)
         for i, of_features in enumerate(expected):
             if of_features:
                 mean[i, 0] += self._moved(cov[i, 0], of_features)
@@ -77,27 +81,17 @@ class LinearView:
         moved: Single = symmetric(cov, len(pooled)) @ (move / variance)
         return moved
 
-    def to_bytes(self) -> bytes:
-        """Equal views give equal bytes."""
-        names = [
-            "events",
-            "joined",
-            "seen",
-            "noise",
-            "recurring",
-            "mean",
-            "cov",
-            "fresh_mean",
-            "fresh_cov",
-        ]
+    def to_parts(self) -> dict[str, Part]:
+        """Means and what is small, and a part per arm; equal views give equal parts."""
         header = {"scales": asdict(self.scales), "arms": self.arms}
-        return pack(header, {name: getattr(self, name) for name in names})
+        values = pack(header, {name: getattr(self, name) for name in ARRAYS})
+        return {VALUES: Part.of(values), **numbered("arm", self.cov)}
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> LinearView:
-        """Read `to_bytes` back; ValueError for anything else."""
-        header, arrays = unpack(body)
+    def from_parts(cls, parts: Parts) -> LinearView:
+        """Read `to_parts` back; ValueError for anything else."""
         try:
+            header, arrays = unpack(parts[VALUES].data)
             k, d = len(header["arms"]), arrays["fresh_mean"].shape[-1]
             shapes = {
                 "events": (k,),
@@ -106,10 +100,15 @@ class LinearView:
                 "noise": (T,),
                 "recurring": (d,),
                 "mean": (k, T, d),
+                "fresh_mean": (T, d),
+                "fresh_cov": (C, triangle(d)),
             }
-            shapes |= {"cov": (k, C, triangle(d)), "fresh_mean": (T, d)}
-            expect(arrays, shapes | {"fresh_cov": (C, triangle(d))})
-            return cls(scales=Scales(**header["scales"]), arms=tuple(header["arms"]), **arrays)
+            expect(arrays, shapes)
+            cov = tuple(of_rows("arm", parts, k))
+            if any(len(part.data) != 4 * C * triangle(d) for part in cov):
+                raise ValueError(f"expected covariances of {d} features")
+            arms = tuple(header["arms"])
+            return cls(scales=Scales(**header["scales"]), arms=arms, cov=cov, **arrays)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a linear view: {error!r}") from error
 

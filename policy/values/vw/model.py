@@ -13,9 +13,10 @@ from policy.arms.catalog import Catalog, Index
 from policy.objective import Scales, components
 from policy.records import CorrectionBatch, OutcomeBatch, Vector, positions
 from policy.values.arrays import slices
+from policy.values.parts import Part, Parts
 from policy.values.vw.examples import action, encoding
-from policy.values.vw.regressors import CB_TYPES, FORMAT, SIGNS, C, Regressors, pack, unpack, zero
-from policy.values.vw.view import VwView
+from policy.values.vw.regressors import CB_TYPES, SIGNS, C, Regressors, pack, unpack, zero
+from policy.values.vw.view import NOTHING, VwView
 
 CACHED_CATALOGS = 64
 
@@ -133,15 +134,14 @@ class VwModel:
             events=taught.max(axis=1, initial=0),
             joined=np.array([*self._joined, self.events], dtype=np.int64),
             models=tuple(
-                model if taught[:, c].any() else b""
+                model if taught[:, c].any() else NOTHING
                 for c, model in enumerate(self._regressors.stored())
             ),
         )
 
-    def to_bytes(self) -> bytes:
-        """Regressors, counts and configuration; equal models give equal bytes."""
+    def to_parts(self) -> dict[str, Part]:
+        """Regressors, counts and configuration; equal models give equal parts."""
         header = {
-            "format": FORMAT,
             "sizes": self.sizes,
             "scales": asdict(self.scales),
             "cb_type": self.cb_type,
@@ -154,9 +154,9 @@ class VwModel:
         return pack(header, self._regressors.stored())
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> VwModel:
-        """Read `to_bytes` back; ValueError for anything else."""
-        header, models = unpack(body)
+    def from_parts(cls, parts: Parts) -> VwModel:
+        """Read `to_parts` back; ValueError for anything else."""
+        header, models = unpack(parts)
         try:
             model = cls(slices(header["sizes"]), Scales(**header["scales"]), header["cb_type"])
             model.events, model.start_events = header["events"], header["start_events"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from vowpal_wabbit_next import Example, Workspace
 
 from policy.objective import COMPONENTS, Scales
 from policy.records import Vector
-from policy.values.arrays import framed, opened
+from policy.values.parts import VALUES, Part, Parts
 from policy.values.vw.examples import ARM, LETTERS
 
 FORMAT = 2  # raise it when the same events would be taught differently
@@ -51,14 +50,14 @@ class Regressors:
 
     def __init__(self, cb_type: str) -> None:
         self._workspaces = [Workspace(arguments(cb_type)) for _ in COMPONENTS]
-        self._stored: list[bytes | None] = [None] * C  # until they learn again
+        self._stored: list[Part | None] = [None] * C  # until they learn again
 
     def teach(self, component: int, examples: list[Example]) -> None:
         """Fold one decision in."""
         self._workspaces[component].learn_one(examples)
         self._stored[component] = None
 
-    def stored(self) -> tuple[bytes, ...]:
+    def stored(self) -> tuple[Part, ...]:
         """Each as VW stores it; equal ones give equal bytes.
 
         A running one also counts what it has read since it was loaded; one that is loaded and
@@ -67,12 +66,12 @@ class Regressors:
         for c, workspace in enumerate(self._workspaces):
             if self._stored[c] is None:
                 copy = Workspace(["--quiet"], model_data=workspace.serialize())
-                self._stored[c] = copy.serialize()
+                self._stored[c] = Part.of(copy.serialize())
         return tuple(model for model in self._stored if model is not None)
 
-    def restore(self, models: Sequence[bytes]) -> None:
+    def restore(self, models: Sequence[Part]) -> None:
         """Go on from what `stored` gave."""
-        self._workspaces = [Workspace(["--quiet"], model_data=data) for data in models]
+        self._workspaces = [Workspace(["--quiet"], model_data=model.data) for model in models]
         self._stored = list(models)
 
 
@@ -82,23 +81,18 @@ def zero(scales: Scales) -> Vector:
     return np.array([0.5, float(scales.latency(scales.latency_ref_ms / 2)), 0.0])
 
 
-def pack(header: dict[str, Any], models: Sequence[bytes]) -> bytes:
-    """The header, with how long each model is, and the models."""
-    return framed({**header, "bytes": [len(model) for model in models]}, models)
+def pack(header: dict[str, Any], models: Sequence[Part]) -> dict[str, Part]:
+    """The header, and a part per component."""
+    head = json.dumps({**header, "format": FORMAT}).encode()
+    return {VALUES: Part.of(head), **dict(zip(COMPONENTS, models, strict=True))}
 
 
-def unpack(body: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+def unpack(parts: Parts) -> tuple[dict[str, Any], tuple[Part, ...]]:
     """What `pack` wrote; ValueError for anything else."""
     try:
-        header, at = opened(body)
+        header = json.loads(parts[VALUES].data)
         if header["format"] != FORMAT:
             raise ValueError(f"expected VW format {FORMAT}, got {header['format']!r}")
-        models = []
-        for size in header["bytes"]:
-            models.append(body[at : at + size])
-            at += size
-    except (struct.error, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"not the bytes of a VW model or view: {error!r}") from error
-    if at != len(body) or len(models) != C:
-        raise ValueError(f"expected {C} VW regressors in {at} bytes, got {len(body)}")
-    return header, tuple(models)
+        return header, tuple(parts[component] for component in COMPONENTS)
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not the parts of a VW model or view: {error!r}") from error

@@ -16,23 +16,25 @@ from policy.arms.catalog import Catalog, Index
 from policy.objective import LOG_SLOPE, Scales, Weights
 from policy.records import Context, Vector
 from policy.values.arrays import aligned
+from policy.values.parts import Part, Parts
 from policy.values.protocol import Expected, Forecast
 from policy.values.vw.examples import action, encoding
-from policy.values.vw.regressors import FORMAT, SIGNS, C, pack, unpack, zero
+from policy.values.vw.regressors import SIGNS, C, pack, unpack, zero
 
+NOTHING = Part.of(b"")
 EXPECTED_EVENTS = 10.0  # outcomes that an operator's expected quality is worth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VwView:
-    """What a snapshot holds: the stored regressors, b"" of a component that was never taught."""
+    """What a snapshot holds: the stored regressors, NOTHING of one that was never taught."""
 
     sizes: tuple[tuple[str, int], ...]
     scales: Scales
     arms: tuple[str, ...]
     events: NDArray[np.int64]
     joined: NDArray[np.int64]
-    models: tuple[bytes, ...]
+    models: tuple[Part, ...]
 
     def bind(
         self,
@@ -46,10 +48,9 @@ class VwView:
             raise ValueError("a VW view is bound to a catalog, for its arms' traits")
         return VwValues(self, catalog, expected)
 
-    def to_bytes(self) -> bytes:
-        """Equal views give equal bytes."""
+    def to_parts(self) -> dict[str, Part]:
+        """Equal views give equal parts."""
         header = {
-            "format": FORMAT,
             "sizes": dict(self.sizes),
             "scales": asdict(self.scales),
             "arms": self.arms,
@@ -59,9 +60,9 @@ class VwView:
         return pack(header, self.models)
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> VwView:
-        """Read `to_bytes` back; ValueError for anything else."""
-        header, models = unpack(body)
+    def from_parts(cls, parts: Parts) -> VwView:
+        """Read `to_parts` back; ValueError for anything else."""
+        header, models = unpack(parts)
         try:
             return cls(
                 sizes=tuple(header["sizes"].items()),
@@ -91,7 +92,7 @@ class VwValues:
         self._actions = list(map(action, catalog.arms))
         self._expected = {i: of_features for i, of_features in enumerate(expected) if of_features}
         self._regressors = [
-            Workspace(["--quiet", "-t"], model_data=model) if model else None
+            Workspace(["--quiet", "-t"], model_data=model.data) if model.data else None
             for model in view.models
         ]
         self._lock = Lock()
