@@ -34,6 +34,7 @@ from policy.arms.catalog import Catalog, Index, Vector
 from policy.arms.constraints import Constraints, NoEligibleArm
 from policy.choosing.pacing import Budget, Pace, Purse, spent
 from policy.config.schema import PolicyConfig
+from policy.deciding import Encoded
 from policy.policy import Policy
 from policy.records import OutcomeBatch, packed
 from policy.values import models
@@ -159,7 +160,8 @@ class Run:
             constraints=Constraints(max_cost_usd=pace.most_usd),
         )
         decision_id = f"{self.name}.{number}"
-        decision = policy.decide_encoded(request, query.known, query.x, decision_id, now_ms)
+        asked = Encoded(request, decision_id, query.known, query.x)
+        decision = policy.decide_encoded(asked, now_ms)
         index = np.array([policy.catalog.index(arm) for arm in decision.arms])
         listed = policy.catalog.list_cost_usd(
             query.known.prompt_tokens, query.known.output_tokens, index

@@ -28,8 +28,9 @@ from policy import policy as policies
 from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
 from policy.choosing import explore
+from policy.choosing.bandit import Bandit
 from policy.config.schema import ObjectiveConfig, PolicyConfig
-from policy.policy import Bandit, Policy, Request
+from policy.policy import Policy, Request
 from policy.records import OutcomeBatch, packed
 from policy.values import models
 
@@ -112,23 +113,23 @@ def measure(k: int) -> dict[str, Any]:
     rng = np.random.default_rng(2)
     contexts = (rng.standard_normal((ROUNDS, 64)) / 8).astype(np.float32)
     contexts[:, 0] = 1.0
-    index, list_cost_usd = np.arange(k), np.full(k, 1e-3)
+    index, list_cost_usd = np.arange(k), np.full((1, k), 1e-3)
     request = Request(Query(text=TEXT[:180]), Hints(task_type="code"))
     known = profile(request.query, request.hints)
 
     def pmf(i: int) -> object:
-        forecast = rule.values.forecast(contexts[i], index, list_cost_usd, policy.weights)
+        forecast = rule.values.forecast(contexts[i : i + 1], index, list_cost_usd, policy.weights)
         assert forecast.utility_sd is not None
-        return explore.thompson(forecast.utility, forecast.utility_sd, policy.config.scale)
+        return explore.thompson(forecast.utility, policy.config.scale * forecast.utility_sd)
 
-    sd = rule.values.forecast(contexts[0], index, list_cost_usd, policy.weights).utility_sd
+    sd = rule.values.forecast(contexts[:1], index, list_cost_usd, policy.weights).utility_sd
     assert sd is not None
     return {
         "arms": k,
         "spread_ratio": float(sd.max() / sd.min()),
         "pmf_us": median_us(pmf),
         "with_confidence_us": median_us(
-            lambda i: rule.rule(contexts[i], index, list_cost_usd, policy.weights, known)
+            lambda i: rule.rule(contexts[i : i + 1], index, list_cost_usd, policy.weights, [known])
         ),
         "whole_us": median_us(lambda i: policy.decide(request, f"d-{i}", 0)),
         "with_challenger_us": median_us(lambda i: two.decide(request, f"d-{i}", 0)),

@@ -15,10 +15,12 @@ import numpy as np
 from features.profile import profile
 from policy.arms.catalog import Catalog
 from policy.choosing import explore
+from policy.choosing.constant import Caller
 from policy.choosing.protocol import Ruling
 from policy.choosing.rules import Rules
 from policy.config.schema import MAX_SHARE, PolicyConfig
-from policy.policy import NO_HINTS, Caller, Policy, uniform_draw
+from policy.deciding import uniform_draw
+from policy.policy import NO_HINTS, Policy
 from policy.records import Context, Decision, Vector
 
 Fault = tuple[str, str]  # a field, and what is wrong with it
@@ -153,28 +155,28 @@ def contradicted(policy: Policy, decision: Decision) -> Iterator[Fault]:
             own_x = decision.x if decision.challenger_x is None else decision.challenger_x
             ruling = _again(other, decision, own_x)
             floor = other.config.floor
-            if ruling is not None and _apart(explore.with_floor(ruling.pmf, floor), shadow):
+            if ruling is not None and _apart(explore.with_floor(ruling.pmf[0], floor), shadow):
                 yield "challenger_pmf", f"isn't what snapshot {other.snapshot} makes of it"
     ruling = _again(policy, decision, decision.x)
     if ruling is None:
         return
-    pmf = explore.with_floor(ruling.pmf, policy.config.floor)
+    pmf = explore.with_floor(ruling.pmf[0], policy.config.floor)
     if shadow is not None:
         pmf = (1.0 - policy.share) * pmf + policy.share * shadow
     if _apart(pmf, decision.pmf):
         yield "pmf", f"isn't what snapshot {policy.snapshot} makes of it"
-    if not np.allclose(ruling.outcome, decision.predicted, rtol=OTHER_MACHINE, equal_nan=True):
+    if not np.allclose(ruling.outcome[0], decision.predicted, rtol=OTHER_MACHINE, equal_nan=True):
         yield "predicted", f"isn't what snapshot {policy.snapshot} makes of it"
 
 
 def _again(policy: Policy, decision: Decision, x: Context) -> Ruling | None:
-    """What a policy's rule says of a context, None where that isn't all that it looks at."""
+    """What a policy's rule says of one context (d,), None where that isn't all that it looks at."""
     if isinstance(policy.rule, Rules | Caller):
         return None
     catalog = policy.catalog
     index = np.flatnonzero(catalog.among(decision.arms))
     list_cost_usd = catalog.list_cost_usd(decision.prompt_tokens, decision.output_tokens, index)
-    return policy.rule.rule(x, index, list_cost_usd, decision.weights, _UNKNOWN)
+    return policy.rule.rule(x[None], index, list_cost_usd[None], decision.weights, [_UNKNOWN])
 
 
 def _apart(pmf: Vector, other: Vector) -> bool:

@@ -16,15 +16,16 @@ from offline_eval.log import problems
 from offline_eval.log.checking import TOLERANCE
 from offline_eval.log.data import LoggedData
 from policy.choosing import explore
-from policy.choosing.protocol import Rule
+from policy.choosing.bandit import Bandit
 from policy.objective import Weights
-from policy.policy import Bandit, Policy
-from policy.records import Context, Vector
+from policy.policy import Policy
+from policy.records import Vector
 
 Index = NDArray[np.int64]
 Positions = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
+NO_QUERY = profile(None, Hints())
 _FROM_CONTEXT = ("linear", "nearest", "vw", "uniform", "fixed")
 
 
@@ -110,9 +111,10 @@ def of_policy(data: LoggedData, policy: Policy) -> Vector:
         prompt, output = data.tokens[same].T[:, :, None]
         list_cost_usd = policy.catalog.list_cost_usd(prompt, output, index)
         weights = Weights(*data.weights[same[0]].tolist())
-        some = _ruled(policy.rule, data.contexts[same], index, list_cost_usd, weights)
+        known = [NO_QUERY] * len(same)  # a rule that reads it was refused
+        ruling = policy.rule.rule(data.contexts[same], index, list_cost_usd, weights, known)
         floor = policy.config.floor
-        pmf[np.ix_(same, columns)] = explore.with_floor(some.T, floor).T  # it divides by len, k
+        pmf[np.ix_(same, columns)] = explore.with_floor(ruling.pmf, floor)
     return pmf
 
 
@@ -123,16 +125,6 @@ def _alike(positions: Positions, weights: Vector) -> list[Index]:
     _, which = np.unique(packed, return_inverse=True)
     order = np.argsort(which, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(which[order])) + 1) if len(order) else []
-
-
-def _ruled(
-    rule: Rule, x: Context, index: Positions, list_cost_usd: Vector, weights: Weights
-) -> Vector:
-    if isinstance(rule, Bandit):
-        return rule.pmfs(x, index, list_cost_usd, weights)
-    known = profile(None, Hints())  # a rule that reads it was refused
-    one = rule.rule(x[0], index, list_cost_usd[0], weights, known)
-    return np.tile(one.pmf, (len(x), 1))
 
 
 def _positions(data: LoggedData, policy: Policy) -> Positions:

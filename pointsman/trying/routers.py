@@ -21,6 +21,7 @@ from policy import policy as policies
 from policy import records
 from policy.choosing.incumbent import START, Ledger
 from policy.config.schema import PolicyConfig
+from policy.deciding import Encoded
 from policy.policy import Policy, Request
 from policy.records import Context, OutcomeBatch
 from policy.values import models
@@ -126,7 +127,8 @@ class InProcess:
         self._learn(seen - self._learned)
         self._rounds += 1
         decision_id = round_id(self._run, self._rounds)
-        decision = self.policy.decide_encoded(query.request, query.known, query.x, decision_id, 0)
+        asked = Encoded(query.request, decision_id, query.known, query.x)
+        decision = self.policy.decide_encoded(asked, 0)
         catalog = self._outcomes.catalog
         return Routed(
             row,

@@ -13,8 +13,8 @@ DOUBT = 0.1  # of thompson's draw, from the posterior as it is
 
 
 def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector | None]:
-    """The pmf (k,) that a configuration's exploration rule makes of a forecast, and each arm's
-    probability (k,) of being the best, at posterior scale 1; None where there is no posterior."""
+    """The pmf (n, k) that a configuration's exploration rule makes of a forecast, and each arm's
+    probability (n, k) of being the best, at posterior scale 1; None where there is no posterior."""
     mean, sd = forecast.utility, forecast.utility_sd
     if config.exploration == "thompson":
         if sd is None:
@@ -25,7 +25,7 @@ def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector |
 
 
 def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
-    """The pmf, and each arm's probability of being the best, (k,) or (n, k) each.
+    """The pmf, and each arm's probability of being the best, (n, k) each.
 
     The posterior is drawn from at the scale `config.scale`, widened towards 1 as far as an arm is
     unknown for this query: trying it is worth most where nothing was learned. So the scale follows
@@ -39,11 +39,7 @@ def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
     scale: float | Vector = config.scale
     if forecast.unknown is not None:
         scale = scale + max(1.0 - scale, 0.0) * forecast.unknown
-    drawn = scale * tried
-    if mean.ndim == 1:
-        pmf, best = explore.thompson_of(mean, np.array((drawn, sd)))
-    else:
-        pmf, best = explore.thompson_rows(mean, drawn), explore.thompson_rows(mean, sd)
+    pmf, best = explore.thompson(np.array((mean, mean)), np.array((scale * tried, sd)))
     return (1.0 - DOUBT) * pmf + DOUBT * best, best
 
 

@@ -1,14 +1,16 @@
 """From predictions to a probability per arm. Nothing here draws by itself: `draw` is given its
 number, so what is logged is what was used.
 
-`mean` (k,) and `sd` (k,) are of the expected reward, in units of reward. A pmf (k,) is over the
-action set, in catalog order.
+`mean` and `sd` (..., k) are of the expected reward, in units of reward. A pmf (..., k) is over the
+action set, in catalog order. Rows never change one another: a query's pmf is the same, whichever
+others are decided with it.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +18,21 @@ from scipy.special import ndtr, ndtri
 
 Vector = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
 BEYOND = 1e-7  # the probability that any arm's draw lies above where the quadrature ends
+SUMS_WITHIN = 1e-9
 TOLERANCE = 1e-6  # of the quadrature: how far the probabilities may sum from 1
 REFINEMENTS = 4
 ATOM = 1e-4  # of the smallest spread: what stands for a spread of zero
 CERTAIN = 1e-9  # units of reward: a smaller spread is none
+CELLS = 65_536  # rows times arms times nodes at once: half a MB per array, and there are four
+FEW = 32  # arms of which it is quicker to compute all than to pick those that can win
 ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
-def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
-    """The probability of each arm that its draw from N(mean, (scale * sd)^2) is the largest.
+def thompson(mean: Vector, sd: Vector) -> Vector:
+    """The probability of each arm that its draw from N(mean, sd^2) is the largest.
 
     p_a = ∫ φ((u-μ_a)/σ_a)/σ_a ∏_{b≠a} Φ((u-μ_b)/σ_b) du (Thompson 1933), by quadrature to 1e-6 or
     better. Arms whose sd is 0 stand where their mean is; equal ones share.
@@ -34,27 +40,20 @@ def thompson(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
     >>> thompson(np.array([0.5, 0.5]), np.array([0.1, 0.3])).round(6).tolist()
     [0.5, 0.5]
     """
-    pmf: Vector = thompson_of(mean, scale * sd[None])[0]
-    return pmf
-
-
-def thompson_rows(mean: Vector, sd: Vector, scale: float = 1.0) -> Vector:
-    """`thompson` for n rows of k arms at once, (n, k); keep n small: it takes n k times 2 kB."""
-    spread = scale * sd
-    if spread.min() > CERTAIN:
-        return _best(mean, spread)
-    return np.stack([thompson(*row, scale) for row in zip(mean, sd, strict=True)])
-
-
-def thompson_of(mean: Vector, spread: Vector) -> Vector:
-    """`thompson` for the same means (k,) and several spreads (s, k): cheaper than one by one."""
-    if spread.min() > CERTAIN:
-        return _best(np.asarray(mean, dtype=np.float64), spread)
-    return np.stack([_best_with_atoms(mean, row) for row in spread])
+    means, rows = mean.reshape(-1, mean.shape[-1]), sd.reshape(-1, mean.shape[-1])
+    if sd.min() > CERTAIN:
+        return _best(means, rows).reshape(mean.shape)
+    certain = rows.min(axis=1) <= CERTAIN
+    pmf = np.empty(rows.shape)
+    if not certain.all():
+        pmf[~certain] = _best(means[~certain], rows[~certain])
+    for i in np.flatnonzero(certain):
+        pmf[i] = _best_with_atoms(means[i], rows[i])
+    return pmf.reshape(mean.shape)
 
 
 def _best(mean: Vector, sd: Vector) -> Vector:
-    """(s, k) probabilities of being the best, for means (k,) or (s, k) and spreads (s, k).
+    """(n, k) probabilities of being the best, for means and spreads (n, k).
 
     Below `low`, the highest of the arms' lower ends, no maximum lies. How many spreads an arm
     reaches grows with their number, as what lies beyond is lost of each. An arm of spread σ that
@@ -64,24 +63,60 @@ def _best(mean: Vector, sd: Vector) -> Vector:
     log(largest / smallest spread) times as many nodes. All arms' probabilities come from the same
     nodes, and their sum tells whether these were enough.
     """
-    sds = _reach(sd.shape[1])
-    reach = sds * sd
-    low = (mean - reach).max(axis=1, keepdims=True)
-    high = mean + reach
-    alive = (high > low).any(axis=0)
-    if not alive.all():
-        pmf = np.zeros(sd.shape)
-        pmf[:, alive] = _best(mean[..., alive], sd[:, alive])
-        return pmf
-    curve = 2.0 * sds * sd.min(axis=1, keepdims=True)
-    span = np.log1p((high.max(axis=1, keepdims=True) - low) / curve)
-    nodes = max(int(2.5 * sds * span.max()) + 2, 12 + int(4.0 * math.log2(sd.shape[1])))
-    for _ in range(REFINEMENTS):
-        p = _trapezoid(mean - low, sd, curve, span / (nodes - 1), nodes)
-        total = p.sum(axis=1, keepdims=True)
-        if all(abs(t - 1.0) < TOLERANCE for t in total.ravel().tolist()):
+    k = sd.shape[1]
+    reach = _reach(k)
+    ends = reach * sd
+    below = mean - (mean - ends).max(axis=1, keepdims=True)
+    top = below + ends
+    alive = top > 0.0
+    if alive.all():
+        return _swept(_grids(below, sd, sd.min(axis=1), top.max(axis=1), k))
+    # An arm that can't win is put where it is exactly as if it weren't there.
+    below = np.where(alive, below, -np.inf)
+    smallest = np.where(alive, sd, np.inf).min(axis=1)
+    some = alive.any(axis=0)
+    if k <= FEW or some.all():
+        return _swept(_grids(below, sd, smallest, top.max(axis=1), k))
+    pmf = np.zeros(sd.shape)
+    pmf[:, some] = _swept(_grids(below[:, some], sd[:, some], smallest, top.max(axis=1), k))
+    return pmf
+
+
+class _Grids(NamedTuple):
+    """Nodes u = low + curve (e^t - 1) of n rows, of which row i has `nodes[i]` in equal steps of t
+    up to `span`. Means are at `below` (n, k) above low; all but it and sd is (n, 1)."""
+
+    below: Vector
+    sd: Vector
+    curve: Vector
+    span: Vector
+    nodes: Index
+
+    def take(self, rows: Index) -> _Grids:
+        below, sd, curve, span, nodes = self
+        return _Grids(below[rows], sd[rows], curve[rows], span[rows], nodes[rows])
+
+
+def _grids(below: Vector, sd: Vector, smallest: Vector, top: Vector, k: int) -> _Grids:
+    """Those that should do for the smallest spreads (n,) of k arms, up to `top` (n,) above low."""
+    curve = 2.0 * _reach(k) * smallest[:, None]
+    span = np.log1p(top[:, None] / curve)
+    nodes = np.maximum(2.5 * _reach(k) * span + 2.0, 12.0 + 4.0 * math.log2(k)).astype(np.intp)
+    return _Grids(below, sd, curve, span, nodes)
+
+
+def _swept(grids: _Grids) -> Vector:
+    """Integrals (n, k) on grids that are refined where they don't do."""
+    p = _integrals(grids)
+    total = p.sum(axis=1, keepdims=True)
+    for _ in range(REFINEMENTS - 1):
+        off = np.abs(total - 1.0)
+        if off.max() < TOLERANCE:
             break
-        nodes *= 2
+        rows = np.flatnonzero(off >= TOLERANCE)
+        grids.nodes[rows] *= 2
+        p[rows] = _integrals(grids.take(rows))
+        total = p.sum(axis=1, keepdims=True)
     p /= total
     return p
 
@@ -92,12 +127,27 @@ def _reach(k: int) -> float:
     return -float(ndtri(BEYOND / k))
 
 
-def _trapezoid(below: Vector, sd: Vector, curve: Vector, step: Vector, nodes: int) -> Vector:
-    """(s, m) sums over nodes u = low + curve (e^t - 1), for means at `below` (s, m) above low.
+def _integrals(grids: _Grids) -> Vector:
+    """`_trapezoid` in parts of rows with about as many nodes, as large as CELLS allows."""
+    (n, k), nodes = grids.sd.shape, grids.nodes[:, 0]
+    if n * k * int(nodes.max()) <= CELLS:
+        return _trapezoid(grids)
+    p = np.empty((n, k))
+    order = np.argsort(-nodes, kind="stable")
+    at = 0
+    while at < n:
+        some = order[at : at + max(CELLS // (k * int(nodes[order[at]])), 1)]
+        p[some] = _trapezoid(grids.take(some))
+        at += len(some)
+    return p
 
-    `curve` and `step`, the distance of nodes in t, are (s, 1).
-    """
-    stretch = curve * np.exp(step * np.arange(nodes))  # (s, nodes)
+
+def _trapezoid(grids: _Grids) -> Vector:
+    """(n, k) sums over the nodes of each row."""
+    below, sd, curve, span, nodes = grids
+    step = span / (nodes - 1)
+    j = np.arange(nodes.max())
+    stretch = curve * np.exp(step * j)  # (n, nodes)
     z = stretch[:, None] - (below + curve)[:, :, None]
     z /= sd[:, :, None]
     cdf = ndtr(z)  # at least Φ(-reach), so that it divides safely
@@ -107,7 +157,8 @@ def _trapezoid(below: Vector, sd: Vector, curve: Vector, step: Vector, nodes: in
     density /= cdf
     stretch *= step
     stretch *= cdf.prod(axis=1)
-    p: Vector = (density @ stretch[:, :, None])[:, :, 0]
+    stretch *= j < nodes
+    p: Vector = np.vecdot(density, stretch[:, None])
     p /= ROOT_2_PI * sd
     return p
 
@@ -123,7 +174,7 @@ def _best_with_atoms(mean: Vector, sd: Vector) -> Vector:
         pmf[tied] = 1.0 / len(tied)
         return pmf
     spreads = np.append(sd[others], ATOM * sd[others].min())
-    p = _best(np.append(mean[others], highest), spreads[None])[0]
+    p = _best(np.append(mean[others], highest)[None], spreads[None])[0]
     pmf[others] = p[:-1]
     pmf[tied] = p[-1] / len(tied)
     return pmf
@@ -131,9 +182,14 @@ def _best_with_atoms(mean: Vector, sd: Vector) -> Vector:
 
 def greedy(mean: Vector) -> Vector:
     """All on the arm of the highest mean; on the first of equals."""
-    pmf = np.zeros(len(mean))
-    pmf[np.argmax(mean)] = 1.0
+    pmf = np.zeros(mean.shape)
+    np.put_along_axis(pmf, _first_best(mean), 1.0, axis=-1)
     return pmf
+
+
+def _first_best(mean: Vector) -> Index:
+    best: Index = np.expand_dims(mean.argmax(axis=-1), -1)
+    return best
 
 
 def epsilon_greedy(mean: Vector, epsilon: float) -> Vector:
@@ -143,8 +199,8 @@ def epsilon_greedy(mean: Vector, epsilon: float) -> Vector:
 
 def softmax(mean: Vector, temperature: float) -> Vector:
     """Probabilities that fall by e for each `temperature`, in units of reward, below the best."""
-    weight = np.exp((mean - mean.max()) / temperature)
-    pmf: Vector = weight / weight.sum()
+    weight = np.exp((mean - mean.max(axis=-1, keepdims=True)) / temperature)
+    pmf: Vector = weight / weight.sum(axis=-1, keepdims=True)
     return pmf
 
 
@@ -156,51 +212,57 @@ def square_cb(mean: Vector, gamma: float) -> Vector:
     >>> square_cb(np.array([0.9, 0.4]), gamma=10.0).round(3).tolist()
     [0.857, 0.143]
     """
-    pmf: Vector = 1.0 / (len(mean) + gamma * (mean.max() - mean))
-    best = int(np.argmax(mean))
-    pmf[best] = 0.0
-    pmf[best] = 1.0 - pmf.sum()
+    gap = mean.max(axis=-1, keepdims=True) - mean
+    pmf: Vector = 1.0 / (mean.shape[-1] + gamma * gap)
+    best = _first_best(mean)
+    np.put_along_axis(pmf, best, 0.0, axis=-1)
+    np.put_along_axis(pmf, best, 1.0 - pmf.sum(axis=-1, keepdims=True), axis=-1)
     return pmf
 
 
 def with_floor(pmf: Vector, floor: float) -> Vector:
     """Mix in a little uniform, so that no importance weight exceeds k / floor."""
-    return (1.0 - floor) * pmf + floor / len(pmf)
+    mixed: Vector = (1.0 - floor) * pmf + floor / pmf.shape[-1]
+    return mixed
 
 
 def cap_new_arms(pmf: Vector, is_new: Flags, share: float) -> Vector:
-    """Leave new arms at most `share` together; what is beyond goes to the established ones.
+    """Leave new arms (k,) at most `share` together; what is beyond goes to the established ones.
 
     It goes to them in proportion to their own probability, evenly where that is 0. Together and
     not each, so that the harm that unknown arms can do is bounded however many are added at once.
     Nothing happens where all arms are new, or none.
     """
-    held = float(pmf[is_new].sum())
-    if held <= share or is_new.all():
+    known = ~is_new
+    if is_new.all() or known.all():
         return pmf
-    rest = pmf[~is_new]
-    total = float(rest.sum())
-    capped = np.empty(len(pmf))
-    capped[is_new] = pmf[is_new] * (share / held)
-    capped[~is_new] = (1.0 - share) * (rest / total if total > 0.0 else 1.0 / len(rest))
-    return capped
+    held = pmf[..., is_new].sum(axis=-1, keepdims=True)
+    rest = pmf[..., known].sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = np.where(rest > 0.0, pmf / rest, 1.0 / known.sum())
+        capped = np.where(is_new, pmf * (share / held), (1.0 - share) * others)
+    held_down: Vector = np.where(held > share, capped, pmf)
+    return held_down
 
 
 def check(pmf: Vector) -> None:
-    """Raise ValueError unless the pmf is finite, >= 0 and sums to 1 within 1e-9."""
+    """Raise ValueError unless each pmf is finite, >= 0 and sums to 1 within 1e-9."""
     # A NaN or infinity anywhere makes the sum one too, and a comparison with it is false.
-    if not (len(pmf) > 0 and pmf.min() >= 0.0 and abs(float(pmf.sum()) - 1.0) <= 1e-9):
+    if not (
+        pmf.size > 0 and pmf.min() >= 0.0 and np.abs(pmf.sum(axis=-1) - 1.0).max() <= SUMS_WITHIN
+    ):
         raise ValueError(f"expected probabilities >= 0 that sum to 1, got {pmf!r}")
 
 
-def draw(pmf: Vector, u: float) -> int:
-    """The arm at u in [0, 1) of the cumulated pmf, in catalog order; never one of probability 0.
+def draw(pmf: Vector, u: float | Vector) -> Index:
+    """The arm at each u in [0, 1) of the cumulated pmf, in catalog order; never one of
+    probability 0. One for each row (...,).
 
-    >>> [draw(np.array([0.25, 0.0, 0.75]), u) for u in (0.0, 0.2499, 0.25, 0.9999)]
+    >>> [int(draw(np.array([0.25, 0.0, 0.75]), u)) for u in (0.0, 0.2499, 0.25, 0.9999)]
     [0, 0, 2, 2]
     """
-    cumulated = np.cumsum(pmf)
-    index = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
-    if index < len(pmf):
-        return index
-    return int(np.flatnonzero(pmf)[-1])  # u * total was rounded up to the total
+    cumulated = pmf.cumsum(axis=-1)
+    total = cumulated[..., -1:]
+    at = np.minimum(np.expand_dims(u, -1) * total, np.nextafter(total, 0.0))  # never the total
+    index: Index = (cumulated > at).argmax(axis=-1)
+    return index

@@ -94,34 +94,33 @@ class Caution:
     under_way: int
     standing: Standing
 
-    def share(self, pmf: Vector, index: Index, forecast: Forecast) -> float:
-        """The share in [0, 1] that a pmf (k,) gets beside the incumbent, for a forecast under the
-        policy's own objective.
+    def share(self, pmf: Vector, index: Index, forecast: Forecast) -> Vector:
+        """The shares (n,) in [0, 1] that pmfs (n, k) get beside the incumbent, for a forecast under
+        the policy's own objective.
 
         1 where the incumbent isn't among the arms `index` (k,): it could have earned nothing. An
         arm of which a model has no posterior counts as one that earns nothing.
         """
-        at = np.flatnonzero(index == self.position)
-        if len(at) == 0:
-            return 1.0
+        if self.position not in index:
+            return np.ones(len(pmf))
+        own = index == self.position
         mean = np.clip(forecast.utility, 0.0, 1.0)
-        due = (1.0 - self.max_loss) * float(mean[at[0]])
-        worst = np.zeros(len(mean))
+        due = (1.0 - self.max_loss) * mean[:, own]
+        worst = np.zeros(mean.shape)
         if forecast.utility_sd is not None:
-            spread = np.hypot(forecast.utility_sd, forecast.utility_sd[at[0]])
+            spread = np.hypot(forecast.utility_sd, forecast.utility_sd[:, own])
             worst = np.maximum(mean - Z * spread, 0.0)
-        worst[at[0]] = mean[at[0]]
-        loss = due - float(pmf @ worst)
+        worst[:, own] = mean[:, own]
+        loss = due[:, 0] - np.vecdot(pmf, worst)
         square = 2.0 * self.standing.noise + (due - worst) ** 2
-        square[at[0]] = 0.0
-        return affordable(self.standing, loss, self.under_way, float(pmf @ square))
+        square[:, own] = 0.0
+        each = zip(loss.tolist(), np.vecdot(pmf, square).tolist(), strict=True)
+        return np.array([affordable(self.standing, a, self.under_way, b) for a, b in each])
 
-    def held(self, pmf: Vector, index: Index, share: float) -> Vector:
-        """`share` parts of a pmf (k,), the rest the incumbent's."""
-        if share == 1.0:
-            return pmf
-        mixed: Vector = share * pmf
-        mixed[index == self.position] += 1.0 - share
+    def held(self, pmf: Vector, index: Index, share: Vector) -> Vector:
+        """`share` (n,) parts of pmfs (n, k), the rest the incumbent's."""
+        mixed: Vector = share[:, None] * pmf
+        mixed[:, index == self.position] += 1.0 - share[:, None]
         return mixed
 
 

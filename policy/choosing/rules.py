@@ -73,8 +73,21 @@ class Rules:
         self._max_cost_usd = np.inf if config.max_cost_usd is None else config.max_cost_usd
 
     def rule(
-        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights, known: Profile
+        self,
+        x: Context,
+        index: Index,
+        list_cost_usd: Vector,
+        weights: Weights,
+        known: Sequence[Profile],
     ) -> Ruling:
+        each = zip(list_cost_usd, known, strict=True)
+        pmf, best, expected = zip(*(self._one(index, cost, of) for cost, of in each), strict=True)
+        return Ruling(np.stack(pmf), np.stack(best), np.stack(expected))
+
+    def _one(
+        self, index: Index, list_cost_usd: Vector, known: Profile
+    ) -> tuple[Vector, Vector, Vector]:
+        """pmf and best (k,) for one query, and what is expected (k, 3)."""
         expected = self._catalog.expected(known, index)
         latency_ms = expected[:, 1]
         unknown = np.isnan(latency_ms)
@@ -90,7 +103,7 @@ class Rules:
         pmf = np.zeros(len(index))
         pmf[chosen[known.task_mix.argmax()]] = 1.0
         best = np.bincount(chosen, weights=known.task_mix, minlength=len(index))
-        return Ruling(pmf, np.minimum(best, 1.0), expected)
+        return pmf, np.minimum(best, 1.0), expected
 
 
 def choose(concerns: Sequence[Concern], tasks: int) -> Index:

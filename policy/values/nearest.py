@@ -262,10 +262,22 @@ class NearestValues:
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> Forecast:
-        """Forecast for the arms at positions `index` (m,) with list costs (m,)."""
+        """Forecast for contexts (n, d), the arms at positions `index` (m,), list costs (n, m)."""
+        y = np.stack([self._expected(one, index) for one in x])  # (n, m, t)
+        quality, latency, cost = y[..., 0], y[..., 1], y[..., 2] + self._scales.cost(list_cost_usd)
+        wq, wl, wc = weights.as_tuple()
+        utility = wq * quality - wl * latency - wc * cost + (wl + wc)
+        tiny = TINY_SHARE * self._scales.cost_ref_usd
+        cost_usd = np.maximum(y[..., 4] * (list_cost_usd + tiny) - tiny, 0.0)
+        outcome = np.stack([np.clip(quality, 0.0, 1.0), y[..., 3], cost_usd], axis=-1)
+        outcome[..., self._unknown] = np.nan
+        return Forecast(utility, None, outcome)
+
+    def _expected(self, x: Context, index: Index) -> Array:
+        """(m, t) for one context (d,)."""
         distance = self._minus_2x @ x  # squared, but for |x|^2, which is the same for all
         distance += self._norm
-        y = self._mean[index]
+        y: Array = self._mean[index]
         if self._lifts is not None:
             y[:, 0] += (self._lifts[index] @ x) / (self._counts[index, 0] + 1.0)
         for i, arm in enumerate(index.tolist()):
@@ -273,14 +285,7 @@ class NearestValues:
                 near = self._y[positions[_smallest(distance[rows], self._neighbours)]]
                 total = y[i] + near.sum(axis=0)
                 y[i, targets] = total[targets] / (len(near) + 1.0)
-        quality, latency, cost = y[:, 0], y[:, 1], y[:, 2] + self._scales.cost(list_cost_usd)
-        wq, wl, wc = weights.as_tuple()
-        utility = wq * quality - wl * latency - wc * cost + (wl + wc)
-        tiny = TINY_SHARE * self._scales.cost_ref_usd
-        cost_usd = np.maximum(y[:, 4] * (list_cost_usd + tiny) - tiny, 0.0)
-        outcome = np.column_stack([np.clip(quality, 0.0, 1.0), y[:, 3], cost_usd])
-        outcome[:, self._unknown] = np.nan
-        return Forecast(utility, None, outcome)
+        return y
 
 
 _COMPONENT_OF = np.array([0, 1, 2, 1, 2])  # of each target

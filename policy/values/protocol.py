@@ -19,13 +19,13 @@ Expected = Mapping[int, float]  # feature -> quality
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
-    """What a model expects of k arms for one context, under one objective.
+    """What a model expects of k arms for n contexts, under one objective.
 
-    `utility` and `utility_sd` (k,) are the mean and the posterior standard deviation (at scale 1)
+    `utility` and `utility_sd` (n, k) are the mean and the posterior standard deviation (at scale 1)
     of the expected reward; `utility_sd` is None where the model has no posterior. `explored_sd` is
-    that part of it which is worth exploring, all of it where None, and `unknown` (k,) what is left
-    of its variance as it was before the arm's first outcome, in [0, 1]. `outcome` is (k, 3):
-    quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
+    that part of it which is worth exploring, all of it where None, and `unknown` (n, k) what is
+    left of its variance as it was before the arm's first outcome, in [0, 1]. `outcome` is
+    (n, k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
     """
 
     utility: Vector
@@ -44,7 +44,8 @@ class BoundValues(Protocol):
     def forecast(
         self, x: Context, index: NDArray[np.intp], list_cost_usd: Vector, weights: Weights
     ) -> Forecast:
-        """Forecast for the arms at catalog positions `index` (k,) with list costs (k,)."""
+        """Forecast for contexts (n, d), the arms at catalog positions `index` (k,) and list costs
+        (n, k). A context's numbers are the same, whichever others come with it."""
         ...
 
 

@@ -23,15 +23,17 @@ def test_thompson_of_two_arms_is_a_normal_probability():
     assert pmf[0] == pytest.approx(norm.cdf(0.2), abs=1e-7)
 
 
+@pytest.mark.parametrize("n", [7, 2_000])
 @pytest.mark.parametrize("least", [0.01, 0.0])
-def test_many_rows_at_once_are_as_one_by_one(least: float):
-    """To 1e-6, with arms that can't win, and with spreads of zero among them."""
+def test_many_rows_at_once_are_as_one_by_one(least: float, n: int):
+    """To 1e-12, with arms that can't win, and with spreads of zero among them, in few rows and in
+    so many that they are worked on in parts."""
     rng = np.random.default_rng(5)
-    mean = rng.random((40, 6)) * rng.choice([0.1, 3.0], (40, 1))
-    sd = np.maximum(rng.choice([0.0, 0.01, 0.2], (40, 6)), least)
-    rows = explore.thompson_rows(mean, sd, 0.5)
-    one_by_one = [explore.thompson(m, s, 0.5) for m, s in zip(mean, sd, strict=True)]
-    assert rows == pytest.approx(np.stack(one_by_one), abs=1e-6)
+    mean = rng.random((n, 6)) * rng.choice([0.1, 3.0], (n, 1))
+    sd = np.maximum(rng.choice([0.0, 0.01, 0.2], (n, 6)), least)
+    rows = explore.thompson(mean, sd)
+    one_by_one = [explore.thompson(m, s) for m, s in zip(mean, sd, strict=True)]
+    assert rows == pytest.approx(np.stack(one_by_one), abs=1e-12)
     assert rows.sum(axis=1) == pytest.approx(1.0, abs=1e-9)
 
 
@@ -103,7 +105,7 @@ def monte_carlo(
 
 def test_the_scale_narrows_the_posterior():
     """At scale v the spreads are v times as large: Phi(0.1 / (0.5 v))."""
-    pmf = explore.thompson(np.array([0.6, 0.5]), np.array([0.3, 0.4]), scale=0.5)
+    pmf = explore.thompson(np.array([0.6, 0.5]), 0.5 * np.array([0.3, 0.4]))
     assert pmf[0] == pytest.approx(norm.cdf(0.4), abs=1e-7)
 
 
@@ -123,7 +125,7 @@ def test_any_beliefs_make_a_pmf(beliefs: list[tuple[float, float]]):
     """Whatever the means and spreads, every rule answers with probabilities that sum to 1."""
     mean, sd = (np.array(column) for column in zip(*beliefs, strict=True))
     for pmf in (
-        explore.thompson(mean, sd, 0.35),
+        explore.thompson(mean, 0.35 * sd),
         explore.greedy(mean),
         explore.epsilon_greedy(mean, 0.1),
         explore.softmax(mean, 0.05),

@@ -75,15 +75,14 @@ def test_what_is_earned_buys_more():
 
 
 def forecast(mean: list[float], sd: list[float] | None) -> Forecast:
-    k = len(mean)
-    return Forecast(
-        np.array(mean), None if sd is None else np.array(sd), np.full((k, 3), np.nan), None
-    )
+    """Of one query."""
+    spread = None if sd is None else np.array([sd])
+    return Forecast(np.array([mean]), spread, np.full((1, len(mean), 3), np.nan))
 
 
 def test_an_exploration_that_pays_for_sure_is_free():
     """What loses nothing even at the pessimistic end takes no more than its noise."""
-    index, pmf = np.arange(2), np.array([0.1, 0.9])
+    index, pmf = np.arange(2), np.array([[0.1, 0.9]])
     standing = Standing(earned=6.0, variance=0.0, noise=0.01)
     caution = Caution(0, 0.01, 32, standing)
     assert caution.share(pmf, index, forecast([0.5, 0.9], [0.01, 0.01])) == 1.0
@@ -92,7 +91,7 @@ def test_an_exploration_that_pays_for_sure_is_free():
 
 def test_an_arm_without_a_posterior_may_earn_nothing():
     """Where a model can't say how sure it is, the other arms are taken for the worst."""
-    index, pmf = np.arange(2), np.array([0.5, 0.5])
+    index, pmf = np.arange(2), np.array([[0.5, 0.5]])
     caution = Caution(0, 0.01, 32, Standing(earned=4.0, variance=0.0, noise=0.01))
     unsure = caution.share(pmf, index, forecast([0.5, 0.9], None))
     assert unsure == caution.share(pmf, index, forecast([0.5, 0.0], [0.0, 0.0]))
@@ -272,11 +271,11 @@ def test_own_weights_change_no_loss():
         request = Request(hints=Hints(task_type="code"), weights=own)
         decision = policy.decide(request, "any", 0)
         free = replace(policy, caution=None).decide(request, "any", 0)
+        index = np.arange(3)
+        cost = ARMS.list_cost_usd(decision.prompt_tokens, decision.output_tokens, index)
         values = policy.rule.values.forecast(  # type: ignore[union-attr]
-            decision.x,
-            np.arange(3),
-            ARMS.list_cost_usd(decision.prompt_tokens, decision.output_tokens, np.arange(3)),
-            policy.weights,
+            decision.x[None], index, cost[None], policy.weights
         )
-        share = policy.caution.share(free.pmf, np.arange(3), values)
-        np.testing.assert_allclose(decision.pmf, policy.caution.held(free.pmf, np.arange(3), share))
+        share = policy.caution.share(free.pmf[None], index, values)
+        held = policy.caution.held(free.pmf[None], index, share)
+        np.testing.assert_allclose(decision.pmf, held[0])

@@ -26,6 +26,7 @@ from tests.policy.linear_model import (
     taught,
     values,
 )
+from tests.policy.one_query import forecast_one
 
 cuts = st.lists(st.integers(0, 300), max_size=6)
 
@@ -128,12 +129,12 @@ def test_forgetting_counts_events_of_all_arms():
 def test_an_arm_not_played_becomes_uncertain_again():
     """Its evidence fades while others are played."""
     model = taught(*[one("a", quality=0.5)] * 50, forgetting=0.99)
-    before = values(model, "a").forecast(context(1.0), all_of(1), np.zeros(1), QUALITY)
+    before = forecast_one(values(model, "a"), context(1.0), all_of(1), np.zeros(1), QUALITY)
     for _ in range(600):
         model.learn(one("b", quality=0.5))
     # the same variances as before: only the evidence counts here
     model._spread = taught(*[one("a", quality=0.5)] * 50, forgetting=0.99)._spread
-    after = values(model, "a").forecast(context(1.0), all_of(1), np.zeros(1), QUALITY)
+    after = forecast_one(values(model, "a"), context(1.0), all_of(1), np.zeros(1), QUALITY)
     assert before.utility_sd is not None
     assert after.utility_sd is not None
     assert after.utility_sd[0] > 2 * before.utility_sd[0]

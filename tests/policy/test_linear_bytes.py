@@ -21,6 +21,7 @@ from tests.policy.linear_model import (
     part,
     taught,
 )
+from tests.policy.one_query import forecast_one
 
 
 def test_model_bytes_round_trip():
@@ -41,7 +42,7 @@ def test_view_bytes_round_trip():
     assert again.to_parts() == view.to_parts()
     x, costs = events(1, seed=9).x[0], np.full(3, 0.002)
     one_side, other_side = (
-        v.bind(v.arms).forecast(x, all_of(3), costs, MIXED) for v in (view, again)
+        forecast_one(v.bind(v.arms), x, all_of(3), costs, MIXED) for v in (view, again)
     )
     assert one_side.utility.tolist() == other_side.utility.tolist()
 

@@ -22,6 +22,7 @@ from tests.policy.linear_model import (
     taught,
     values,
 )
+from tests.policy.one_query import forecast_one
 
 
 def test_the_posterior_is_that_of_the_joint_gaussian():
@@ -54,7 +55,7 @@ def test_the_spread_is_that_of_one_regression_given_the_shared_mean():
     x = batch.x.astype(np.float64)
     precision = x.T @ x / guess.noise[0] + np.diag(1.0 / guess.arm[0, group])
     query = context(1.0, 0.4, -0.3, 0.2)
-    forecast = values(taught(batch)).forecast(query, all_of(1), np.zeros(1), QUALITY)
+    forecast = forecast_one(values(taught(batch)), query, all_of(1), np.zeros(1), QUALITY)
     expected = math.sqrt(query @ np.linalg.solve(precision, query.astype(np.float64)))
     assert forecast.utility_sd == pytest.approx([expected], rel=1e-5)
 
@@ -69,8 +70,8 @@ def test_many_outcomes_give_the_mean_of_each_arm():
     x = np.zeros((n, D), dtype=np.float32)
     x[:, 0] = 1.0
     model = taught(replace(batch, x=x, quality=noisy))
-    forecast = values(model, "arm-0", "arm-1", "arm-2").forecast(
-        context(1.0), all_of(3), np.zeros(3), QUALITY
+    forecast = forecast_one(
+        values(model, "arm-0", "arm-1", "arm-2"), context(1.0), all_of(3), np.zeros(3), QUALITY
     )
     assert forecast.utility_sd is not None
     observed = [noisy[[arm == f"arm-{a}" for arm in batch.arms]].mean() for a in range(3)]
@@ -116,7 +117,7 @@ def test_forecasts_are_calibrated():
     bound = values(taught(learned), *(f"arm-{a}" for a in range(k)))
     z = []
     for x in events(30, seed=80).x:
-        forecast = bound.forecast(x, all_of(k), np.zeros(k), QUALITY)
+        forecast = forecast_one(bound, x, all_of(k), np.zeros(k), QUALITY)
         assert forecast.utility_sd is not None
         z += ((0.5 + truth @ x - forecast.utility) / forecast.utility_sd).tolist()
     assert np.std(z) == pytest.approx(1.0, abs=0.35)

@@ -16,6 +16,7 @@ from policy.values.nearest import NearestModel, NearestView
 from policy.values.protocol import Forecast
 from tests.policy.damaged import claiming
 from tests.policy.linear_model import D, context, events, one
+from tests.policy.one_query import forecast_one
 
 SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 QUALITY = Weights.of(quality=1.0)
@@ -37,7 +38,7 @@ def at(
 ) -> Forecast:
     k = len(arms)
     bound = model.view().bind(arms, expected)
-    return bound.forecast(x, np.arange(k), np.full(k, list_cost_usd), QUALITY)
+    return forecast_one(bound, x, np.arange(k), np.full(k, list_cost_usd), QUALITY)
 
 
 def joined(batches: Sequence[OutcomeBatch]) -> OutcomeBatch:

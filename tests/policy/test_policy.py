@@ -16,13 +16,16 @@ from features.profile import profile
 from features.query import Hints
 from policy import policy as policies
 from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.choosing.bandit import Bandit
 from policy.choosing.drawing import explored
 from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
-from policy.policy import Bandit, Policy, Request, uniform_draw
+from policy.deciding import uniform_draw
+from policy.policy import Policy, Request
 from policy.records import OutcomeBatch, from_json, packed, to_json
 from policy.values import models
 from policy.values.protocol import Forecast
+from tests.policy.one_query import forecast_one, rule_one
 
 ARM = """
 [[arms]]
@@ -110,7 +113,9 @@ def test_expected_quality_leads_where_it_is_expected():
 def quality_of_pure_code(policy: Policy) -> float:
     """What is predicted of the first arm where the context is bias and `code`, nothing else."""
     known = profile(None, Hints(task_type="code"))
-    ruling = policy.rule.rule(pure_code(1)[0], np.array([0]), np.zeros(1), policy.weights, known)
+    ruling = rule_one(
+        policy.rule, pure_code(1)[0], np.array([0]), np.zeros(1), policy.weights, known
+    )
     return float(ruling.outcome[0, 0])
 
 
@@ -147,7 +152,7 @@ def test_what_is_unknown_falls_with_evidence_of_that_arm_and_query():
     one = make(arm("a") + arm("b"), "", taught("a", 0.5, 50))
     assert isinstance(one.rule, Bandit)
     both, cost = np.arange(2), np.zeros(2)
-    known = one.rule.values.forecast(pure_code(1)[0], both, cost, one.weights).unknown
+    known = forecast_one(one.rule.values, pure_code(1)[0], both, cost, one.weights).unknown
     assert known is not None
     assert known[0] < 0.2
     assert known[1] == pytest.approx(1.0, abs=1e-6)

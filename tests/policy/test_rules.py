@@ -16,6 +16,7 @@ from policy.choosing.protocol import Ruling
 from policy.choosing.rules import MANNERS, PSEUDO_COUNT, Calls, Fitted, Rules, fit
 from policy.config.schema import RulesConfig
 from policy.objective import Scales, Weights
+from tests.policy.one_query import rule_one
 from tests.policy.test_catalog import arm
 
 # For 1,000 tokens out: small 10 s and 0.001 USD, quick 2 s and 0.002 USD, strong 20 s and 0.03 USD.
@@ -54,7 +55,7 @@ def ruling(known: Profile, catalog: Catalog = ARMS, **settings: Any) -> Ruling:
     index = np.arange(len(catalog))
     costs = catalog.list_cost_usd(known.prompt_tokens, known.output_tokens, index)
     rule = Rules(catalog, RulesConfig(**settings))
-    return rule.rule(np.zeros(64, np.float32), index, costs, Weights.of(quality=1.0), known)
+    return rule_one(rule, np.zeros(64, np.float32), index, costs, Weights.of(quality=1.0), known)
 
 
 def choice(task: str, output_tokens: int = 1000, catalog: Catalog = ARMS, **settings: Any) -> str:

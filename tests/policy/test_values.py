@@ -21,6 +21,7 @@ from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values import models
 from policy.values.protocol import Forecast, ValueModel, ValuesView
 from tests.policy.damaged import damaged
+from tests.policy.one_query import forecast_one
 
 OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)
@@ -109,7 +110,7 @@ def forecast(
     view = of if hasattr(of, "bind") else of.view()
     k = len(arms)
     x, costs = context(kind, task), np.full(k, list_cost_usd)
-    return view.bind(arms, usual=weights).forecast(x, np.arange(k), costs, weights)
+    return forecast_one(view.bind(arms, usual=weights), x, np.arange(k), costs, weights)
 
 
 def correction(
@@ -201,8 +202,12 @@ def test_before_any_event_arms_differ_by_their_price_alone(kind: str):
     """There is a forecast, but no outcome that anybody knows of."""
     view = fresh(kind).view()
     costs = np.array([0.0, 0.01])
-    made = view.bind(("a", "b")).forecast(
-        context(kind, "code"), np.arange(2), costs, Weights.of(quality=0.5, cost=0.5)
+    made = forecast_one(
+        view.bind(("a", "b")),
+        context(kind, "code"),
+        np.arange(2),
+        costs,
+        Weights.of(quality=0.5, cost=0.5),
     )
     assert made.utility[0] - made.utility[1] == pytest.approx(0.5, abs=1e-6)
     assert np.isnan(made.outcome).all()
@@ -213,8 +218,8 @@ def test_some_arms_of_a_catalog_are_predicted_as_they_are_among_all(kind: str):
     bound = taught(kind, mixed(kind, 200)).view().bind(("a", "b", "new", "c"))
     x, costs = context(kind, "math"), np.array([0.001, 0.002, 0.003, 0.004])
     every, some = np.arange(4), np.array([1, 3])
-    all_of_them = bound.forecast(x, every, costs, MIXED)
-    two = bound.forecast(x, some, costs[some], MIXED)
+    all_of_them = forecast_one(bound, x, every, costs, MIXED)
+    two = forecast_one(bound, x, some, costs[some], MIXED)
     assert two.utility == pytest.approx(all_of_them.utility[some], rel=1e-6)
     assert two.outcome == pytest.approx(all_of_them.outcome[some], rel=1e-6)
 

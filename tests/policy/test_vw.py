@@ -11,6 +11,7 @@ import pytest
 from policy.arms.catalog import Catalog
 from policy.objective import Weights
 from policy.records import CorrectionBatch, packed
+from tests.policy.one_query import forecast_one
 
 pytest.importorskip("vowpal_wabbit_next", reason="no build of vowpal-wabbit-next here")
 
@@ -35,8 +36,12 @@ from tests.policy.vw_model import (
 def test_what_was_never_taught_is_middling_and_unknown():
     """Before any event: quality 0.5, half the reference latency and the list cost in the utility,
     NaN in the outcomes."""
-    forecast = bound(VwModel(GROUPS, SCALES)).forecast(
-        context(1.0), np.arange(3), np.array([0.0, 0.005, 0.01]), Weights.of(1.0, 1.0, 2.0)
+    forecast = forecast_one(
+        bound(VwModel(GROUPS, SCALES)),
+        context(1.0),
+        np.arange(3),
+        np.array([0.0, 0.005, 0.01]),
+        Weights.of(1.0, 1.0, 2.0),
     )
     assert forecast.utility == pytest.approx([0.75, 0.5, 0.25])
     assert forecast.utility_sd is None
@@ -134,8 +139,8 @@ def test_a_price_acts_at_once():
     """Cost is learned relative to the list cost: a list price that doubles is predicted at once."""
     batch = events(300)
     model = taught(replace(batch, cost_usd=batch.list_cost_usd))
-    forecast = bound(model).forecast(
-        context(1.0), np.arange(3), np.array([0.002, 0.005, 0.01]), QUALITY
+    forecast = forecast_one(
+        bound(model), context(1.0), np.arange(3), np.array([0.002, 0.005, 0.01]), QUALITY
     )
     assert forecast.outcome[:, 2] == pytest.approx([0.002, 0.005, 0.01], abs=1e-4)
 
@@ -146,7 +151,7 @@ def test_a_saturated_score_means_the_reference_or_more(scale: Any):
     batch = events(400)
     model = VwModel(GROUPS, replace(SCALES, scale=scale))
     model.learn(replace(batch, latency_ms=np.full(400, 9e9), cost_usd=np.full(400, 9e9)))
-    forecast = bound(model).forecast(context(1.0), np.arange(3), np.full(3, 0.02), QUALITY)
+    forecast = forecast_one(bound(model), context(1.0), np.arange(3), np.full(3, 0.02), QUALITY)
     assert forecast.outcome[:, 1] == pytest.approx(np.full(3, 1_000.0), rel=0.1)
     assert forecast.outcome[:, 2] == pytest.approx(np.full(3, 0.02))
 
@@ -197,8 +202,8 @@ def test_an_expected_quality_fades_as_outcomes_arrive():
 
     def moved(model: VwModel) -> float:
         args = (x, np.arange(3), np.full(3, 0.005), QUALITY)
-        plain = bound(model).forecast(*args).utility
-        return float((bound(model, expected=expected).forecast(*args).utility - plain)[0])
+        plain = forecast_one(bound(model), *args).utility
+        return float((forecast_one(bound(model, expected=expected), *args).utility - plain)[0])
 
     assert moved(VwModel(GROUPS, SCALES)) == pytest.approx(0.4)
     assert 0.0 < moved(taught(events(600))) < 0.05

@@ -14,6 +14,7 @@ pytest.importorskip("vowpal_wabbit_next", reason="no build of vowpal-wabbit-next
 from policy.values.vw.model import VwModel
 from policy.values.vw.regressors import CB_TYPES
 from policy.values.vw.view import VwView
+from tests.policy.one_query import forecast_one
 from tests.policy.vw_model import (
     CATALOG,
     NAMES,
@@ -43,7 +44,7 @@ def test_learning_goes_on_after_a_reload_as_if_there_had_been_none(cb_type: str)
     uninterrupted = taught(batch, cb_type=cb_type)
     model = taught(part(batch, 0, 150), cb_type=cb_type)
     for at in range(150, 400, 50):
-        bound(model).forecast(context(1.0), np.arange(3), np.full(3, 0.01), QUALITY)
+        forecast_one(bound(model), context(1.0), np.arange(3), np.full(3, 0.01), QUALITY)
         model = VwModel.from_parts(model.to_parts())
         model.learn(part(batch, at, at + 50))
     assert model.to_parts() == uninterrupted.to_parts()
@@ -56,7 +57,7 @@ def test_a_view_survives_its_bytes():
     again = VwView.from_parts(view.to_parts())
     assert again.to_parts() == view.to_parts()
     args = (context(1.0, 0.5), np.arange(3), np.full(3, 0.005), QUALITY)
-    one, other = (v.bind(NAMES, catalog=CATALOG).forecast(*args) for v in (view, again))
+    one, other = (forecast_one(v.bind(NAMES, catalog=CATALOG), *args) for v in (view, again))
     np.testing.assert_array_equal(one.outcome, other.outcome)
     assert again.bind(NAMES, catalog=CATALOG).events.sum() == 100
 
@@ -66,10 +67,10 @@ def test_predicting_changes_neither_the_next_prediction_nor_the_model():
     model = taught(events(100))
     values, stored = bound(model), model.to_parts()
     args = (context(1.0, 0.5), np.array([2, 0]), np.full(2, 0.005), QUALITY)
-    first = values.forecast(*args).utility
+    first = forecast_one(values, *args).utility
     for _ in range(1_000):
-        values.forecast(context(1.0, 1.0), np.arange(3), np.full(3, 0.005), QUALITY)
-    np.testing.assert_array_equal(values.forecast(*args).utility, first)
+        forecast_one(values, context(1.0, 1.0), np.arange(3), np.full(3, 0.005), QUALITY)
+    np.testing.assert_array_equal(forecast_one(values, *args).utility, first)
     assert model.to_parts() == stored
 
 
@@ -79,7 +80,7 @@ def test_decisions_at_the_same_time_do_not_mix():
     contexts = [x / 2 for x in events(200, seed=1).x]
 
     def utility(x: NDArray[np.float32]) -> list[float]:
-        return values.forecast(x, np.arange(3), np.full(3, 0.005), QUALITY).utility.tolist()
+        return forecast_one(values, x, np.arange(3), np.full(3, 0.005), QUALITY).utility.tolist()
 
     alone = [utility(x) for x in contexts]
     with ThreadPoolExecutor(4) as pool:

@@ -18,6 +18,7 @@ from policy.values.linear.model import LinearModel
 from policy.values.protocol import ValueModel
 from policy.values.warm import Corpus, _batch, warm_start
 from tests.features.test_encoder import SUBJECTS
+from tests.policy.one_query import forecast_one
 from tests.policy.test_catalog import arm
 
 CONFIG = PolicyConfig(objective=ObjectiveConfig(quality=1.0), floor=0.0)
@@ -58,7 +59,7 @@ def chosen(model: ValueModel | None, encoder: Encoder, asked: Request) -> str:
     x = encoder.encode(asked.query, asked.hints, known)
     assert model is not None
     bound = model.view().bind(("cook", "jack"))
-    forecast = bound.forecast(x, np.arange(2), np.zeros(2), QUALITY)
+    forecast = forecast_one(bound, x, np.arange(2), np.zeros(2), QUALITY)
     return ("cook", "jack")[int(forecast.utility.argmax())]
 
 
@@ -157,7 +158,7 @@ def expected(model: LinearModel) -> NDArray[np.float64]:
     bound = model.view().bind(("cook", "jack"))
     x = np.zeros(64, dtype=np.float32)
     x[0] = 1.0
-    return bound.forecast(x, np.arange(2), np.zeros(2), QUALITY).outcome[:, 0]
+    return forecast_one(bound, x, np.arange(2), np.zeros(2), QUALITY).outcome[:, 0]
 
 
 def test_a_new_arm_among_warm_ones_starts_from_what_they_share():
@@ -168,7 +169,7 @@ def test_a_new_arm_among_warm_ones_starts_from_what_they_share():
     bound = model.view().bind(("cook", "jack", "newcomer"))
     asked = next(q for q in known.queries if q.hints.task_type == "cooking")
     x = encoder.encode(asked.query, asked.hints, profile(asked.query, asked.hints))
-    forecast = bound.forecast(x, np.arange(3), np.zeros(3), QUALITY)
+    forecast = forecast_one(bound, x, np.arange(3), np.zeros(3), QUALITY)
     low, high = sorted(forecast.utility[:2])
     assert low - 0.1 < forecast.utility[2] < high + 0.1
     assert forecast.utility_sd is not None

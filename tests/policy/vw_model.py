@@ -15,6 +15,7 @@ from policy.objective import Scales, Weights
 from policy.records import OutcomeBatch, packed
 from policy.values.vw.model import VwModel
 from policy.values.vw.view import VwValues
+from tests.policy.one_query import forecast_one
 
 GROUPS = {"bias": slice(0, 1), "task": slice(1, 3), "hints": slice(3, 6), "text": slice(6, 8)}
 D = 8
@@ -87,7 +88,7 @@ def context(*x: float) -> NDArray[np.float32]:
 
 def outcome(model: VwModel, x: NDArray[np.float32], catalog: Catalog = CATALOG) -> Any:
     k = len(catalog)
-    return bound(model, catalog).forecast(x, np.arange(k), np.full(k, 0.005), QUALITY).outcome
+    return forecast_one(bound(model, catalog), x, np.arange(k), np.full(k, 0.005), QUALITY).outcome
 
 
 def workspace(*arguments: str, model: bytes | None = None) -> Any:

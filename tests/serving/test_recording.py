@@ -18,7 +18,7 @@ from pointsman_client.local.asking import answer_of, request_of
 from pointsman_client.local.following import Follower
 from pointsman_client.local.outbox import Made
 from policy.choosing import explore
-from policy.policy import uniform_draw
+from policy.deciding import uniform_draw
 from serving.settings import Settings
 from tests.servers import drive, http_service, learn_all, override, until
 

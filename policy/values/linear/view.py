@@ -133,91 +133,68 @@ class LinearValues:
         fresh = np.stack([np.diagonal(symmetric(cov, d)) for cov in view.fresh_cov])
         self._fresh = np.where(view.recurring, fresh, np.float32(0.0))  # (c, d)
         both = view.recurring[self._rows] & view.recurring[self._columns]
-        self._explored = np.stack([np.ones_like(both), both], axis=1).astype(np.float32)
+        self._explored = both.astype(np.float32)  # (triangle,)
         twice = np.where(self._rows == self._columns, 1.0, 2.0).astype(np.float32)
-        self._mean = np.ascontiguousarray(mean.swapaxes(0, 1)).reshape(T * k, d)
+        self._mean = np.ascontiguousarray(mean.swapaxes(0, 1))  # (t, k, d)
         self._cov = np.ascontiguousarray((cov * twice).swapaxes(0, 1))  # (c, k, triangle)
         self._usual = usual
-        self._usual_cov = None if usual is None else self._utility_cov(usual)
+        self._usual_cov = None
+        self._usual_cov = None if usual is None else self._cov_under(usual)
         # A log-normal's mean lies above its median; not by more than its own size, though.
-        self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))[:, None]
+        self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))[:, None, None]
         self._unknown = ~view.seen
 
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> Forecast:
-        """Forecast for the arms at positions `index` (m,) with list costs (m,).
+        """Forecast for contexts (n, d), the arms at positions `index` (m,), list costs (n, m).
 
-        The cost regressions are of what differs from the list cost, so a price acts at once.
+        The cost regressions are of what differs from the list cost, so a price acts at once. Each
+        number is a dot product of its own, never part of a matrix product, which sums in another
+        order when there are more rows.
         """
-        y = (self._mean @ x).astype(np.float64).reshape(T, self._k)
-        cov = self._cov_under(weights)
-        variance = cov @ (self._explored * (x[self._rows] * x[self._columns])[:, None])
+        y = np.vecdot(self._mean[:, None], x[:, None]).astype(np.float64)  # (t, n, k)
+        products = np.empty((2, len(x), len(self._rows)), dtype=np.float32)
+        np.multiply(x.take(self._rows, axis=1), x.take(self._columns, axis=1), out=products[0])
+        np.multiply(products[0], self._explored, out=products[1])
+        cov, fresh = self._cov_under(weights)
+        variance = np.vecdot(cov, products[:, :, None]).astype(np.float64)  # (2, n, k)
         if len(index) < self._k:
-            y, variance = y[:, index], variance[index]
+            y, variance = y[:, :, index], variance[:, :, index]
         y[2] += self._scales.cost(list_cost_usd)
-        variance = np.maximum(variance, 0.0).astype(np.float64)
-        known, recurring = variance.T
+        np.maximum(variance, 0.0, out=variance)
+        known, recurring = np.sqrt(variance)
+        at_first = np.vecdot(x * x, fresh).astype(np.float64)
         return Forecast(
             utility=_utility(y, weights),
-            utility_sd=np.sqrt(known),
+            utility_sd=known,
             outcome=self._outcome(y, list_cost_usd),
-            explored_sd=np.sqrt(recurring),
-            unknown=np.minimum(recurring / self._at_first(x, weights), 1.0),
+            explored_sd=recurring,
+            unknown=np.minimum(variance[1] / at_first[:, None], 1.0),
         )
 
-    def _at_first(self, x: Single, weights: Weights) -> Array:
-        """Variances (...,) of a new arm's utility for contexts (..., d), as far as explored."""
-        squares = np.square(weights.as_tuple(), dtype=np.float32)
-        at_first: Array = (x * x @ (squares @ self._fresh)).astype(np.float64)
-        return at_first
-
-    def forecasts(
-        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
-    ) -> Forecast:
-        """`forecast` without outcomes, each (n, m), for contexts (n, d) and list costs (n, m)."""
-        arms = self._mean.reshape(T, self._k, -1)[:C, index]
-        y = (arms @ x.T).astype(np.float64)  # (c, m, n)
-        y[2] += self._scales.cost(list_cost_usd).T
-        cov = self._cov_under(weights)
-        square = np.zeros((len(index), x.shape[1], x.shape[1]), dtype=np.float32)
-        square[:, self._rows, self._columns] = cov[index]
-        recurring, known = (
-            np.maximum(np.einsum("mnd,nd->nm", z @ square, z), 0.0).astype(np.float64)
-            for z in (np.where(self._recurring, x, np.float32(0.0)), x)
-        )
-        return Forecast(
-            utility=np.ascontiguousarray(_utility(y, weights).T),
-            utility_sd=np.sqrt(known),
-            outcome=np.empty((0, C)),
-            explored_sd=np.sqrt(recurring),
-            unknown=np.minimum(recurring / self._at_first(x, weights)[:, None], 1.0),
-        )
-
-    def _cov_under(self, weights: Weights) -> Single:
+    def _cov_under(self, weights: Weights) -> tuple[Single, Single]:
+        """Of an arm's utility (k, triangle), as components are independent and their variances add
+        by squared weight; and of a new arm's, the diagonal (d,) as far as it is explored."""
         if weights == self._usual and self._usual_cov is not None:
             return self._usual_cov
-        return self._utility_cov(weights)
-
-    def _utility_cov(self, weights: Weights) -> Single:
-        """(k, triangle): components are independent, so their variances add by squared weight."""
         squares = np.square(weights.as_tuple(), dtype=np.float32)
         mixed: Single = np.tensordot(squares, self._cov, axes=1)
-        return mixed
+        return mixed, squares @ self._fresh
 
     def _outcome(self, y: Array, list_cost_usd: Vector) -> Array:
-        """(m, 3) in their own units; NaN where no arm has taught a component."""
+        """(n, m, 3) in their own units; NaN where no arm has taught a component."""
         tiny = TINY_SHARE * self._scales.cost_ref_usd
-        by_component = np.empty((C, y.shape[1]))
-        by_component[0] = np.minimum(y[0], 1.0)
-        np.exp(np.minimum(y[C:] + self._lift, LOG_BOUND), out=by_component[1:])
-        by_component[1] -= 1.0
-        by_component[2] *= list_cost_usd + tiny
-        by_component[2] -= tiny
-        np.maximum(by_component, 0.0, out=by_component)
-        if self._unknown.any():
-            by_component[self._unknown] = np.nan
-        return np.ascontiguousarray(by_component.T)
+        outcome = np.empty((*y.shape[1:], C))
+        quality, latency_ms, cost_usd = np.moveaxis(outcome, -1, 0)
+        np.minimum(y[0], 1.0, out=quality)
+        np.exp(np.minimum(y[C:] + self._lift, LOG_BOUND), out=np.moveaxis(outcome[..., 1:], -1, 0))
+        latency_ms -= 1.0
+        cost_usd *= list_cost_usd + tiny
+        cost_usd -= tiny
+        np.maximum(outcome, 0.0, out=outcome)
+        outcome[..., self._unknown] = np.nan
+        return outcome
 
 
 def _utility(y: Array, weights: Weights) -> Array:

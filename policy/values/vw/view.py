@@ -100,19 +100,20 @@ class VwValues:
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> Forecast:
-        """Forecast for the arms at positions `index` (k,) with list costs (k,); no sd.
+        """Forecast for contexts (n, d), the arms at positions `index` (k,), list costs (n, k); no
+        sd.
 
         VW's cost regressor is of what differs from the list cost, so a price acts at once.
         """
-        y = self._start + self._predict(x, index) * SIGNS
-        self._expect(y[:, 0], x, index)
-        y[:, 2] += self._scales.cost(list_cost_usd)
+        y = self._start + np.stack([self._predict(one, index) for one in x]) * SIGNS
+        self._expect(y[..., 0], x, index)
+        y[..., 2] += self._scales.cost(list_cost_usd)
         wq, wl, wc = weights.as_tuple()
-        utility = wq * y[:, 0] - wl * y[:, 1] - wc * y[:, 2] + (wl + wc)
+        utility = wq * y[..., 0] - wl * y[..., 1] - wc * y[..., 2] + (wl + wc)
         return Forecast(utility, None, self._outcome(y, list_cost_usd))
 
     def _predict(self, x: Context, index: Index) -> Vector:
-        """(k, 3) VW's costs, 0 of a component that was never taught."""
+        """(k, 3) VW's costs for one context (d,), 0 of a component that was never taught."""
         costs = np.zeros((len(index), C))
         with self._lock:
             examples = [self._encoding.shared(x), *(self._actions[i] for i in index.tolist())]
@@ -125,14 +126,16 @@ class VwValues:
         return costs
 
     def _expect(self, quality: Vector, x: Context, index: Index) -> None:
-        """Move each quality (k,) towards what somebody expects, the less the more it has taught."""
+        """Move qualities (n, k) towards what somebody expects, the less the more an arm has
+        taught."""
         for i, position in enumerate(index.tolist()):
             trust = EXPECTED_EVENTS / (EXPECTED_EVENTS + self.events[position])
             for feature, expected in self._expected.get(position, {}).items():
-                quality[i] += trust * float(x[feature]) * (expected - quality[i])
+                moved = trust * x[:, feature].astype(np.float64)
+                quality[:, i] += moved * (expected - quality[:, i])
 
     def _outcome(self, y: Vector, list_cost_usd: Vector) -> Vector:
-        """(k, 3) in their own units; NaN of a component that was never taught.
+        """(n, k, 3) in their own units; NaN of a component that was never taught.
 
         Latency and cost are what a mean score stands for: with the log scale nearer to a geometric
         than to an arithmetic mean. A score of 1 says only "the reference or more", so there the
@@ -140,9 +143,9 @@ class VwValues:
         """
         share = np.clip(y, 0.0, 1.0)
         if self._scales.scale == "log":
-            share[:, 1:] = np.expm1(share[:, 1:] * math.log1p(LOG_SLOPE)) / LOG_SLOPE
+            share[..., 1:] = np.expm1(share[..., 1:] * math.log1p(LOG_SLOPE)) / LOG_SLOPE
         outcome = share * (1.0, self._scales.latency_ref_ms, self._scales.cost_ref_usd)
-        saturated = y[:, 2] >= 1.0
+        saturated = y[..., 2] >= 1.0
         outcome[saturated, 2] = np.maximum(outcome[saturated, 2], list_cost_usd[saturated])
-        outcome[:, [regressor is None for regressor in self._regressors]] = np.nan
+        outcome[..., [regressor is None for regressor in self._regressors]] = np.nan
         return outcome

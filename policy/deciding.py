@@ -1,0 +1,244 @@
+"""n queries -> n decisions in one pass: those that share an action set and an objective at once.
+
+One query is n = 1. Nothing of a decision depends on which others it is made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from features.profile import Profile
+from policy.arms.catalog import Catalog
+from policy.arms.constraints import ActionSet, NoEligibleArm, action_set, within
+from policy.choosing import caller, explore
+from policy.choosing.bandit import Bandit
+from policy.choosing.caller import WrongChoice
+from policy.choosing.constant import Caller
+from policy.choosing.protocol import Index, Rule, Ruling
+from policy.objective import Weights
+from policy.records import Context, Decision, Vector
+
+if TYPE_CHECKING:
+    from policy.policy import Policy, Request
+
+NotDecided = NoEligibleArm | WrongChoice
+
+
+class Encoded(NamedTuple):
+    """A request as a policy sees it: the profile of its query, and the context (d,)."""
+
+    request: Request
+    decision_id: str
+    known: Profile
+    x: Context
+
+
+class _Row(NamedTuple):
+    """A query that may be decided: its place among those asked, and its action set."""
+
+    at: int
+    query: Encoded
+    eligible: ActionSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """n rows that share an action set, the arms at catalog positions `index` (k,), and an
+    objective; contexts (n, d) and list costs (n, k)."""
+
+    rows: Sequence[_Row]
+    index: Index
+    weights: Weights
+    x: Context
+    list_cost_usd: Vector
+
+    @classmethod
+    def of(cls, catalog: Catalog, rows: Sequence[_Row], weights: Weights) -> _Group:
+        index = rows[0].eligible.index
+        queries = [row.query for row in rows]
+        prompt, output = np.array(
+            [(q.known.prompt_tokens, q.known.output_tokens) for q in queries]
+        ).T
+        list_cost_usd = catalog.list_cost_usd(prompt[:, None], output[:, None], index)
+        return cls(rows, index, weights, np.array([q.x for q in queries]), list_cost_usd)
+
+    def ruled(self, rule: Rule, weights: Weights, x: Context) -> Ruling:
+        known = [row.query.known for row in self.rows]
+        return rule.rule(x, self.index, self.list_cost_usd, weights, known)
+
+    def take(self, some: list[int]) -> _Group:
+        rows = [self.rows[i] for i in some]
+        return replace(self, rows=rows, x=self.x[some], list_cost_usd=self.list_cost_usd[some])
+
+
+def decide(
+    policy: Policy, queries: Sequence[Encoded], made_at_ms: int
+) -> list[Decision | NotDecided]:
+    """A decision for each query, or why there is none."""
+    made: dict[int, Decision | NotDecided] = {}
+    rows = []
+    for at, query in enumerate(queries):
+        asked = query.request.constraints
+        try:
+            eligible = action_set(policy.catalog, policy.config.arms, query.known, asked)
+        except NoEligibleArm as error:
+            made[at] = error
+        else:
+            rows.append(_Row(at, query, eligible))
+    for group, ruling in _ruled(policy, rows, made):
+        for row, decision in zip(
+            group.rows, _drawn(policy, group, ruling, made_at_ms), strict=True
+        ):
+            made[row.at] = decision
+    return [made[at] for at in range(len(queries))]
+
+
+def uniform_draw(policy: str, decision_id: str) -> float:
+    """The one number in [0, 1) that draws a decision's arm: never one per user or session, which
+    would make decisions correlated and intervals wrong."""
+    digest = hashlib.blake2b(decision_id.encode(), key=policy.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a float below 1
+
+
+def _groups(policy: Policy, rows: Sequence[_Row]) -> Iterator[_Group]:
+    alike: dict[tuple[bytes, Weights], list[_Row]] = {}
+    for row in rows:
+        weights = row.query.request.weights or policy.weights
+        alike.setdefault((row.eligible.index.tobytes(), weights), []).append(row)
+    for (_, weights), same in alike.items():
+        yield _Group.of(policy.catalog, same, weights)
+
+
+def _ruled(
+    policy: Policy, rows: Sequence[_Row], made: dict[int, Decision | NotDecided]
+) -> Iterator[tuple[_Group, Ruling]]:
+    """What the policy's rule says of all rows, within their limits on what is predicted; why a row
+    has no arm within them goes to `made`."""
+    narrowed = []
+    for group in _groups(policy, rows):
+        ruling = group.ruled(policy.rule, group.weights, group.x)
+        whole = []
+        for i, row in enumerate(group.rows):
+            try:
+                left = _within_limits(policy.catalog, row, ruling.outcome[i])
+            except NoEligibleArm as error:
+                made[row.at] = error
+                continue
+            if len(left.index) < len(group.index):
+                narrowed.append(row._replace(eligible=left))
+            else:
+                whole.append(i)
+        if len(whole) == len(group.rows):
+            yield group, ruling
+        elif whole:
+            yield group.take(whole), ruling.take(whole)
+    for group in _groups(policy, narrowed):
+        yield group, group.ruled(policy.rule, group.weights, group.x)
+
+
+def _within_limits(catalog: Catalog, row: _Row, predicted: Vector) -> ActionSet:
+    """The part of a row's action set that is predicted (k, 3) to keep its limits."""
+    limits = row.query.request.constraints.limits
+    if not limits:
+        return row.eligible
+    expected = catalog.expected(row.query.known, row.eligible.index)
+    return within(row.eligible, limits, predicted, expected)
+
+
+def _drawn(
+    policy: Policy, group: _Group, ruling: Ruling, made_at_ms: int
+) -> Iterator[Decision | WrongChoice]:
+    """The decisions of a group, in order."""
+    shadows: Sequence[dict[str, Any] | None] = [None] * len(group.rows)
+    if policy.challenger is not None:
+        shadows = _shadows(policy, policy.challenger, group)
+    if isinstance(policy.rule, Caller):
+        draws = [_reported(policy.catalog, row) for row in group.rows]
+    else:
+        pmf = explore.with_floor(ruling.pmf, policy.config.floor)
+        if policy.share:
+            theirs = np.array([shadow["challenger_pmf"] for shadow in shadows if shadow])
+            pmf = (1.0 - policy.share) * pmf + policy.share * theirs
+        pmf, part = _held(policy, pmf, group, group.x)
+        for shadow, left in zip(shadows, part.tolist(), strict=True):
+            if shadow is not None:
+                shadow["share"] *= left
+        explore.check(pmf)
+        u = np.array([uniform_draw(policy.name, row.query.decision_id) for row in group.rows])
+        draws = list(zip(pmf, explore.draw(pmf, u).tolist(), strict=True))
+    ids = policy.catalog.ids
+    arms = tuple(ids[i] for i in group.index.tolist())
+    for i, (row, drawn, shadow) in enumerate(zip(group.rows, draws, shadows, strict=True)):
+        if isinstance(drawn, WrongChoice):
+            yield drawn
+            continue
+        own, chosen = drawn
+        query = row.query
+        yield Decision(
+            decision_id=query.decision_id,
+            policy=policy.name,
+            version=policy.version,
+            snapshot=policy.snapshot,
+            catalog=policy.catalog.revision,
+            encoder=policy.encoder.fingerprint,
+            made_at_ms=made_at_ms,
+            arm=arms[chosen],
+            propensity=float(own[chosen]),
+            confidence=None if ruling.best is None else float(ruling.best[i, chosen]),
+            arms=arms,
+            pmf=own,
+            predicted=ruling.outcome[i],
+            prompt_tokens=query.known.prompt_tokens,
+            output_tokens=query.known.output_tokens,
+            weights=group.weights,
+            x=query.x,
+            **(shadow or {}),
+        )
+
+
+def _reported(catalog: Catalog, row: _Row) -> tuple[Vector, int] | WrongChoice:
+    """The pmf (k,) and the position of the arm that the caller's own router reports."""
+    try:
+        return caller.reported(row.query.request.chosen, catalog.ids, row.eligible)
+    except WrongChoice as error:
+        return error
+
+
+def _held(policy: Policy, pmf: Vector, group: _Group, x: Context) -> tuple[Vector, Vector]:
+    """What caution makes of pmfs (n, k), and the parts (n,) of the draw that it leaves them."""
+    if policy.caution is None or not isinstance(policy.rule, Bandit):
+        return pmf, np.ones(len(pmf))
+    cost = group.list_cost_usd
+    forecast = policy.rule.values.forecast(x, group.index, cost, policy.weights)
+    left = policy.caution.share(pmf, group.index, forecast)
+    return policy.caution.held(pmf, group.index, left), left
+
+
+def _shadows(policy: Policy, other: Policy, group: _Group) -> list[dict[str, Any] | None]:
+    """What decisions log of their challenger; None where that is a caller's router that didn't
+    tell its choice."""
+    fields: dict[str, Any] = {"challenger": other.version, "share": policy.share}
+    requests = [row.query.request for row in group.rows]
+    if isinstance(other.rule, Caller):
+        told = [caller.tried(one.chosen, policy.catalog.ids, group.index) for one in requests]
+        return [None if pmf is None else fields | {"challenger_pmf": pmf} for pmf in told]
+    x, own = group.x, other.encoder.fingerprint != policy.encoder.fingerprint
+    if own:
+        known = (row.query.known for row in group.rows)
+        both = zip(requests, known, strict=True)
+        x = np.array([other.encoder.encode(one.query, one.hints, of) for one, of in both])
+    weights = requests[0].weights or other.weights
+    ruling = group.ruled(other.rule, weights, x)
+    pmf = explore.with_floor(ruling.pmf, other.config.floor)
+    pmf, _ = _held(other, pmf, group, x)
+    explore.check(pmf)
+    if not own:
+        return [fields | {"challenger_pmf": row} for row in pmf]
+    fields["challenger_encoder"] = other.encoder.fingerprint
+    each = zip(pmf, x, strict=True)
+    return [fields | {"challenger_pmf": row, "challenger_x": context} for row, context in each]
