@@ -34,6 +34,8 @@ class Decision(_Answer):
     """The chosen arm, the probability it was drawn with, and all others that were eligible.
 
     `notes` say what of the request had no effect, such as an arm to allow that isn't there.
+    `gave_way` names limits that no arm kept, of those that may give way (`relax`): quality,
+    latency, cost or context. The arm is then a fallback.
     """
 
     decision_id: str
@@ -50,6 +52,7 @@ class Decision(_Answer):
     alternatives: tuple[Alternative, ...]
     logged: bool
     notes: tuple[str, ...]
+    gave_way: tuple[str, ...] = ()
 
 
 class Receipt(_Answer):

@@ -21,6 +21,8 @@ from pointsman_client.options import (
     RewardRequest,
     RouteOptions,
     RouteRequest,
+    SelectOptions,
+    selection,
 )
 from pointsman_client.wire import RETRIED, Request, T, pauses
 
@@ -54,6 +56,21 @@ class AsyncClient:
     async def route(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Decision:
         """See `Client.route`."""
         return await self._send(wire.route({**options, "text": text}))
+
+    async def select_model(
+        self,
+        task_type: str,
+        context_size: int | str | None = None,
+        speed_requirement: str = "balanced",
+        cost_constraint: float | str | None = None,
+        quality_threshold: float | None = None,
+        *,
+        fallback: bool = True,
+        **others: Unpack[SelectOptions],
+    ) -> Decision:
+        """See `Client.select_model`."""
+        wanted = (task_type, context_size, speed_requirement, cost_constraint, quality_threshold)
+        return await self._send(wire.route(selection(*wanted, fallback, others)))
 
     async def route_batch(
         self, requests: Iterable[RouteRequest]

@@ -20,6 +20,8 @@ from pointsman_client.options import (
     RewardRequest,
     RouteOptions,
     RouteRequest,
+    SelectOptions,
+    selection,
 )
 from pointsman_client.wire import RETRIED, Request, T, pauses
 
@@ -62,6 +64,42 @@ class Client:
     def route(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Decision:
         """Which arm should answer? Give `text` or `messages`, hints, or both."""
         return self._send(wire.route({**options, "text": text}))
+
+    def select_model(
+        self,
+        task_type: str,
+        context_size: int | str | None = None,
+        speed_requirement: str = "balanced",
+        cost_constraint: float | str | None = None,
+        quality_threshold: float | None = None,
+        *,
+        fallback: bool = True,
+        **others: Unpack[SelectOptions],
+    ) -> Decision:
+        """Which model for such a call? One answer of `/route` to five words about it.
+
+        Parameters
+        ----------
+        task_type
+            As in hints: `code`, `math`, ..., or any label of your own.
+        context_size
+            The prompt's tokens, or `short` (below 2,000), `medium` (32,000), `long` (128,000) or
+            `very_long` (2,000,000): the model's window holds whatever is below.
+        speed_requirement
+            `ultra_fast` (0.5 s), `fast` (2 s), `balanced` (10 s) or `quality` (30 s): the longest
+            wait, kept with probability 0.9, and what is weighed most, as the objective.
+        cost_constraint
+            The most USD a call, or `free`, `budget` (0.0001), `standard` (0.001) or `premium`.
+        quality_threshold
+            The least predicted quality, in [0, 1].
+        fallback
+            Where no model keeps all limits: whether to answer with one that keeps most of them
+            (`gave_way` then names what it doesn't keep), or to raise PointsmanError, status 422.
+        others
+            What else `route` takes, the text among it.
+        """
+        wanted = (task_type, context_size, speed_requirement, cost_constraint, quality_threshold)
+        return self._send(wire.route(selection(*wanted, fallback, others)))
 
     def route_batch(self, requests: Iterable[RouteRequest]) -> list[Decision | PointsmanError]:
         """Several at once, each a dict of what `route` takes; a problem stands in its place."""

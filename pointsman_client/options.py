@@ -1,34 +1,50 @@
-"""What a caller may say, as keywords and as the dicts of a batch. None is the same as nothing."""
+"""What a caller may say, as keywords and as the dicts of a batch. None is the same as nothing.
+
+`selection` says the same in the words of `select_model`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
+
+from pointsman_client.errors import NotSent
 
 if TYPE_CHECKING:
     from typing_extensions import Required
 
 
-class RouteOptions(TypedDict, total=False):
-    """What else `route` takes: hints, constraints, an objective, the policy's name ..."""
+class CallOptions(TypedDict, total=False):
+    """What else `route` and `select_model` take."""
 
     messages: Sequence[Mapping[str, Any]] | None
     query: Mapping[str, Any] | None
     """Text or messages as the HTTP interface has them, in place of these keywords."""
-    task_type: str | None
-    context_tokens: int | None
     output_tokens: int | None
     language: str | None
     capabilities: Sequence[str] | None
     labels: Mapping[str, str] | None
     constraints: Mapping[str, Any] | None
-    objective: str | Mapping[str, float] | None
-    chosen: str | Mapping[str, Any] | None
-    """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
     alternatives: int | None
     """The most that the answer lists; all of them when absent."""
     policy: str | None
     decision_id: str | None
+
+
+class RouteOptions(CallOptions, total=False):
+    """What else `route` takes: hints, an objective, the caller's own choice ..."""
+
+    task_type: str | None
+    context_tokens: int | None
+    objective: str | Mapping[str, float] | None
+    chosen: str | Mapping[str, Any] | None
+    """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
+
+
+class SelectOptions(CallOptions, total=False):
+    """What else `select_model` takes."""
+
+    text: str | None
 
 
 class RouteRequest(RouteOptions, total=False):
@@ -76,3 +92,58 @@ class CorrectionRequest(CorrectionOptions, total=False):
     """One of `correct_batch`."""
 
     decision_id: Required[str]
+
+
+class Speed(NamedTuple):
+    """The longest wait by its name, and which limits give way, the first of them first."""
+
+    ceiling: str
+    relax: tuple[str, ...]
+
+
+SPEEDS: Mapping[str, Speed] = {
+    "ultra_fast": Speed("ultra_fast", ("quality", "cost", "latency", "context")),
+    "fast": Speed("fast", ("quality", "cost", "latency", "context")),
+    "balanced": Speed("medium", ("latency", "quality", "cost", "context")),
+    "quality": Speed("slow", ("latency", "cost", "quality", "context")),
+}
+"""By what is wanted, which is an objective's name too: what matters most gives way last."""
+
+
+def selection(
+    task_type: str,
+    context_size: int | str | None,
+    speed_requirement: str,
+    cost_constraint: float | str | None,
+    quality_threshold: float | None,
+    fallback: bool,
+    others: SelectOptions,
+) -> RouteRequest:
+    """What `Client.select_model` asks of /route; `others` add to it, and come first."""
+    if speed_requirement not in SPEEDS:
+        known = ", ".join(SPEEDS)
+        what = f"speed_requirement is one of {known}, got {speed_requirement!r}"
+        raise NotSent(None, "Not sent", what)
+    speed = SPEEDS[speed_requirement]
+    tier, tokens = _name_or_number(context_size)
+    cost_tier, max_cost_usd = _name_or_number(cost_constraint)
+    constraints = {
+        "speed": speed.ceiling,
+        "context_tier": tier,
+        "cost_tier": cost_tier,
+        "max_cost_usd": max_cost_usd,
+        "min_quality": quality_threshold,
+        "relax": speed.relax if fallback else None,
+        **(others.get("constraints") or {}),
+    }
+    asked: RouteRequest = {
+        "task_type": task_type,
+        "context_tokens": tokens,
+        "objective": speed_requirement,
+    }
+    more = {name: value for name, value in others.items() if value is not None}
+    return cast("RouteRequest", {**asked, **more, "constraints": constraints})
+
+
+def _name_or_number(given: Any) -> tuple[str | None, Any]:
+    return (given, None) if isinstance(given, str) else (None, given)

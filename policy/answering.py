@@ -55,4 +55,5 @@ def answer(
         "alternatives": alternatives,
         "logged": logged,
         "notes": notes,
+        "gave_way": decision.gave_way,
     }

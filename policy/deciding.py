@@ -14,7 +14,7 @@ import numpy as np
 
 from features.profile import Profile
 from policy.arms.catalog import Catalog
-from policy.arms.constraints import ActionSet, NoEligibleArm, action_set, within
+from policy.arms.constraints import ActionSet, Constraints, NoEligibleArm, action_set, within
 from policy.choosing import caller, explore
 from policy.choosing.bandit import Bandit
 from policy.choosing.caller import WrongChoice
@@ -79,7 +79,35 @@ class _Group:
 def decide(
     policy: Policy, queries: Sequence[Encoded], made_at_ms: int
 ) -> list[Decision | NotDecided]:
-    """A decision for each query, or why there is none."""
+    """A decision for each query, or why there is none.
+
+    Where no arm keeps a request's limits, those that may give way do, as `Constraints.relaxed` has
+    it; what it gets for an answer where that is no help either are the reasons before.
+    """
+    made = _within_all_limits(policy, queries, made_at_ms)
+    ways = {
+        at: queries[at].request.constraints.relaxed()
+        for at, one in enumerate(made)
+        if isinstance(one, NoEligibleArm)
+    }
+    while ways:
+        tried = {at: way for at, more in ways.items() if (way := next(more, None)) is not None}
+        again = [_asked(queries[at], constraints) for at, (_, constraints) in tried.items()]
+        found = _within_all_limits(policy, again, made_at_ms)
+        for (at, (gave_way, _)), one in zip(tried.items(), found, strict=True):
+            if not isinstance(one, NoEligibleArm):
+                made[at] = replace(one, gave_way=gave_way) if isinstance(one, Decision) else one
+        ways = {at: ways[at] for at in tried if isinstance(made[at], NoEligibleArm)}
+    return made
+
+
+def _asked(query: Encoded, constraints: Constraints) -> Encoded:
+    return query._replace(request=replace(query.request, constraints=constraints))
+
+
+def _within_all_limits(
+    policy: Policy, queries: Sequence[Encoded], made_at_ms: int
+) -> list[Decision | NotDecided]:
     made: dict[int, Decision | NotDecided] = {}
     rows = []
     for at, query in enumerate(queries):
@@ -122,10 +150,11 @@ def _ruled(
     narrowed = []
     for group in _groups(policy, rows):
         ruling = group.ruled(policy.rule, group.weights, group.x)
+        latency_ms = _at_most(policy.rule, group)
         whole = []
         for i, row in enumerate(group.rows):
             try:
-                left = _within_limits(policy.catalog, row, ruling.outcome[i])
+                left = _within_limits(policy.catalog, row, ruling.outcome[i], latency_ms[i])
             except NoEligibleArm as error:
                 made[row.at] = error
                 continue
@@ -141,13 +170,26 @@ def _ruled(
         yield group, group.ruled(policy.rule, group.weights, group.x)
 
 
-def _within_limits(catalog: Catalog, row: _Row, predicted: Vector) -> ActionSet:
+def _at_most(rule: Rule, group: _Group) -> Sequence[Vector | None]:
+    """How long a call takes at most of each arm (k,), with the probability that a row wants its
+    limit on latency kept with; None where it has none, or the model can't say."""
+    asked = [row.query.request.constraints for row in group.rows]
+    if not isinstance(rule, Bandit) or not any(one.latency_ceiling_ms for one in asked):
+        return [None] * len(asked)
+    probability = np.array([one.latency_probability for one in asked])
+    latency_ms = rule.values.latency_quantile(group.x, group.index, probability)
+    return [None] * len(asked) if latency_ms is None else list(latency_ms)
+
+
+def _within_limits(
+    catalog: Catalog, row: _Row, predicted: Vector, latency_ms: Vector | None
+) -> ActionSet:
     """The part of a row's action set that is predicted (k, 3) to keep its limits."""
     limits = row.query.request.constraints.limits
     if not limits:
         return row.eligible
     expected = catalog.expected(row.query.known, row.eligible.index)
-    return within(row.eligible, limits, predicted, expected)
+    return within(row.eligible, limits, predicted, expected, latency_ms)
 
 
 def _drawn(

@@ -28,7 +28,8 @@ class Decision:
 
     With a challenger, `pmf` is `(1 - share)` parts of the champion's and `share` parts of
     `challenger_pmf` (k,). All else is the champion's. Where the challenger's encoder differs, its
-    fingerprint and context are here too.
+    fingerprint and context are here too. `gave_way` names the limits of the request that no arm
+    kept, and so don't bound the action set.
     """
 
     decision_id: str
@@ -54,6 +55,7 @@ class Decision:
     challenger_pmf: Vector | None = None
     challenger_encoder: str | None = None
     challenger_x: Context | None = None
+    gave_way: tuple[str, ...] = ()
 
 
 _PLAIN = (
@@ -82,6 +84,8 @@ def to_json(decision: Decision) -> bytes:
     fields: dict[str, Any] = {name: getattr(decision, name) for name in _PLAIN}
     if decision.challenger is not None:
         fields.update({name: getattr(decision, name) for name in _SHADOW})
+    if decision.gave_way:
+        fields["gave_way"] = decision.gave_way
     fields["weights"] = decision.weights.as_tuple()
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -90,6 +94,7 @@ def from_json(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Dec
     """What `to_json` wrote, with the contexts' bytes; floats come back bit for bit."""
     fields = orjson.loads(record)
     fields["arms"] = tuple(fields["arms"])
+    fields["gave_way"] = tuple(fields.get("gave_way", ()))
     fields["pmf"] = np.array(fields["pmf"], dtype=np.float64)
     fields["predicted"] = np.array(fields["predicted"], dtype=np.float64)  # null becomes NaN
     fields["weights"] = Weights(*fields["weights"])

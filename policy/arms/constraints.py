@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import combinations
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from features.capabilities import needed
 from features.query import Capabilities, null_is
-from policy.arms.arm import Arm, ArmId, Name
+from policy.arms.arm import Arm, ArmId, Name, distinct
 from policy.arms.catalog import Catalog, Index, Mask, Vector
 from policy.objective import COMPONENTS
 
@@ -22,8 +24,12 @@ Excluded = tuple[tuple[str, str], ...]
 Speed = Literal["ultra_fast", "fast", "medium", "slow"]
 CostTier = Literal["free", "budget", "standard", "premium"]
 ContextTier = Literal["short", "medium", "long", "very_long"]
+Concern = Literal["quality", "latency", "cost", "context"]
+Concerns = Annotated[tuple[Concern, ...], Field(max_length=4), AfterValidator(distinct)]
 Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Chance = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
+KEPT = 0.9
 LATENCY_CEILING_MS: Mapping[Speed, float] = MappingProxyType(
     {"ultra_fast": 500.0, "fast": 2_000.0, "medium": 10_000.0, "slow": 30_000.0}
 )
@@ -35,6 +41,9 @@ CONTEXT_TOKENS: Mapping[ContextTier, int] = MappingProxyType(
     {"short": 2_000, "medium": 32_000, "long": 128_000, "very_long": 2_000_000}
 )
 """Of prompt and answer together."""
+SMALLER: Mapping[ContextTier, ContextTier | None] = MappingProxyType(
+    {"short": None, "medium": "short", "long": "medium", "very_long": "long"}
+)
 
 
 class Constraints(BaseModel):
@@ -59,7 +68,31 @@ class Constraints(BaseModel):
     max_latency_ms: Amount | None = None
     speed: Speed | None = None
     """A ceiling on latency by name; with `max_latency_ms` the lower one counts."""
+    latency_probability: Annotated[Chance, null_is(KEPT, Chance)] = KEPT
+    """With which a call takes no longer than that, where the policy's model can say."""
     min_quality: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+
+    relax: Annotated[Concerns, null_is((), Concerns)] = ()
+    """Limits that may give way where no arm keeps all, the first of them first: a `context_tier` to
+    the next smaller one, the others altogether."""
+
+    def relaxed(self) -> Iterator[tuple[tuple[Concern, ...], Constraints]]:
+        """What gives way and what is left: the fewest limits first, then in their order."""
+        given = {limit.component for limit in self.limits}
+        given |= {"context"} if self.context_tier is not None else set()
+        may = [concern for concern in self.relax if concern in given]
+        for n in range(1, len(may) + 1):
+            for some in combinations(may, n):
+                without: dict[str, Any] = {
+                    name: None for concern in some for name in _NAMED[concern]
+                }
+                if "context" in some and self.context_tier is not None:
+                    without["context_tier"] = SMALLER[self.context_tier]
+                yield some, self.model_copy(update=without)
+
+    @property
+    def latency_ceiling_ms(self) -> float | None:
+        return _lower(self.max_latency_ms, self.speed, LATENCY_CEILING_MS)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -67,11 +100,21 @@ class Constraints(BaseModel):
         found = []
         if self.min_quality is not None:
             found.append(Limit("quality", self.min_quality))
-        if (bound := _lower(self.max_latency_ms, self.speed, LATENCY_CEILING_MS)) is not None:
-            found.append(Limit("latency", bound))
+        if (bound := self.latency_ceiling_ms) is not None:
+            found.append(Limit("latency", bound, self.latency_probability))
         if (bound := _lower(self.max_cost_usd, self.cost_tier, COST_CEILING_USD)) is not None:
             found.append(Limit("cost", bound))
         return tuple(found)
+
+
+_NAMED: Mapping[Concern, Sequence[str]] = MappingProxyType(
+    {
+        "quality": ("min_quality",),
+        "latency": ("max_latency_ms", "speed"),
+        "cost": ("max_cost_usd", "cost_tier"),
+        "context": (),
+    }
+)
 
 
 def _lower(own: float | None, name: Any, ceilings: Mapping[Any, float]) -> float | None:
@@ -81,10 +124,12 @@ def _lower(own: float | None, name: Any, ceilings: Mapping[Any, float]) -> float
 
 
 class Limit(NamedTuple):
-    """A bound on a predicted component: of quality from below, of the others from above."""
+    """A bound on a predicted component: of quality from below, of the others from above; of latency
+    to be kept with a probability."""
 
     component: str
     bound: float
+    probability: float | None = None
 
     def met(self, predicted: Vector) -> Mask:
         """Which arms keep it; what is unknown (NaN) does."""
@@ -227,35 +272,45 @@ def _by_list_cost(catalog: Catalog, needs: Needs, limit: Limit) -> Rule:
 
 
 def within(
-    chosen: ActionSet, limits: Sequence[Limit], predicted: Vector, expected: Vector
+    chosen: ActionSet,
+    limits: Sequence[Limit],
+    predicted: Vector,
+    expected: Vector,
+    latency_ms: Vector | None = None,
 ) -> ActionSet:
     """The part of an action set that keeps the limits; NoEligibleArm when no arm does.
 
     `predicted` (k, 3) holds quality, latency_ms and cost_usd; where it is NaN, what is `expected`
-    (k, 3) of an arm by its catalog counts, and where that is NaN too the arm stays in.
+    (k, 3) of an arm by its catalog counts, and where that is NaN too the arm stays in. Instead of
+    the predicted latency counts `latency_ms` (k,), of which a call stays below with the probability
+    of its limit, where that is told.
     """
-    unknown = np.isnan(predicted)
-    value = np.where(unknown, expected, predicted)
     rules = [*chosen._rules]
     keeps = np.ones(len(chosen.index), dtype=bool)
     for limit in limits:
         column = COMPONENTS.index(limit.component)
-        met = limit.met(value[:, column])
+        told, word = predicted[:, column], "predicted"
+        if limit.component == "latency" and latency_ms is not None:
+            told, word = latency_ms, f"predicted p{100 * (limit.probability or KEPT):g}"
+        unknown = np.isnan(told)
+        value = np.where(unknown, expected[:, column], told)
+        met = limit.met(value)
         keeps &= met
         passes = np.ones(len(chosen._catalog), dtype=bool)
         passes[chosen.index] = met
-        rules.append(
-            (passes, partial(_misses, chosen, limit, value[:, column], unknown[:, column]))
-        )
+        words = np.where(unknown, "expected", word)
+        rules.append((passes, partial(_misses, chosen, limit, value, words)))
     left = ActionSet(chosen.index[keeps], chosen._catalog, rules, chosen._constraints)
     if not left.index.size:
         raise NoEligibleArm(left.excluded)
     return left
 
 
-def _misses(chosen: ActionSet, limit: Limit, value: Vector, unknown: Mask, arm: Arm) -> str:
+def _misses(
+    chosen: ActionSet, limit: Limit, value: Vector, words: NDArray[np.str_], arm: Arm
+) -> str:
     i = np.searchsorted(chosen.index, chosen._catalog.index(arm.id))
-    return limit.missed("expected" if unknown[i] else "predicted", value[i])
+    return limit.missed(str(words[i]), value[i])
 
 
 def _figure(value: float) -> str:

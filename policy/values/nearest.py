@@ -259,6 +259,12 @@ class NearestValues:
         self._unknown = ~taught[:C]
         self._lifts = _lifts(expected, x.shape[1], float(self._pooled[0]))
 
+    def latency_quantile(self, x: Context, index: Index, probability: Vector) -> None:
+        return None  # it knows no spread
+
+    def bounds(self, x: Context, index: Index, list_cost_usd: Vector, probability: float) -> None:
+        return None  # nor a posterior
+
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> Forecast:

@@ -48,6 +48,20 @@ class BoundValues(Protocol):
         (n, k). A context's numbers are the same, whichever others come with it."""
         ...
 
+    def latency_quantile(
+        self, x: Context, index: NDArray[np.intp], probability: Vector
+    ) -> Vector | None:
+        """Milliseconds (n, k) that one call takes at most with a probability (n,), NaN where
+        nothing is known; None from a model that knows no spread."""
+        ...
+
+    def bounds(
+        self, x: Context, index: NDArray[np.intp], list_cost_usd: Vector, probability: float
+    ) -> tuple[Vector, Vector] | None:
+        """The ends (n, k, 3) of the central intervals of what `Forecast.outcome` holds, by the
+        posterior; None from a model that has none."""
+        ...
+
 
 class ValuesView(Protocol):
     """What a snapshot holds: small, read-only, float32."""

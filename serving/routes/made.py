@@ -10,6 +10,7 @@ from pydantic import Base64Bytes, Field
 
 from policy import records
 from policy.arms.arm import ArmId
+from policy.arms.constraints import Concern
 from policy.objective import Weights
 from policy.records import Vector
 from serving.routes.requests import Body, Count, DecisionId, PolicyName, Probability
@@ -49,6 +50,7 @@ class MadeDecision(Body):
     challenger_pmf: Annotated[list[Probability], Field(max_length=1000)] | None = None
     challenger_encoder: Named | None = None
     challenger_x: Float32s | None = None
+    gave_way: Annotated[tuple[Concern, ...], Field(max_length=4)] = ()
 
     def decision(self) -> records.Decision:
         """The record."""

@@ -263,8 +263,8 @@ def test_a_predicted_cost_counts_beside_the_list_cost():
 
 def test_the_lower_of_speed_and_max_latency_counts():
     """`fast` is a ceiling of 2 s, and no leave to exceed one's own."""
-    assert Constraints(speed="fast", max_latency_ms=500.0).limits == (("latency", 500.0),)
-    assert Constraints(speed="fast", max_latency_ms=5_000.0).limits == (("latency", 2_000.0),)
+    assert Constraints(speed="fast", max_latency_ms=500.0).limits == (("latency", 500.0, 0.9),)
+    assert Constraints(speed="fast", max_latency_ms=5_000.0).limits == (("latency", 2_000.0, 0.9),)
     assert Constraints().limits == ()
 
 

@@ -189,6 +189,7 @@ class LinearModel:
         """The posterior of each arm, as of now."""
         learned, spread, sizes = self._learned, self._spread, self.sizes
         posterior = self._posterior()
+        inverse = self._inverses.of(learned.sums, learned.changes, spread)
         fresh = spread.arm[:, self._group]
         recurring = np.array([name not in PASSING for name in sizes])
         return LinearView(
@@ -198,6 +199,7 @@ class LinearModel:
             joined=np.append(learned.joined, self.events),
             seen=learned.taught.sum(axis=0) > 0,
             noise=spread.noise,
+            scatter=pooling.scatter(learned.sums, inverse, posterior, spread, self._group),
             recurring=recurring[self._group],
             mean=posterior.mean.astype(np.float32),
             fresh_mean=posterior.pooled.astype(np.float32),

@@ -204,6 +204,17 @@ def _residuals(sums: Sums, posterior: Posterior, parameters: Array) -> tuple[Arr
     return np.maximum(sums.yy + fitted, 0.0), spare
 
 
+def scatter(
+    sums: Sums, inverse: Array, posterior: Posterior, spread: Spread, group: NDArray[np.intp]
+) -> Array:
+    """(k,) residual variances of each arm's own log latency, drawn towards that of all arms."""
+    mean = posterior.mean[:, C]
+    fitted = (mean * ((sums.xx[:, 1] @ mean[..., None])[..., 0] - 2.0 * sums.xy[:, C])).sum(axis=-1)
+    own = np.einsum("kii->ki", inverse[:, 1]) * spread.noise[1] / spread.arm[1, group]
+    spare = np.maximum(sums.weight[:, 1] - (1.0 - own).sum(axis=-1), 0.0)
+    return _noise(np.maximum(sums.yy[:, C] + fitted, 0.0), spare, spread.noise[C])
+
+
 def _noise(squares: Array, spare: Array, towards: Array) -> Array:
     """(..., t) variances of residuals, drawn towards a guess (t,)."""
     learned: Array = (squares + NOISE_WEIGHT * towards) / (spare + NOISE_WEIGHT)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
@@ -22,7 +23,10 @@ Single = NDArray[np.float32]
 Index = NDArray[np.intp]
 
 LOG_BOUND = 30.0
-ARRAYS = ("events", "joined", "seen", "noise", "recurring", "mean", "fresh_mean", "fresh_cov")
+ARRAYS = (
+    *("events", "joined", "seen", "noise", "scatter", "recurring"),
+    *("mean", "fresh_mean", "fresh_cov"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +36,9 @@ class LinearView:
     `mean` (k, t, d) and `cov` (k, each the float32 bytes of (c, d (d + 1) / 2), upper triangles by
     rows) are of coefficients; `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen`
     (c,) tells which components were ever taught, `noise` (t,) is residual variance, `recurring`
-    (d,) tells of which features the uncertainty is explored. `joined` (k + 1,) counts all events
-    before an arm's first, and ends with all events there are.
+    (d,) tells of which features the uncertainty is explored, and `scatter` (k,) is the residual
+    variance of each arm's own log latency. `joined` (k + 1,) counts all events before an arm's
+    first, and ends with all events there are.
     """
 
     scales: Scales
@@ -42,6 +47,7 @@ class LinearView:
     joined: NDArray[np.int64]
     seen: NDArray[np.bool_]
     noise: Array
+    scatter: Array
     recurring: NDArray[np.bool_]
     mean: Single
     fresh_mean: Single
@@ -69,7 +75,7 @@ class LinearView:
         for i, of_features in enumerate(expected):
             if of_features:
                 mean[i, 0] += self._moved(cov[i, 0], of_features)
-        return LinearValues(self, np.append(self.events, 0)[at], self.joined[at], mean, cov, usual)
+        return LinearValues(self, at, mean, cov, usual)
 
     def _moved(self, cov: Single, of_features: Expected) -> Single:
         """V T^-1 (m' - m): how an arm's posterior mean moves when its prior's does, (d,)."""
@@ -98,6 +104,7 @@ class LinearView:
                 "joined": (k + 1,),
                 "seen": (C,),
                 "noise": (T,),
+                "scatter": (k,),
                 "recurring": (d,),
                 "mean": (k, T, d),
                 "fresh_mean": (T, d),
@@ -119,13 +126,18 @@ class LinearValues:
     def __init__(
         self,
         view: LinearView,
-        events: NDArray[np.int64],
-        joined: NDArray[np.int64],
+        at: Index,
         mean: Single,
         cov: Single,
         usual: Weights | None,
     ) -> None:
-        self.events, self.joined = events, joined
+        """`at` (k,) are the arms' positions in the view, -1 for one never seen; `mean` (k, t, d)
+        and `cov` (k, c, triangle) are theirs."""
+        self.events, self.joined = np.append(view.events, 0)[at], view.joined[at]
+        self._scatter = np.append(view.scatter, view.noise[C])[at]
+        self._of_logs = (
+            view.noise[C:] / view.noise[1:C]
+        )  # what variances of theirs are multiples of
         k, _, d = mean.shape
         self._k, self._scales = k, view.scales
         self._rows, self._columns = np.triu_indices(d)
@@ -172,6 +184,39 @@ class LinearValues:
             explored_sd=recurring,
             unknown=np.minimum(variance[1] / at_first[:, None], 1.0),
         )
+
+    def latency_quantile(self, x: Context, index: Index, probability: Vector) -> Vector:
+        """As the protocol has it: by the posterior predictive of the log, taken for normal."""
+        mean, variance = self._log(1, x, index)
+        sd = np.sqrt(variance + self._scatter[index])
+        bound = np.minimum(mean + ndtri(probability)[:, None] * sd, LOG_BOUND)
+        latency_ms: Vector = np.maximum(np.expm1(bound), 0.0)
+        return np.full_like(latency_ms, np.nan) if self._unknown[1] else latency_ms
+
+    def bounds(
+        self, x: Context, index: Index, list_cost_usd: Vector, probability: float
+    ) -> tuple[Vector, Vector]:
+        """As the protocol has it; `x` and the rest as `forecast` takes them."""
+        reach = float(ndtri(0.5 + probability / 2))
+        y = np.vecdot(self._mean[:, None, index], x[:, None]).astype(np.float64)
+        sd = np.zeros_like(y)
+        sd[0] = np.sqrt(self._variance(0, x, index))
+        for component in (1, 2):
+            sd[C + component - 1] = np.sqrt(self._log(component, x, index)[1])
+        low, high = (self._outcome(y + side * reach * sd, list_cost_usd) for side in (-1.0, 1.0))
+        return low, high
+
+    def _log(self, component: int, x: Context, index: Index) -> tuple[Array, Array]:
+        """Mean and variance (n, m) of the log of what an arm's latency (1) or cost (2) is."""
+        mean = np.vecdot(self._mean[C - 1 + component, index], x[:, None]).astype(np.float64)
+        return mean, self._of_logs[component - 1] * self._variance(component, x, index)
+
+    def _variance(self, component: int, x: Context, index: Index) -> Array:
+        """(n, m) posterior variances of a component's mean."""
+        products = x.take(self._rows, axis=1) * x.take(self._columns, axis=1)
+        variance = np.vecdot(self._cov[component, index], products[:, None]).astype(np.float64)
+        known: Array = np.maximum(variance, 0.0)
+        return known
 
     def _cov_under(self, weights: Weights) -> tuple[Single, Single]:
         """Of an arm's utility (k, triangle), as components are independent and their variances add

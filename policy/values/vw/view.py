@@ -97,6 +97,12 @@ class VwValues:
         ]
         self._lock = Lock()
 
+    def latency_quantile(self, x: Context, index: Index, probability: Vector) -> None:
+        return None  # it knows no spread
+
+    def bounds(self, x: Context, index: Index, list_cost_usd: Vector, probability: float) -> None:
+        return None  # nor a posterior
+
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
     ) -> Forecast:
