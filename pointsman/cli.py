@@ -17,6 +17,7 @@ COMMANDS = {
     "simulate": "Drive a policy with a folder of full-information outcomes.",
     "demo": "Show the loop with pictures, on data made here.",
     "status": "Show a running policy, and what its challenger would have earned.",
+    "frontier": "Show quality, latency and cost of arms and of other weights, per task type.",
     "train": "Fit a version on outcomes that are known, to start from there.",
     "evaluate": "Say what another policy would have earned on the log.",
     "replay": "Run a policy over the log as it learns.",

@@ -110,6 +110,10 @@ class AsyncClient:
     async def policies(self) -> list[dict[str, Any]]:
         return await self._send(wire.listed("policies"))
 
+    async def frontier(self, policy: str = "default") -> dict[str, Any]:
+        """See `Client.frontier`."""
+        return await self._send(wire.frontier(policy))
+
     @asynccontextmanager
     async def call(
         self, text: str | None = None, **options: Unpack[RouteOptions]

@@ -136,6 +136,11 @@ class Client:
     def policies(self) -> list[dict[str, Any]]:
         return self._send(wire.listed("policies"))
 
+    def frontier(self, policy: str = "default") -> dict[str, Any]:
+        """Quality, latency and cost per task type: of each arm, and of the policy under other
+        weights, as the service answers."""
+        return self._send(wire.frontier(policy))
+
     @contextmanager
     def call(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Iterator[Call]:
         """Route, time the block, and report its latency and, if it raises, its error.

@@ -121,6 +121,10 @@ def listed(name: str) -> Request[list[dict[str, Any]]]:
     return Request("GET", f"/{name}", lambda content: [dict(item) for item in content[name]])
 
 
+def frontier(policy: str) -> Request[dict[str, Any]]:
+    return Request("GET", f"/policies/{quote(str(policy), safe='')}/frontier", dict)
+
+
 def route_body(request: RouteRequest) -> dict[str, Any]:
     """The id is made here, so that a retried request never makes two decisions."""
     given = _given(request)

@@ -39,7 +39,8 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
 def problem(error: Exception) -> dict[str, Any]:
     """The problem details of an exception; one that the table doesn't know is a 500."""
     if isinstance(error, RequestValidationError):  # FastAPI's own, of path and query parameters
-        error = Invalid([(str(fault["loc"][-1]), fault["msg"]) for fault in error.errors()])
+        faults = ((".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors())
+        error = Invalid(list(faults))
     if isinstance(error, HTTPException):
         return _problem(error.status_code, "about:blank", str(error.detail), str(error.detail))
     for kind, (status, name, title) in TABLE.items():

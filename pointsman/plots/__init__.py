@@ -4,6 +4,7 @@ notebook shows it by itself."""
 from pointsman.plots.canvas import png, save
 from pointsman.plots.estimates import reward_by_task, values
 from pointsman.plots.evidence import evidence
+from pointsman.plots.frontier import frontier
 from pointsman.plots.logs import arm_shares, calibration, weights
 from pointsman.plots.replay import learning_curve
 from pointsman.plots.traffic import before_and_after, compared, regrets, running
@@ -14,6 +15,7 @@ __all__ = [
     "calibration",
     "compared",
     "evidence",
+    "frontier",
     "learning_curve",
     "png",
     "regrets",

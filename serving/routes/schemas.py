@@ -153,6 +153,55 @@ class PolicyList(Body):
     policies: list[PolicyBody]
 
 
+class IntervalBody(Body):
+    """An expected value and its central posterior interval; null where it isn't known."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class PointBody(Body):
+    """`best`: no other one is at least as good in quality, latency and cost, and better in one."""
+
+    quality: IntervalBody
+    latency_ms: IntervalBody
+    cost_usd: IntervalBody
+    best: bool
+
+
+class ArmPointBody(PointBody):
+    arm: str
+
+
+class PolicyPointBody(PointBody):
+    """The policy under other weights: its own (`own`), an objective's preset, or a trade of quality
+    against latency or cost; and the share of the draw that each arm would have."""
+
+    name: str
+    weights: dict[str, float]
+    shares: dict[str, float]
+
+
+class TaskFrontierBody(Body):
+    task_type: str
+    arms: list[ArmPointBody]
+    policies: list[PolicyPointBody]
+
+
+class FrontierBody(Body):
+    """What the snapshot expects of queries of which the task type and these lengths are known."""
+
+    policy: str
+    version: str
+    snapshot: int
+    events: int
+    probability: float
+    context_tokens: int
+    output_tokens: int
+    task_types: list[TaskFrontierBody]
+
+
 class DecisionBody(BaseModel):
     """A stored decision and what has been accepted for it.
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import Field
 
+from features.lexicon import TASK_TYPES
+from features.query import MAX_TOKENS, Hints
 from policy.choosing.incumbent import Caution
 from policy.config.schema import PolicyConfig
+from policy.frontier import Frontier, Point, frontiers
 from policy.policy import Policy
 from serving import metrics
 from serving.routes import bodies
-from serving.routes.schemas import ArmList, PolicyBody, PolicyList
+from serving.routes.schemas import ArmList, FrontierBody, PolicyBody, PolicyList
 from serving.service import Service
 
 router = APIRouter(tags=["state"])
+
+Label = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 @router.get("/arms", response_model=ArmList, summary="The arms of the catalog in force")
@@ -45,6 +53,66 @@ async def policies(request: Request) -> Response:
 async def policy(request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")) -> Response:
     service: Service = request.app.state.service
     return bodies.write(_body(service, service.policy(name)))
+
+
+@router.get(
+    "/policies/{name}/frontier",
+    response_model=FrontierBody,
+    summary="Quality, latency and cost per task type: of arms, and of the policy as it may weigh",
+)
+async def frontier(
+    request: Request,
+    name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+    task_type: list[Label] = Query(  # noqa: B008 - FastAPI's way
+        list(TASK_TYPES), max_length=32, description="All known ones by default"
+    ),
+    context_tokens: int = Query(500, ge=0, le=MAX_TOKENS),
+    output_tokens: int = Query(300, ge=0, le=MAX_TOKENS),
+    probability: float = Query(0.9, gt=0, lt=1, description="Of the intervals"),
+) -> Response:
+    service: Service = request.app.state.service
+    policy = service.policy(name)
+    sizes = Hints(context_tokens=context_tokens, output_tokens=output_tokens)
+    found = await asyncio.to_thread(frontiers, policy, task_type, sizes, probability)
+    return bodies.write(
+        {
+            "policy": policy.name,
+            "version": policy.version,
+            "snapshot": policy.snapshot,
+            "events": policy.events,
+            "probability": probability,
+            "context_tokens": context_tokens,
+            "output_tokens": output_tokens,
+            "task_types": [_of_task(one) for one in found],
+        }
+    )
+
+
+def _of_task(found: Frontier) -> dict[str, Any]:
+    return {
+        "task_type": found.task_type,
+        "arms": [{"arm": point.name, **_point(point)} for point in found.arms],
+        "policies": [
+            {
+                "name": point.name,
+                "weights": asdict(point.weights),
+                **_point(point),
+                "shares": point.shares,
+            }
+            for point in found.policies
+        ],
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    """NaN, for what isn't known, is written as null."""
+    both = zip(
+        ("quality", "latency_ms", "cost_usd"),
+        np.array((point.mean, point.low, point.high)).T.tolist(),
+        strict=True,
+    )
+    figures = {name: dict(zip(("mean", "low", "high"), ends, strict=True)) for name, ends in both}
+    return {**figures, "best": bool(point.best)}
 
 
 def _body(service: Service, policy: Policy) -> dict[str, Any]:
