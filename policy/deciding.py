@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from features.lexicon import TASK_TYPES
 from features.profile import Profile
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import ActionSet, Constraints, NoEligibleArm, action_set, within
@@ -20,6 +21,7 @@ from policy.choosing.bandit import Bandit
 from policy.choosing.caller import WrongChoice
 from policy.choosing.constant import Caller
 from policy.choosing.protocol import Index, Rule, Ruling
+from policy.choosing.rules import chosen_by
 from policy.objective import Weights
 from policy.records import Context, Decision, Vector
 
@@ -36,6 +38,15 @@ class Encoded(NamedTuple):
     decision_id: str
     known: Profile
     x: Context
+
+
+class Offered(NamedTuple):
+    """The arms that n queries may be given to, by their catalog positions (k,), what they list for
+    these (n, k), and the queries' profiles."""
+
+    arms: Index
+    list_cost_usd: Vector
+    known: Sequence[Profile]
 
 
 class _Row(NamedTuple):
@@ -67,9 +78,13 @@ class _Group:
         list_cost_usd = catalog.list_cost_usd(prompt[:, None], output[:, None], index)
         return cls(rows, index, weights, np.array([q.x for q in queries]), list_cost_usd)
 
+    @property
+    def offered(self) -> Offered:
+        return Offered(self.index, self.list_cost_usd, [row.query.known for row in self.rows])
+
     def ruled(self, rule: Rule, weights: Weights, x: Context) -> Ruling:
-        known = [row.query.known for row in self.rows]
-        return rule.rule(x, self.index, self.list_cost_usd, weights, known)
+        index, list_cost_usd, known = self.offered
+        return rule.rule(x, index, list_cost_usd, weights, known)
 
     def take(self, some: list[int]) -> _Group:
         rows = [self.rows[i] for i in some]
@@ -206,7 +221,7 @@ def _drawn(
         if policy.share:
             theirs = np.array([shadow["challenger_pmf"] for shadow in shadows if shadow])
             pmf = (1.0 - policy.share) * pmf + policy.share * theirs
-        pmf, part = _held(policy, pmf, group, group.x)
+        pmf, part = held(policy, pmf, group.x, group.offered)
         for shadow, left in zip(shadows, part.tolist(), strict=True):
             if shadow is not None:
                 shadow["share"] *= left
@@ -239,6 +254,7 @@ def _drawn(
             output_tokens=query.known.output_tokens,
             weights=group.weights,
             x=query.x,
+            task=TASK_TYPES[chosen_by(query.known)[0]] if policy.beside_rules else None,
             **(shadow or {}),
         )
 
@@ -251,14 +267,15 @@ def _reported(catalog: Catalog, row: _Row) -> tuple[Vector, int] | WrongChoice:
         return error
 
 
-def _held(policy: Policy, pmf: Vector, group: _Group, x: Context) -> tuple[Vector, Vector]:
+def held(policy: Policy, pmf: Vector, x: Context, offered: Offered) -> tuple[Vector, Vector]:
     """What caution makes of pmfs (n, k), and the parts (n,) of the draw that it leaves them."""
     if policy.caution is None or not isinstance(policy.rule, Bandit):
         return pmf, np.ones(len(pmf))
-    cost = group.list_cost_usd
-    forecast = policy.rule.values.forecast(x, group.index, cost, policy.weights)
-    left = policy.caution.share(pmf, group.index, forecast)
-    return policy.caution.held(pmf, group.index, left), left
+    index, list_cost_usd, known = offered
+    forecast = policy.rule.values.forecast(x, index, list_cost_usd, policy.weights)
+    own = policy.caution.own(index, known)
+    left = policy.caution.share(pmf, own, forecast)
+    return policy.caution.held(pmf, own, left), left
 
 
 def _shadows(policy: Policy, other: Policy, group: _Group) -> list[dict[str, Any] | None]:
@@ -277,7 +294,7 @@ def _shadows(policy: Policy, other: Policy, group: _Group) -> list[dict[str, Any
     weights = requests[0].weights or other.weights
     ruling = group.ruled(other.rule, weights, x)
     pmf = explore.with_floor(ruling.pmf, other.config.floor)
-    pmf, _ = _held(other, pmf, group, x)
+    pmf, _ = held(other, pmf, x, group.offered)
     explore.check(pmf)
     if not own:
         return [fields | {"challenger_pmf": row} for row in pmf]

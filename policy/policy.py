@@ -77,6 +77,13 @@ class Policy:
         """Outcomes that this state's arms have taught."""
         return int(self.rule.values.events.sum()) if isinstance(self.rule, Bandit) else 0
 
+    @property
+    def beside_rules(self) -> bool:
+        """Whether an outcome must tell what rules choose by: they are the incumbent of this policy
+        or of its challenger."""
+        both = (self.caution, None if self.challenger is None else self.challenger.caution)
+        return any(one is not None and one.rules is not None for one in both)
+
     def beside(self, challenger: Policy | None, share: float) -> Policy:
         """This one with a challenger, built for the same catalog, that has `share` of the draw; a
         caller's router shares with nobody."""
@@ -128,10 +135,6 @@ def build(
     standing: Standing = START,
 ) -> Policy:
     """Put a version's configuration, one snapshot of its values and a catalog together."""
-    caution = None
-    if config.incumbent is not None:
-        at = catalog.index(config.incumbent) if config.incumbent in catalog else -1
-        caution = Caution(at, config.max_loss, config.under_way, standing)
     return Policy(
         name=name,
         version=version,
@@ -141,7 +144,7 @@ def build(
         catalog=catalog,
         rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
-        caution=caution,
+        caution=Caution.of(config, catalog, standing),
     )
 
 

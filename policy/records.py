@@ -29,7 +29,8 @@ class Decision:
     With a challenger, `pmf` is `(1 - share)` parts of the champion's and `share` parts of
     `challenger_pmf` (k,). All else is the champion's. Where the challenger's encoder differs, its
     fingerprint and context are here too. `gave_way` names the limits of the request that no arm
-    kept, and so don't bound the action set.
+    kept, and so don't bound the action set. `task` is the most probable task type, kept where rules
+    are the policy's incumbent or the challenger's.
     """
 
     decision_id: str
@@ -50,6 +51,7 @@ class Decision:
     weights: Weights
     x: Context
     query: str | None = None  # kept only where the operator turned it on
+    task: str | None = None
     challenger: str | None = None  # its version
     share: float = 0.0
     challenger_pmf: Vector | None = None
@@ -86,6 +88,8 @@ def to_json(decision: Decision) -> bytes:
         fields.update({name: getattr(decision, name) for name in _SHADOW})
     if decision.gave_way:
         fields["gave_way"] = decision.gave_way
+    if decision.task is not None:
+        fields["task"] = decision.task
     fields["weights"] = decision.weights.as_tuple()
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -169,6 +173,9 @@ class OutcomeBatch:
     propensity: Vector  # (n,) of the arm; NaN where it isn't the one that was drawn
     catalogs: Sequence[Catalog]  # the one that each decision chose from ...
     eligible: Sequence[bytes]  # ... and which of its arms could be chosen, `packed`
+    asked: Index | None = None
+    """(n, 3): the most probable task type's position, prompt and output tokens, as rules choose by;
+    -1 where none was noted, None where none was of any event."""
 
     def __len__(self) -> int:
         return len(self.arms)
@@ -178,8 +185,9 @@ class OutcomeBatch:
         columns: dict[str, Any] = {}
         for field in fields(self):
             column = getattr(self, field.name)
-            whole = isinstance(column, np.ndarray)
-            columns[field.name] = column[rows] if whole else [column[i] for i in rows]
+            if column is not None:
+                whole = isinstance(column, np.ndarray)
+                columns[field.name] = column[rows] if whole else [column[i] for i in rows]
         return OutcomeBatch(**columns)
 
     def thinned(self, most: int) -> OutcomeBatch:

@@ -8,18 +8,19 @@ gives, are found out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.profile import profile
 from policy.arms.catalog import Catalog
 from policy.choosing import explore
 from policy.choosing.constant import Caller
 from policy.choosing.protocol import Ruling
 from policy.choosing.rules import Rules
-from policy.config.schema import MAX_SHARE, PolicyConfig
-from policy.deciding import uniform_draw
+from policy.config.schema import MAX_SHARE, RULES, PolicyConfig
+from policy.deciding import Offered, held, uniform_draw
 from policy.policy import NO_HINTS, Policy
 from policy.records import Context, Decision, Vector
 
@@ -121,7 +122,11 @@ def _challenger(
             yield from _context("challenger_x", decision.challenger_x, encoder, other)
         elif other.config.model != "caller" and other.encoder != version.encoder:
             yield "challenger_x", f"is missing: version {decision.challenger} has its own encoder"
-    least = 0.0 if version.config.model == "caller" else version.config.floor / len(own)
+    both = (version, other)
+    if decision.task is None and any(one and one.config.incumbent == RULES for one in both):
+        yield "task", "is missing: rules are an incumbent, and choose by it"
+    free = version.config.model == "caller" or version.config.incumbent is not None
+    least = 0.0 if free else version.config.floor / len(own)
     if own.min() < least - ROUNDING:
         yield "pmf", f"leaves an arm less than version {decision.version} does"
 
@@ -148,21 +153,22 @@ def contradicted(policy: Policy, decision: Decision) -> Iterator[Fault]:
     """
     other, shadow = policy.challenger, decision.challenger_pmf
     if other is not None and not isinstance(other.rule, Caller):
-        if shadow is None or (decision.challenger, decision.share) != (other.version, policy.share):
+        if shadow is None or decision.challenger != other.version or decision.share > policy.share:
             yield "challenger", f"should be {other.version}, with a share of {policy.share}"
             return
         if other.weights == policy.weights:  # else a request's own can't be told from these
             own_x = decision.x if decision.challenger_x is None else decision.challenger_x
             ruling = _again(other, decision, own_x)
-            floor = other.config.floor
-            if ruling is not None and _apart(explore.with_floor(ruling.pmf[0], floor), shadow):
-                yield "challenger_pmf", f"isn't what snapshot {other.snapshot} makes of it"
+            if ruling is not None:
+                pmf, _ = _drawn_from(other, decision, own_x, ruling)
+                if _apart(pmf, shadow):
+                    yield "challenger_pmf", f"isn't what snapshot {other.snapshot} makes of it"
     ruling = _again(policy, decision, decision.x)
     if ruling is None:
         return
-    pmf = explore.with_floor(ruling.pmf[0], policy.config.floor)
-    if shadow is not None:
-        pmf = (1.0 - policy.share) * pmf + policy.share * shadow
+    pmf, part = _drawn_from(policy, decision, decision.x, ruling)
+    if shadow is not None and abs(decision.share - part * policy.share) > OTHER_MACHINE:
+        yield "share", f"should be {part * policy.share}"
     if _apart(pmf, decision.pmf):
         yield "pmf", f"isn't what snapshot {policy.snapshot} makes of it"
     if not np.allclose(ruling.outcome[0], decision.predicted, rtol=OTHER_MACHINE, equal_nan=True):
@@ -173,10 +179,31 @@ def _again(policy: Policy, decision: Decision, x: Context) -> Ruling | None:
     """What a policy's rule says of one context (d,), None where that isn't all that it looks at."""
     if isinstance(policy.rule, Rules | Caller):
         return None
-    catalog = policy.catalog
+    index, list_cost_usd, known = _offered(policy, decision)
+    return policy.rule.rule(x[None], index, list_cost_usd, decision.weights, known)
+
+
+def _drawn_from(
+    policy: Policy, decision: Decision, x: Context, ruling: Ruling
+) -> tuple[Vector, float]:
+    """What a policy with its challenger makes of its rule's pmf, (k,), and the part of the draw
+    that caution left."""
+    pmf = explore.with_floor(ruling.pmf, policy.config.floor)
+    if policy.challenger is not None and decision.challenger_pmf is not None:
+        pmf = (1.0 - policy.share) * pmf + policy.share * decision.challenger_pmf
+    pmf, part = held(policy, pmf, x[None], _offered(policy, decision))
+    return pmf[0], float(part[0])
+
+
+def _offered(policy: Policy, decision: Decision) -> Offered:
+    """The arms of a decision, and of its query what is known: the task type, where rules are an
+    incumbent, and the lengths."""
+    catalog, lengths = policy.catalog, (decision.prompt_tokens, decision.output_tokens)
     index = np.flatnonzero(catalog.among(decision.arms))
-    list_cost_usd = catalog.list_cost_usd(decision.prompt_tokens, decision.output_tokens, index)
-    return policy.rule.rule(x[None], index, list_cost_usd[None], decision.weights, [_UNKNOWN])
+    known = replace(_UNKNOWN, prompt_tokens=lengths[0], output_tokens=lengths[1])
+    if decision.task is not None:
+        known = replace(known, task_mix=np.eye(len(TASK_TYPES))[TASK_INDEX[decision.task]])
+    return Offered(index, catalog.list_cost_usd(*lengths, index)[None], [known])
 
 
 def _apart(pmf: Vector, other: Vector) -> bool:

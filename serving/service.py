@@ -294,6 +294,9 @@ def new_decision(decision: Decision, digest: str, catalog: Catalog) -> NewDecisi
         if decision.challenger_pmf is None
         else _shadow(decision, decision.challenger_pmf),
         challenger_x=b"" if decision.challenger_x is None else decision.challenger_x.tobytes(),
+        asked=""
+        if decision.task is None
+        else f"{decision.task} {decision.prompt_tokens} {decision.output_tokens}",
     )
 
 

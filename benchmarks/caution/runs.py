@@ -1,13 +1,14 @@
 """What caution keeps and what it costs: `python -m benchmarks.caution FOLDER... [--runs 200]
-[--json FILE]`.
+[--incumbents best median rules] [--json FILE]`.
 
 Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). A run is one
 shuffle, cold, with the category as a hint and rewards at once; the incumbent is the best single arm
-of the set, or its median one. `fell` is the share of runs in which, after some number of rounds
-from 100 on, what was earned until then was less than 1 - max_loss of what the incumbent would have
-earned on the same queries; `free` is the policy without caution, judged alike (by fewer runs, for
-it falls often). `gain` is the mean reward beside the incumbent's, `captured` as in
-benchmarks.routing, `others` the share of the last tenth of the rounds that had another arm.
+of the set, its median one, or rules that were fitted on the whole set. `fell` is the share of runs
+in which, after some number of rounds from 100 on, what was earned until then was less than 1 -
+max_loss of what the incumbent would have earned on the same queries; `free` is the policy without
+caution, judged alike (by fewer runs, for it falls often). `gain` is the mean reward beside the
+incumbent's, `captured` as in benchmarks.routing, `others` the share of the last tenth of the rounds
+that had another arm.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -26,18 +27,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import tables
+from features.lexicon import TASK_TYPES
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.outcomes import OutcomeSet
 from pointsman.trying.result import Hindsight
 from pointsman.trying.routers import Asked, InProcess, asked
 from pointsman.trying.simulate import Traffic, drive, silent
-from policy.arms.catalog import Vector
-from policy.config.schema import PolicyConfig
+from policy.arms.catalog import Catalog, Index, Vector
+from policy.choosing.rules import Calls, Fitted, Rules, chosen_by, fit
+from policy.config.schema import RULES, PolicyConfig
 from policy.values import models
 
 FROM = 100  # rounds, before which nobody judges
-INCUMBENTS = ("best", "median")
+INCUMBENTS = ("best", "median", RULES)
 FREE = 20  # runs without caution
 
 
@@ -64,18 +67,58 @@ class Came:
     others: float
 
 
+@dataclass(frozen=True, eq=False)
+class World:
+    """A set, and (n,) the column of each query's incumbent; where that is rules, they and the
+    arms' priors are fitted on the whole set."""
+
+    outcomes: OutcomeSet
+    config: PolicyConfig
+    queries: Sequence[Asked]
+    hindsight: Hindsight
+    incumbent: Index
+
+
 @lru_cache(maxsize=1)
-def _load(folder: Path) -> tuple[OutcomeSet, PolicyConfig, list[Asked], Hindsight]:
+def _load(folder: Path, incumbent: str) -> World:
     outcomes = folders.load(folder)
     config = folders.config(outcomes).policies["default"]
     queries = asked(outcomes, models.default_encoder(config), True, silent)
-    return outcomes, config, queries, Hindsight.of(outcomes, config)
+    hindsight = Hindsight.of(outcomes, config)
+    if incumbent != RULES:
+        theirs = np.full(len(outcomes), named(incumbent, hindsight))
+        return World(outcomes, config, queries, hindsight, theirs)
+    fitted = _fitted(outcomes, config, queries)
+    arms = tuple(
+        arm.model_copy(update={"priors": dict(zip(TASK_TYPES, row, strict=True))})
+        for arm, row in zip(outcomes.catalog.arms, fitted.priors.tolist(), strict=True)
+    )
+    catalog = Catalog(arms)
+    rules, everything = Rules(catalog, fitted.rules), np.arange(len(arms))
+    theirs = np.array([rules.choice(everything, *chosen_by(query.known)) for query in queries])
+    config = config.model_copy(update={"rules": fitted.rules})
+    return World(replace(outcomes, catalog=catalog), config, queries, hindsight, theirs)
 
 
 def named(incumbent: str, hindsight: Hindsight) -> int:
     """The column of the arm that is best, or the median, over the whole set."""
     by_reward = np.argsort(hindsight.reward.mean(axis=0), kind="stable")
     return int(by_reward[-1 if incumbent == "best" else len(by_reward) // 2])
+
+
+def _fitted(outcomes: OutcomeSet, config: PolicyConfig, queries: Sequence[Asked]) -> Fitted:
+    n, k = outcomes.quality.shape
+    task = np.array([chosen_by(query.known)[0] for query in queries])
+    calls = Calls(
+        np.repeat(task, k),
+        np.tile(np.arange(k), n),
+        outcomes.quality.ravel(),
+        outcomes.latency_ms.ravel(),
+        outcomes.cost_usd.ravel(),
+        np.ones(n * k),
+        np.zeros(n * k, dtype=bool),
+    )
+    return fit(calls, k, config.weights, config.scales)
 
 
 def fell(rewards: Vector, incumbent: Vector, max_loss: float) -> bool:
@@ -86,25 +129,26 @@ def fell(rewards: Vector, incumbent: Vector, max_loss: float) -> bool:
 
 
 def play(run: Run) -> Came:
-    outcomes, default, queries, hindsight = _load(run.folder)
-    arm = named(run.incumbent, hindsight)
-    said: dict[str, Any] = {"objective": default.objective}
+    world = _load(run.folder, run.incumbent)
+    outcomes, hindsight, theirs = world.outcomes, world.hindsight, world.incumbent
+    said: dict[str, Any] = {"objective": world.config.objective}
     if run.max_loss is not None:
-        said |= {"incumbent": outcomes.catalog.ids[arm], "max_loss": run.max_loss}
+        name = RULES if run.incumbent == RULES else outcomes.catalog.ids[theirs[0]]
+        said |= {"incumbent": name, "max_loss": run.max_loss, "rules": world.config.rules}
     config = PolicyConfig(**said)
     order, lost = Traffic().shuffle(len(outcomes), run.number)
     order, lost = order[: run.rounds], lost[: run.rounds]
     encoder = models.default_encoder(config)
-    router = InProcess(outcomes, config, encoder, queries, f"caution.{run.number}")
+    router = InProcess(outcomes, config, encoder, world.queries, f"caution.{run.number}")
     chosen = drive(router, order, lost, 0, silent)
-    rewards, incumbent = hindsight.reward[order, chosen], hindsight.reward[order, arm]
+    rewards, incumbent = hindsight.reward[order, chosen], hindsight.reward[order, theirs[order]]
     single = float(hindsight.single(order).mean())
     way = float(hindsight.per_category(order).mean()) - single
     return Came(
         fell(rewards, incumbent, run.judged_by),
         float(rewards.mean() - incumbent.mean()),
         float(rewards.mean() - single) / way if way > 1e-12 else np.nan,
-        float((chosen[-run.rounds // 10 :] != arm).mean()),
+        float((chosen != theirs[order])[-run.rounds // 10 :].mean()),
     )
 
 
@@ -112,14 +156,14 @@ Cell = tuple[Path, str, float | None]
 
 
 def measure(
-    sets: Sequence[Path], losses: Sequence[float], rounds: int, runs: int, processes: int
+    cells: Sequence[Cell], judged_by: float, rounds: int, runs: int, processes: int
 ) -> Iterator[tuple[Cell, list[Came]]]:
-    """Each set, incumbent and max_loss (None: free) with its runs, as they get done."""
+    """Each set, incumbent and max_loss (None: free) with its runs, as they get done. What is free
+    is judged by another max_loss."""
     fresh = multiprocessing.get_context("spawn")  # a child reads the BLAS setting when it starts
-    cells: list[Cell] = list(product(sets, INCUMBENTS, (None, *losses)))
     counts = [runs if loss is not None else min(runs, FREE) for _, _, loss in cells]
     tasks = [
-        Run(folder, incumbent, loss, losses[0] if loss is None else loss, rounds, number)
+        Run(folder, incumbent, loss, judged_by if loss is None else loss, rounds, number)
         for (folder, incumbent, loss), count in zip(cells, counts, strict=True)
         for number in range(count)
     ]
@@ -163,6 +207,7 @@ def main() -> None:
     summary = (__doc__ or "").partition(":")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.caution", description=summary)
     parser.add_argument("sets", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--incumbents", nargs="+", choices=INCUMBENTS, default=INCUMBENTS)
     parser.add_argument("--max-loss", nargs="+", type=float, default=[0.01, 0.05])
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--runs", type=int, default=200)
@@ -178,8 +223,10 @@ def main() -> None:
         parser.error(str(error))
     made = []
     print(f"{'':<40} {tables.head(COLUMNS)}")
+    losses = (None, *options.max_loss)
+    cells: list[Cell] = list(product(options.sets, options.incumbents, losses))
     for (folder, incumbent, loss), came in measure(
-        options.sets, options.max_loss, options.rounds, options.runs, options.processes
+        cells, options.max_loss[0], options.rounds, options.runs, options.processes
     ):
         row = figures(came)
         name = f"{folder.name}, {incumbent}, {'free' if loss is None else f'{loss:.0%}'}"

@@ -20,6 +20,7 @@ from pointsman_client.options import RewardRequest, RouteRequest
 from policy import policy as policies
 from policy import records
 from policy.choosing.incumbent import START, Ledger
+from policy.choosing.rules import chosen_by
 from policy.config.schema import PolicyConfig
 from policy.deciding import Encoded
 from policy.policy import Policy, Request
@@ -190,6 +191,7 @@ class InProcess:
                     for i, query in enumerate(queries)
                 ]
             ),
+            asked=np.array([chosen_by(query.known) for query in queries]),
             propensity=np.array([one.propensity for one in routed]),
             catalogs=[catalog] * n,
             eligible=[one.eligible for one in routed],

@@ -16,6 +16,7 @@ from pointsman_client.errors import PointsmanError
 from pointsman_client.wire import Request
 from policy import policy as policies
 from policy.arms.catalog import Catalog
+from policy.choosing.incumbent import START, Standing
 from policy.config.schema import PolicyConfig
 from policy.policy import Policy
 from policy.values import models
@@ -85,6 +86,7 @@ class Follower:
             self._encoders[state.encoder] = Encoder.from_bytes(b64decode(state.encoder_bytes))
         encoder = self._encoders[state.encoder]
         config = PolicyConfig.model_validate_json(orjson.dumps(state.config))
+        view, standing = _decided_with(config, encoder, state.values)
         return policies.build(
             name,
             state.version,
@@ -92,15 +94,19 @@ class Follower:
             config=config,
             encoder=encoder,
             catalog=catalog,
-            view=_view(config, encoder, state.values),
+            view=view,
+            standing=standing,
         )
 
 
-def _view(config: PolicyConfig, encoder: Encoder, values: str | None) -> ValuesView | None:
+def _decided_with(
+    config: PolicyConfig, encoder: Encoder, values: str | None
+) -> tuple[ValuesView | None, Standing]:
     if values is None:
-        return models.prior_view(config, encoder)
+        return models.prior_view(config, encoder), START
     state = unpack(b64decode(values))
     header = state.header
     if header.encoder != encoder.fingerprint:
         raise ValueError(f"the snapshot of version {header.version} has another encoder")
-    return None if config.model in models.NO_VALUES else models.read_view(header.kind, state.parts)
+    view = None if config.model in models.NO_VALUES else models.read_view(header.kind, state.parts)
+    return view, Standing.of(header.standing)

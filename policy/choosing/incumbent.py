@@ -1,4 +1,4 @@
-"""Caution: explore only as far as what was earned against an incumbent arm allows.
+"""Caution: explore only as far as what was earned against an incumbent arm, or rules, allows.
 
 A conservative contextual bandit: Wu, Shariff, Lattimore and Szepesvari 2016, "Conservative
 Bandits" (https://arxiv.org/abs/1602.04282), for the budget that the incumbent's rounds earn;
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from policy.arms.catalog import Index
-from policy.config.schema import PolicyConfig
-from policy.objective import COMPONENTS, Scales, Weights, components
+from features.profile import Profile
+from policy.arms.catalog import Catalog, Index, Mask
+from policy.choosing.rules import Rules, chosen_by
+from policy.config.schema import RULES, PolicyConfig
+from policy.objective import COMPONENTS, components
 from policy.records import CorrectionBatch, OutcomeBatch, Vector, positions
 from policy.values.arrays import expect, pack, unpack
 from policy.values.protocol import Forecast
@@ -48,6 +49,11 @@ class Standing:
     earned: float = 0.0
     variance: float = 0.0
     noise: float = NOISE
+
+    @classmethod
+    def of(cls, record: Mapping[str, float] | None) -> Standing:
+        """As a snapshot's header has it; START where it has none."""
+        return START if record is None else cls(**record)
 
 
 START = Standing()
@@ -87,41 +93,58 @@ def affordable(standing: Standing, loss: float, under_way: int, noise: float) ->
 @dataclass(frozen=True, slots=True)
 class Caution:
     """What holds a policy's exploration: the incumbent's catalog position, the share of its reward
-    that may be lost, and how many decisions may await their outcome."""
+    that may be lost, and how many decisions may await their outcome. With `rules` the position is
+    that of their choice for each query."""
 
     position: int
     max_loss: float
     under_way: int
     standing: Standing
+    rules: Rules | None = None
 
-    def share(self, pmf: Vector, index: Index, forecast: Forecast) -> Vector:
-        """The shares (n,) in [0, 1] that pmfs (n, k) get beside the incumbent, for a forecast under
-        the policy's own objective.
+    @classmethod
+    def of(cls, config: PolicyConfig, catalog: Catalog, standing: Standing) -> Caution | None:
+        """That of a policy over a catalog; None where it has no incumbent."""
+        name = config.incumbent
+        if name is None:
+            return None
+        rules = Rules(catalog, config.rules) if name == RULES else None
+        at = catalog.index(name) if rules is None and name in catalog else -1
+        return cls(at, config.max_loss, config.under_way, standing, rules)
 
-        1 where the incumbent isn't among the arms `index` (k,): it could have earned nothing. An
-        arm of which a model has no posterior counts as one that earns nothing.
+    def own(self, index: Index, known: Sequence[Profile]) -> Mask:
+        """(n, k): where queries that arms `index` (k,) may answer have the incumbent."""
+        if self.rules is None:
+            at = np.full(len(known), self.position)
+        else:
+            at = np.array([self.rules.choice(index, *chosen_by(one)) for one in known])
+        own: Mask = index == at[:, None]
+        return own
+
+    def share(self, pmf: Vector, own: Mask, forecast: Forecast) -> Vector:
+        """The shares (n,) in [0, 1] that pmfs (n, k) get beside the incumbent, which is where `own`
+        (n, k) says, for a forecast under the policy's own objective.
+
+        1 where the incumbent isn't among the arms: it could have earned nothing. An arm of which a
+        model has no posterior counts as one that earns nothing.
         """
-        if self.position not in index:
-            return np.ones(len(pmf))
-        own = index == self.position
         mean = np.clip(forecast.utility, 0.0, 1.0)
-        due = (1.0 - self.max_loss) * mean[:, own]
+        due = (1.0 - self.max_loss) * np.vecdot(own, mean)[:, None]
         worst = np.zeros(mean.shape)
         if forecast.utility_sd is not None:
-            spread = np.hypot(forecast.utility_sd, forecast.utility_sd[:, own])
-            worst = np.maximum(mean - Z * spread, 0.0)
-        worst[:, own] = mean[:, own]
+            theirs = np.vecdot(own, forecast.utility_sd)[:, None]
+            worst = np.maximum(mean - Z * np.hypot(forecast.utility_sd, theirs), 0.0)
+        worst = np.where(own, mean, worst)
         loss = due[:, 0] - np.vecdot(pmf, worst)
-        square = 2.0 * self.standing.noise + (due - worst) ** 2
-        square[:, own] = 0.0
+        square = np.where(own, 0.0, 2.0 * self.standing.noise + (due - worst) ** 2)
         each = zip(loss.tolist(), np.vecdot(pmf, square).tolist(), strict=True)
-        return np.array([affordable(self.standing, a, self.under_way, b) for a, b in each])
+        shares = [affordable(self.standing, a, self.under_way, b) for a, b in each]
+        return np.where(own.any(axis=1), shares, 1.0)
 
-    def held(self, pmf: Vector, index: Index, share: Vector) -> Vector:
+    def held(self, pmf: Vector, own: Mask, share: Vector) -> Vector:
         """`share` (n,) parts of pmfs (n, k), the rest the incumbent's."""
-        mixed: Vector = share[:, None] * pmf
-        mixed[:, index == self.position] += 1.0 - share[:, None]
-        return mixed
+        rest: Vector = own * (1.0 - share[:, None])
+        return share[:, None] * pmf + rest
 
 
 class Ledger:
@@ -134,14 +157,13 @@ class Ledger:
     so that more is better: quality, 1 - s(latency), 1 - s(cost). Nothing is forgotten.
 
     Decisions whose caller executed another arm than was drawn, or which the incumbent could not
-    have been chosen for, tell of the incumbent at most: nothing was risked there.
+    have been chosen for, tell of the incumbent at most: nothing was risked there. So do those that
+    rules are the incumbent of but didn't note what rules choose by.
     """
 
-    def __init__(
-        self, d: int, incumbent: str, max_loss: float, weights: Weights, scales: Scales
-    ) -> None:
-        self.incumbent, self.max_loss = incumbent, max_loss
-        self._weights, self._scales = weights, scales
+    def __init__(self, d: int, config: PolicyConfig) -> None:
+        self._config = config
+        self._rules: dict[str, Rules] = {}  # by the revision of their catalog
         self._sums: dict[str, Vector] = {name: np.zeros(s) for name, s in _shapes(d).items()}
         self.events = 0
         self.start_events = 0  # the first of them, that no correction takes back
@@ -149,9 +171,7 @@ class Ledger:
     @classmethod
     def of(cls, config: PolicyConfig, d: int) -> Ledger | None:
         """That of a policy with contexts (d,); None where it has no incumbent."""
-        if config.incumbent is None:
-            return None
-        return cls(d, config.incumbent, config.max_loss, config.weights, config.scales)
+        return None if config.incumbent is None else cls(d, config)
 
     def add(self, batch: OutcomeBatch) -> None:
         """Count events in."""
@@ -168,20 +188,18 @@ class Ledger:
         self._add(batch.new, new, learned)
 
     def _scores(self, batch: OutcomeBatch) -> Vector:
-        y = components(batch.quality, batch.latency_ms, batch.cost_usd, batch.error, self._scales)
+        y = components(
+            batch.quality, batch.latency_ms, batch.cost_usd, batch.error, self._config.scales
+        )
         y[:, 1:] = 1.0 - y[:, 1:]
         y[batch.settled] = np.nan
         return y
 
     def _add(self, batch: OutcomeBatch, score: Vector, count: Vector) -> None:
         x = batch.x.astype(np.float64)
-        own = np.array([arm == self.incumbent for arm in batch.arms])
-        rival = np.array(
-            [
-                self._rivals(catalog, eligible)
-                for catalog, eligible in zip(batch.catalogs, batch.eligible, strict=True)
-            ]
-        )
+        incumbents = [self._incumbent(batch, row) for row in range(len(batch))]
+        own = np.array([a == b for a, b in zip(batch.arms, incumbents, strict=True)])
+        rival = np.array([name is not None for name in incumbents])
         counted = rival & ~np.isnan(batch.propensity)
         known = ~np.isnan(score)
         y, w = np.where(known, score, 0.0), np.where(known, count, 0.0)
@@ -197,8 +215,20 @@ class Ledger:
         sums["x"] += others.T @ x
         sums["others"] += others.sum(axis=0)
 
-    def _rivals(self, catalog: Any, eligible: bytes) -> bool:
-        return self.incumbent in catalog and catalog.index(self.incumbent) in positions(eligible)
+    def _incumbent(self, batch: OutcomeBatch, row: int) -> str | None:
+        """The arm that an event's decision would have had without us; None where none would."""
+        name, catalog = self._config.incumbent, batch.catalogs[row]
+        eligible = positions(batch.eligible[row])
+        if name == RULES:
+            task, *lengths = (-1,) if batch.asked is None else batch.asked[row].tolist()
+            if task < 0:
+                return None
+            rules = self._rules.get(catalog.revision)
+            if rules is None:
+                rules = self._rules[catalog.revision] = Rules(catalog, self._config.rules)
+            return catalog.ids[rules.choice(eligible, task, *lengths)]
+        known = name is not None and name in catalog and catalog.index(name) in eligible
+        return name if known else None
 
     def to_record(self) -> str:
         """Text for the header of a checkpoint; equal ledgers give equal text."""
@@ -215,7 +245,7 @@ class Ledger:
     def standing(self) -> Standing:
         """As of now. Errors of several components are added, which is never too little."""
         earned = error = noise = 0.0
-        for c, weight in enumerate(self._weights.as_tuple()):
+        for c, weight in enumerate(self._config.weights.as_tuple()):
             if not weight:
                 continue
             s = {name: value[c] for name, value in self._sums.items()}
@@ -227,7 +257,7 @@ class Ledger:
             squares = s["yy"] - 2.0 * mean @ s["xy"] + mean @ s["xx"] @ mean
             free = max(float(s["n"]) - used, 0.0)
             variance = (NOISE_WEIGHT * NOISE + max(squares, 0.0)) / (NOISE_WEIGHT + free)
-            due = (1.0 - self.max_loss) * weight
+            due = (1.0 - self._config.max_loss) * weight
             earned += weight * s["earned"] - due * (s["own"] + s["x"] @ mean)
             error += due * math.sqrt(variance * max(s["others"] + s["x"] @ asked, 0.0))
             noise += due * math.sqrt(variance)

@@ -89,7 +89,21 @@ class Rules:
     ) -> tuple[Vector, Vector, Vector]:
         """pmf and best (k,) for one query, and what is expected (k, 3)."""
         expected = self._catalog.expected(known, index)
-        latency_ms = expected[:, 1]
+        chosen = self._chosen(index, list_cost_usd, expected[:, 1])
+        pmf = np.zeros(len(index))
+        pmf[chosen[known.task_mix.argmax()]] = 1.0
+        best = np.bincount(chosen, weights=known.task_mix, minlength=len(index))
+        return pmf, np.minimum(best, 1.0), expected
+
+    def choice(self, index: Index, task: int, prompt_tokens: int, output_tokens: int) -> int:
+        """The catalog position of the arm that `rule` would choose among `index` (k,) for a query
+        of that most probable task type and those lengths."""
+        list_cost_usd = self._catalog.list_cost_usd(prompt_tokens, output_tokens, index)
+        latency_ms = self._catalog.latency_ms(prompt_tokens, output_tokens, index)
+        return int(index[self._chosen(index, list_cost_usd, latency_ms)[task]])
+
+    def _chosen(self, index: Index, list_cost_usd: Vector, latency_ms: Vector) -> Index:
+        """The position (number of task types,) in `index` of the arm for each task type."""
         unknown = np.isnan(latency_ms)
         concerns = {
             "quality": Concern(-self._quality[:, index], -self._min_quality),
@@ -99,11 +113,13 @@ class Rules:
             ),
             "cost": Concern(list_cost_usd, self._max_cost_usd),
         }
-        chosen = choose([concerns[name] for name in self._manner.concerns], len(TASK_TYPES))
-        pmf = np.zeros(len(index))
-        pmf[chosen[known.task_mix.argmax()]] = 1.0
-        best = np.bincount(chosen, weights=known.task_mix, minlength=len(index))
-        return pmf, np.minimum(best, 1.0), expected
+        return choose([concerns[name] for name in self._manner.concerns], len(TASK_TYPES))
+
+
+def chosen_by(known: Profile) -> tuple[int, int, int]:
+    """What of a query rules choose by: its most probable task type's position, its prompt and
+    output tokens."""
+    return int(known.task_mix.argmax()), known.prompt_tokens, known.output_tokens
 
 
 def choose(concerns: Sequence[Concern], tasks: int) -> Index:

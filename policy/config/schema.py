@@ -112,6 +112,7 @@ PARAMETER_OF: Mapping[str, str] = {
 }
 """The one key that each exploration rule reads, but for greedy, which reads none."""
 CAUTION = ("incumbent", "max_loss", "under_way")
+RULES = "rules"  # as an incumbent: what a policy's own rules would choose
 LEARNING = ("exploration", "new_arm_share", "new_arm_events", *CAUTION)
 KEYS_OF: Mapping[str, Sequence[str]] = {
     "linear": ("forgetting", "notice_changes", *LEARNING, *PARAMETER_OF.values()),
@@ -169,7 +170,7 @@ class PolicyConfig(BaseModel):
     new_arm_events: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 20
 
     incumbent: ArmId | None = None
-    """The arm that is used today: exploration may cost, against it alone, ..."""
+    """The arm that is used today, or "rules": exploration may cost, against it alone, ..."""
     max_loss: Chance = 0.01
     """... this share of its reward, ..."""
     under_way: Annotated[int, Field(strict=True, ge=1, le=10**6)] = 32
@@ -247,7 +248,7 @@ class PolicyConfig(BaseModel):
             "scales": [self.scales.scale, self.scales.latency_ref_ms, self.scales.cost_ref_usd],
             "weights": self.weights.as_tuple(),
         }
-        if self.model == "rules":
+        if RULES in (self.model, self.incumbent):
             content["rules"] = self.rules.model_dump()
         if self.model == "nearest":
             content["nearest"] = [self.neighbours, self.window_events]
@@ -288,7 +289,8 @@ def _check_model(policy: PolicyConfig) -> None:
             "(there are builds for Python 3.11 and 3.12)"
         )
     for name in dict.fromkeys(name for names in KEYS_OF.values() for name in names):
-        if name not in KEYS_OF.get(policy.model, ()) and policy.changed(name):
+        read = name == "rules" and policy.incumbent == RULES
+        if not read and name not in KEYS_OF.get(policy.model, ()) and policy.changed(name):
             models = ", ".join(repr(model) for model, names in KEYS_OF.items() if name in names)
             raise ValueError(f"{name} does nothing with model {policy.model!r}, it is for {models}")
 
@@ -312,7 +314,7 @@ def _check_caution(policy: PolicyConfig) -> None:
         for name in CAUTION:
             if policy.changed(name):
                 raise ValueError(f"{name} does nothing without an incumbent")
-    elif policy.arms is not None and policy.incumbent not in policy.arms:
+    elif policy.arms is not None and policy.incumbent not in (RULES, *policy.arms):
         raise ValueError(f"incumbent {policy.incumbent!r} is not among its arms")
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
 from policy.config.problems import Path, Problems, did_you_mean
-from policy.config.schema import MAX_SHARE, OF_THE_POLICY, Config, PolicyConfig, inherited
+from policy.config.schema import MAX_SHARE, OF_THE_POLICY, RULES, Config, PolicyConfig, inherited
 
 
 def parse(text: str, source: str) -> Config:
@@ -170,7 +170,7 @@ def arms_exist(
 ) -> None:
     for key, named in (
         ("arm", (policy.arm,)),
-        ("incumbent", (policy.incumbent,)),
+        ("incumbent", () if policy.incumbent == RULES else (policy.incumbent,)),
         ("arms", arms_of),
     ):
         for arm in named:

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from policy.arms.catalog import Catalog
+from features.lexicon import TASK_INDEX
+from policy.arms.catalog import Catalog, Index
 from policy.comparing import ShadowBatch, values_of
 from policy.objective import Scales
 from policy.records import CorrectionBatch, OutcomeBatch, Vector
@@ -94,7 +95,18 @@ def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog])
         propensity=np.array([_propensity(event) for event in events]),
         catalogs=[catalog(event[b"catalog"].decode()) for event in events],
         eligible=[event[b"eligible"] for event in events],
+        asked=_asked(events) if any(b"asked" in event for event in events) else None,
     )
+
+
+def _asked(events: Sequence[Event]) -> Index:
+    """(n, 3) the task type's position, prompt and output tokens; -1 where an event has none."""
+    asked = np.full((len(events), 3), -1, dtype=np.intp)
+    for row, event in enumerate(events):
+        if b"asked" in event:
+            task, prompt_tokens, output_tokens = event[b"asked"].decode().split(" ")
+            asked[row] = TASK_INDEX[task], int(prompt_tokens), int(output_tokens)
+    return asked
 
 
 def corrections_of(

@@ -104,5 +104,5 @@ async def _load(
         raise ValueError(f"snapshot {number} of version {version} has another encoder")
     view = None if config.model in models.NO_VALUES else models.read_view(header.kind, parts)
     scores = Scoreboard.from_record(header.scores)
-    standing = START if header.standing is None else Standing(**header.standing)
+    standing = Standing.of(header.standing)
     return Loaded(version, number, config, encoder, view, scores, standing, parts)

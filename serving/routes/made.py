@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Base64Bytes, Field
+from pydantic import AfterValidator, Base64Bytes, Field
 
+from features.lexicon import TASK_INDEX
 from policy import records
 from policy.arms.arm import ArmId
 from policy.arms.constraints import Concern
@@ -19,6 +20,12 @@ Named = Annotated[str, Field(min_length=1, max_length=64)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Figure = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Float32s = Annotated[Base64Bytes, Field(max_length=65_536)]  # little-endian, in base64
+
+
+def _task_type(task: str) -> str:
+    if task not in TASK_INDEX:
+        raise ValueError(f"must be one of {', '.join(TASK_INDEX)}")
+    return task
 
 
 class MadeDecision(Body):
@@ -45,6 +52,7 @@ class MadeDecision(Body):
     weights: tuple[Probability, Probability, Probability]
     x: Float32s
     query: str | None = None
+    task: Annotated[str, AfterValidator(_task_type)] | None = None
     challenger: Named | None = None
     share: Share = 0.0
     challenger_pmf: Annotated[list[Probability], Field(max_length=1000)] | None = None

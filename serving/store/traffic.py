@@ -25,7 +25,8 @@ class NewDecision:
     """What the decision script stores. `request` digests the body, for a repeated id.
 
     `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
-    that it sees where that is another; both are empty where there is none.
+    that it sees where that is another; `asked` is what rules choose by, where they are an
+    incumbent. All three are empty where there is none.
     """
 
     decision_id: str
@@ -42,6 +43,7 @@ class NewDecision:
     eligible: bytes
     shadow: bytes = b""
     challenger_x: bytes = b""
+    asked: str = ""
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -58,6 +60,7 @@ class NewDecision:
             self.eligible,
             self.shadow,
             self.challenger_x,
+            self.asked,
         )
 
 

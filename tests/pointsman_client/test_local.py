@@ -86,6 +86,22 @@ def test_a_challenger_with_its_own_share_is_part_of_it(settings: Settings, redis
         assert one.logged
 
 
+def test_what_rules_choose_by_is_told_where_they_are_the_incumbent(
+    settings: Settings, raw: redis.Redis
+):
+    """As /route would have stored it; a task type that is none is refused."""
+    settings.config.write_text(settings.config.read_text() + 'incumbent = "rules"\n')
+    with http_service(settings) as http, Decider(str(http.base_url)) as decider:
+        decider.route("Sort a list in Python", task_type="code", decision_id="beside-rules")
+        assert decider.flush()
+        record = http.get("/decisions/beside-rules").json()["decision"]
+        lengths = f"{record['prompt_tokens']} {record['output_tokens']}"
+        stored = raw.hget("pm:{default}:decision:beside-rules", "asked").decode()
+        assert stored == f"code {lengths}"
+        wrong = http.post("/decisions", json={"decisions": [{**record, "task": "nonsense"}]})
+        assert "must be one of" in str(wrong.json()["results"][0]["errors"])
+
+
 def test_acknowledged_decisions_are_learned_from(
     http: httpx.Client, decider: Decider, redis_url: str, raw: redis.Redis
 ):

@@ -305,6 +305,7 @@ def test_an_incumbent_must_be_an_arm():
         ({"floor": 1.0}, "less than 1"),
         ({"incumbent": "a", "arms": ["b"]}, "incumbent 'a' is not among its arms"),
         ({"incumbent": "a", "model": "rules"}, "incumbent does nothing with model 'rules'"),
+        ({"incumbent": "a", "rules": {"speed": "fast"}}, "rules does nothing with model 'linear'"),
         ({"incumbent": "a", "max_loss": 0.0}, "greater than 0"),
         ({"incumbent": "a", "max_loss": 1.0}, "less than 1"),
         ({"incumbent": "a", "under_way": 0}, "greater than or equal to 1"),

@@ -16,9 +16,9 @@ from features.query import Hints
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import Constraints
-from policy.choosing import incumbent
 from policy.choosing.incumbent import LARGEST, START, Caution, Ledger, Standing, Z, affordable
 from policy.config.schema import ObjectiveConfig, PolicyConfig
+from policy.objective import Weights
 from policy.policy import Policy, Request
 from policy.records import CorrectionBatch, OutcomeBatch, packed
 from policy.values import models
@@ -30,6 +30,7 @@ CONFIG = PolicyConfig(
     incumbent="old", max_loss=0.1, under_way=4, objective=ObjectiveConfig(quality=1.0)
 )
 RICH = Standing(earned=1_000.0, variance=1.0, noise=0.1)
+OWN = np.array([[True, False]])  # one query's incumbent among two arms
 some = st.floats(0.0, 50.0)
 
 
@@ -82,19 +83,19 @@ def forecast(mean: list[float], sd: list[float] | None) -> Forecast:
 
 def test_an_exploration_that_pays_for_sure_is_free():
     """What loses nothing even at the pessimistic end takes no more than its noise."""
-    index, pmf = np.arange(2), np.array([[0.1, 0.9]])
+    pmf = np.array([[0.1, 0.9]])
     standing = Standing(earned=6.0, variance=0.0, noise=0.01)
     caution = Caution(0, 0.01, 32, standing)
-    assert caution.share(pmf, index, forecast([0.5, 0.9], [0.01, 0.01])) == 1.0
-    assert caution.share(pmf, index, forecast([0.5, 0.9], [0.3, 0.3])) < 1.0
+    assert caution.share(pmf, OWN, forecast([0.5, 0.9], [0.01, 0.01])) == 1.0
+    assert caution.share(pmf, OWN, forecast([0.5, 0.9], [0.3, 0.3])) < 1.0
 
 
 def test_an_arm_without_a_posterior_may_earn_nothing():
     """Where a model can't say how sure it is, the other arms are taken for the worst."""
-    index, pmf = np.arange(2), np.array([[0.5, 0.5]])
+    pmf = np.array([[0.5, 0.5]])
     caution = Caution(0, 0.01, 32, Standing(earned=4.0, variance=0.0, noise=0.01))
-    unsure = caution.share(pmf, index, forecast([0.5, 0.9], None))
-    assert unsure == caution.share(pmf, index, forecast([0.5, 0.0], [0.0, 0.0]))
+    unsure = caution.share(pmf, OWN, forecast([0.5, 0.9], None))
+    assert unsure == caution.share(pmf, OWN, forecast([0.5, 0.0], [0.0, 0.0]))
 
 
 def outcomes(arms: list[str], quality: Any, **given: Any) -> OutcomeBatch:
@@ -176,7 +177,7 @@ def test_a_ledger_is_a_function_of_the_events_alone():
     assert again.standing() == whole.standing()
     assert again.to_record() == whole.to_record()
     with pytest.raises(ValueError, match="expected arrays"):
-        Ledger(3, "old", 0.1, CONFIG.weights, CONFIG.scales).restore(whole.to_record())
+        Ledger(3, CONFIG).restore(whole.to_record())
 
 
 def test_a_correction_leaves_what_the_truth_would_have():
@@ -267,7 +268,7 @@ def test_own_weights_change_no_loss():
     standing = Standing(earned=3.0, variance=0.0, noise=0.1)
     policy = built(standing)
     assert policy.caution is not None
-    for own in (None, incumbent.Weights.of(cost=1.0)):
+    for own in (None, Weights.of(cost=1.0)):
         request = Request(hints=Hints(task_type="code"), weights=own)
         decision = policy.decide(request, "any", 0)
         free = replace(policy, caution=None).decide(request, "any", 0)
@@ -276,6 +277,7 @@ def test_own_weights_change_no_loss():
         values = policy.rule.values.forecast(  # type: ignore[union-attr]
             decision.x[None], index, cost[None], policy.weights
         )
-        share = policy.caution.share(free.pmf[None], index, values)
-        held = policy.caution.held(free.pmf[None], index, share)
+        old = np.array([[True, False, False]])
+        share = policy.caution.share(free.pmf[None], old, values)
+        held = policy.caution.held(free.pmf[None], old, share)
         np.testing.assert_allclose(decision.pmf, held[0])

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from features.encoder import Encoder
+from features.lexicon import TASK_TYPES
 from features.query import Query
 from policy.choosing.incumbent import START, Ledger, Standing
 from policy.config.toml import parse
@@ -119,3 +120,22 @@ def test_a_snapshot_holds_the_standing(careful: httpx.Client, raw: redis.Redis, 
         ),
         "the state tells it",
     )
+
+
+def test_rules_are_an_incumbent_over_http(redis_url: str, tmp_path: Path, raw: redis.Redis):
+    """An event tells what they choose by, from which the learner knows who the incumbent was: the
+    cheapest arm has acted alone, and each outcome of it earns."""
+    beside = CONFIG + 'incumbent = "rules"\nmax_loss = 0.1\nrules = { min_quality = 0.0 }\n'
+    with http_service(settings_for(redis_url, tmp_path, beside)) as http:
+        made = http.post("/route", json={"query": {"text": "Sort a list in Python."}}).json()
+        assert pmf(made)["small"] == 1.0
+        drive(http, 4, quality=1.0)
+        learn_all(redis_url)
+        policy = policy_in_process(raw)
+        assert policy.caution is not None
+        assert policy.caution.standing.variance == 0.0
+        assert 0.0 < policy.caution.standing.earned < 4 * 0.1
+    (_, event), *_ = raw.xrange("pm:{default}:outcomes")
+    task, *lengths = event[b"asked"].decode().split()
+    assert task in TASK_TYPES
+    assert [int(n) > 0 for n in lengths] == [True, True]

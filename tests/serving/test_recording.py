@@ -186,6 +186,38 @@ def test_a_challengers_part_is_checked_too(settings: Settings):
         assert sent(http, record)[0]["logged"]
 
 
+def _snapshots(http: httpx.Client) -> list[int]:
+    """The champion's and the challenger's that serve."""
+    policy = http.get("/policies/default").json()
+    return [policy["snapshot"], policy["challenger"]["snapshot"]]
+
+
+@pytest.mark.parametrize("incumbent", ["large", "rules"])
+def test_what_caution_leaves_is_taken_and_no_more(
+    settings: Settings, redis_url: str, incumbent: str
+):
+    """The incumbent alone at first, below the floor for the others, then a part of the draw; the
+    challenger's is held too, and without its task nobody knows what rules would have chosen."""
+    text = settings.config.read_text() + f'incumbent = "{incumbent}"\nmax_loss = 0.05\n'
+    text += "[policies.default.challenger]\nfloor = 0.2\nshare = 0.3\n"
+    settings.config.write_text(text)
+    with http_service(settings) as http, Client(str(http.base_url)) as client:
+        follower = Follower(client, "default")
+        first = made(follower, "first")
+        assert (max(first["pmf"]), first["share"]) == (1.0, 0.0)
+        drive(http, 24, quality=1.0)
+        learn_all(redis_url)
+        until(lambda: _snapshots(http) == [1, 1], "both snapshots serve")
+        follower.refresh()
+        later = made(follower, "later")
+        assert 0.0 < later["share"] < 0.3
+        wrong: list[Record] = [{"share": 0.3}, _consistent(later, [0.5, 0.5])]
+        wrong += [{"task": "nonsense"}] + [{"task": None}] * (incumbent == "rules")
+        refused = sent(http, *(later | change for change in wrong))
+        assert {one["status"] for one in refused} == {422}
+        assert [one["logged"] for one in sent(http, first, later)] == [True, True]
+
+
 def test_an_unknown_policy_is_a_404_in_its_place(http: httpx.Client, follower: Follower):
     """As for /route."""
     [refused] = sent(http, made(follower) | {"policy": "nowhere"})

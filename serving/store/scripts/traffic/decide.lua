@@ -1,10 +1,10 @@
 -- Record decisions: KEYS[1] the decisions stream, then one key per decision.
--- ARGV[1] retention in ms, then thirteen values per decision; the last two are '' without a
--- challenger, or where it has no context of its own. Replies, per decision, false when it was
+-- ARGV[1] retention in ms, then fourteen values per decision; the last three are '' without a
+-- challenger, where it has no context of its own, and where no rules are an incumbent. Replies, per decision, false when it was
 -- recorded, or {request digest, record, x, challenger's x} of the decision that has this id.
 local replies = {}
 for i = 2, #KEYS do
-  local at = (i - 2) * 13 + 1
+  local at = (i - 2) * 14 + 1
   local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x')
   if seen[1] then
     replies[i - 1] = seen
@@ -19,6 +19,7 @@ for i = 2, #KEYS do
       redis.call('HSET', KEYS[i], 'challenger_x', ARGV[at + 13])
       entry[5], entry[6] = 'challenger_x', ARGV[at + 13]
     end
+    if ARGV[at + 14] ~= '' then redis.call('HSET', KEYS[i], 'asked', ARGV[at + 14]) end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
     redis.call('XADD', KEYS[1], '*', unpack(entry))
     replies[i - 1] = false

@@ -6,7 +6,7 @@ local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local fields = {'arm', 'x', 'list_cost_usd', 'version', 'encoder', 'made_at_ms', 'propensity',
   'quality', 'latency_ms', 'cost_usd', 'error', 'executed_arm', 'executed_list_cost_usd',
   'executed', 'catalog', 'eligible', 'shadow', 'challenger_x', 'taught', 'corrected_by',
-  'quality_assumed'}
+  'quality_assumed', 'asked'}
 
 -- A decision by field; what it hasn't is false. `reported` are the values that were corrected.
 local function decision(key)
@@ -46,6 +46,7 @@ local function event_of(key, d, arm, list_cost_usd, executed, late)
   event[#event + 1], event[#event + 2] = 'earlier', earlier
   if d.shadow then event[#event + 1], event[#event + 2] = 'shadow', d.shadow end
   if d.challenger_x then event[#event + 1], event[#event + 2] = 'challenger_x', d.challenger_x end
+  if d.asked then event[#event + 1], event[#event + 2] = 'asked', d.asked end
   return event
 end
 
