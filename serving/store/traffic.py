@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from serving.store.connection import connect, reachable
+from serving.store.connection import Direct, connect, reachable
 from serving.store.keys import Keys, script
 from serving.store.versions import VersionStore
 
@@ -200,6 +200,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._redis = connect(url)
+        self._direct = Direct(url)
         self.versions = VersionStore(self._redis)
         self._decide = self._redis.register_script(script("decide"))
         self._scripts = {
@@ -211,6 +212,7 @@ class Store:
         self._corrections: dict[tuple[str, int], _Group[tuple[int, Correction], Overruled]] = {}
 
     async def close(self) -> None:
+        self._direct.close()
         await self._redis.aclose()
 
     async def ping(self) -> None:
@@ -240,7 +242,7 @@ class Store:
         for decision in decisions:
             arguments.extend(decision.arguments())
         with reachable():
-            replies = await self._decide(keys=names, args=arguments)
+            replies = await self._direct.run(self._decide, names, arguments)
         return [None if r is None else Stored(r[0].decode(), *r[1:]) for r in replies]
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
@@ -286,8 +288,8 @@ class Store:
         for _, item in items:
             arguments.extend(item.arguments())
         with reachable():
-            replies: list[Any] = await self._scripts[name](
-                keys=[keys.outcomes, keys.learned, *decisions], args=arguments
+            replies: list[Any] = await self._direct.run(
+                self._scripts[name], [keys.outcomes, keys.learned, *decisions], arguments
             )
         return replies
 
