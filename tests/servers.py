@@ -26,6 +26,7 @@ from policy.values.snapshot import unpack
 from serving.app import create_app
 from serving.learning.fold import Fold
 from serving.learning.learner import Learner
+from serving.processes.joined import OneWrite
 from serving.processes.up import listen
 from serving.settings import Settings
 from serving.store.keys import Entry
@@ -86,7 +87,9 @@ prices_source = "made up for tests"
 def http_service(settings: Settings) -> Iterator[httpx.Client]:
     """The application on a real socket, in a thread of this process; a client for it."""
     listener = listen(settings)
-    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, ws="none")
+    config = uvicorn.Config(
+        create_app(settings), http=OneWrite, log_level="warning", access_log=False, ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

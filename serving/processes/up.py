@@ -100,11 +100,12 @@ def serve_on(settings: Settings, fd: int) -> None:
     import uvicorn  # noqa: PLC0415 - its parent only supervises, and starts in half the time
 
     from serving.app import create_app  # noqa: PLC0415
+    from serving.processes.joined import OneWrite  # noqa: PLC0415
 
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=OneWrite,
         ws="none",
         log_level="warning",
         access_log=False,
