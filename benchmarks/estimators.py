@@ -94,6 +94,7 @@ def uniform_log(n: int, k: int = 3, d: int = 4) -> LoggedData:
         quality_assumed=np.zeros(n, dtype=bool),
         reported=np.full((n, 3), np.nan),
         error=np.zeros(n, dtype=bool),
+        teaches=np.ones(n, dtype=bool),
         executed=np.ones(n, dtype=bool),
         closed=np.ones(n, dtype=bool),
     )

@@ -77,10 +77,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def service(folder: Path, fsync: str) -> Iterator[tuple[int, int]]:
-    """`pointsman up` with one worker: its port, and the process id of the worker."""
+def service(folder: Path, fsync: str, text: str = "") -> Iterator[tuple[int, int]]:
+    """`pointsman up` with one worker, on this configuration or that of `ARMS` arms: its port, and
+    the process id of the worker."""
     config, port = folder / "pointsman.toml", free_port()
-    config.write_text(configuration(ARMS))
+    config.write_text(text or configuration(ARMS))
     environment = {
         "HOST": "127.0.0.1",
         "PORT": str(port),

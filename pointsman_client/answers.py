@@ -30,12 +30,21 @@ class Alternative(_Answer):
     predicted: Predicted
 
 
+class Excluded(_Answer):
+    """An arm that can't be called now, and why."""
+
+    arm: str
+    reason: str
+
+
 class Decision(_Answer):
     """The chosen arm, the probability it was drawn with, and all others that were eligible.
 
     `notes` say what of the request had no effect, such as an arm to allow that isn't there.
     `gave_way` names limits that no arm kept, of those that may give way (`relax`): quality,
     latency, cost or context. The arm is then a fallback.
+    `excluded` can't be called now, whatever was asked for. `degraded` is `all_out` where no arm
+    can be, and this one comes back soonest.
     """
 
     decision_id: str
@@ -53,6 +62,8 @@ class Decision(_Answer):
     logged: bool
     notes: tuple[str, ...]
     gave_way: tuple[str, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    degraded: Optional[str] = None
 
 
 class Receipt(_Answer):

@@ -39,7 +39,6 @@ def answer(
             }
         )
     chosen, *alternatives = rows
-    endpoints = catalog.arm(decision.arm).endpoints
     return {
         "decision_id": decision.decision_id,
         "policy": decision.policy,
@@ -48,7 +47,7 @@ def answer(
         "arm": decision.arm,
         "provider": chosen["provider"],
         "model": chosen["model"],
-        "endpoint": endpoints[0] if endpoints else None,
+        "endpoint": decision.endpoint,
         "propensity": decision.propensity,
         "confidence": decision.confidence,
         "predicted": chosen["predicted"],
@@ -56,4 +55,6 @@ def answer(
         "logged": logged,
         "notes": notes,
         "gave_way": decision.gave_way,
+        "excluded": [{"arm": arm, "reason": why} for arm, why in decision.unavailable or ()],
+        "degraded": decision.degraded,
     }

@@ -128,7 +128,9 @@ def _within_all_limits(
     for at, query in enumerate(queries):
         asked = query.request.constraints
         try:
-            eligible = action_set(policy.catalog, policy.config.arms, query.known, asked)
+            eligible = action_set(
+                policy.catalog, policy.config.arms, query.known, asked, policy.available
+            )
         except NoEligibleArm as error:
             made[at] = error
         else:
@@ -230,6 +232,9 @@ def _drawn(
         draws = list(zip(pmf, explore.draw(pmf, u).tolist(), strict=True))
     ids = policy.catalog.ids
     arms = tuple(ids[i] for i in group.index.tolist())
+    available = policy.available
+    answered = None if available.answered is None else available.answered[group.index]
+    unavailable = tuple(available.out.items()) or None
     for i, (row, drawn, shadow) in enumerate(zip(group.rows, draws, shadows, strict=True)):
         if isinstance(drawn, WrongChoice):
             yield drawn
@@ -255,6 +260,8 @@ def _drawn(
             weights=group.weights,
             x=query.x,
             task=TASK_TYPES[chosen_by(query.known)[0]] if policy.beside_rules else None,
+            answered=answered,
+            unavailable=unavailable,
             **(shadow or {}),
         )
 
@@ -272,7 +279,7 @@ def held(policy: Policy, pmf: Vector, x: Context, offered: Offered) -> tuple[Vec
     if policy.caution is None or not isinstance(policy.rule, Bandit):
         return pmf, np.ones(len(pmf))
     index, list_cost_usd, known = offered
-    forecast = policy.rule.values.forecast(x, index, list_cost_usd, policy.weights)
+    forecast = policy.rule.forecast(x, index, list_cost_usd, policy.weights)
     own = policy.caution.own(index, known)
     left = policy.caution.share(pmf, own, forecast)
     return policy.caution.held(pmf, own, left), left

@@ -15,6 +15,7 @@ from features.profile import profile
 from features.query import Hints, Query
 from policy import deciding
 from policy.arms.arm import Arm
+from policy.arms.availability import EVERYTHING, Availability
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints
 from policy.choosing.bandit import Bandit
@@ -56,7 +57,8 @@ class Policy:
 
     A challenger rules over the same action set, which the champion computes, and has `share` of
     the draw. `scores` are what this policy has as a challenger of others. `caution` leaves all of
-    this, floor and share included, a part of the draw beside the incumbent's.
+    this, floor and share included, a part of the draw beside the incumbent's. `available` is what
+    of the catalog can be called now.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Policy:
     share: float = 0.0
     scores: Scoreboard = NO_SCORES
     caution: Caution | None = None
+    available: Availability = EVERYTHING
 
     @property
     def events(self) -> int:
@@ -89,6 +92,16 @@ class Policy:
         caller's router shares with nobody."""
         alone = challenger is None or "caller" in (self.config.model, challenger.config.model)
         return replace(self, challenger=challenger, share=0.0 if alone else share)
+
+    def given(self, available: Availability) -> Policy:
+        """This one, choosing among what can be called now. A caller's own router knows better."""
+        if isinstance(self.rule, Caller):
+            return self
+        challenger = self.challenger and replace(
+            self.challenger, rule=_answering(self.challenger.rule, available)
+        )
+        rule = _answering(self.rule, available)
+        return replace(self, rule=rule, challenger=challenger, available=available)
 
     def decide(self, request: Request, decision_id: str, made_at_ms: int) -> Decision:
         """One decision: `decide_all` of one.
@@ -121,6 +134,10 @@ class Policy:
         known = profile(request.query, request.hints)
         x = self.encoder.encode(request.query, request.hints, known)
         return Encoded(request, decision_id, known, x)
+
+
+def _answering(rule: Rule, available: Availability) -> Rule:
+    return replace(rule, answered=available.answered) if isinstance(rule, Bandit) else rule
 
 
 def build(

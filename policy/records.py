@@ -17,6 +17,13 @@ from policy.objective import Weights
 Vector = NDArray[np.float64]
 Context = NDArray[np.float32]
 
+OF_HEALTH = frozenset({"timeout", "connection", "server_error", "rate_limited", "auth"})
+"""Errors that tell of an arm's health, ..."""
+OF_NOTHING = frozenset({"bad_request", "content_filter", "cancelled"})
+"""... and those that are the query's or the caller's. Neither teaches anything of an arm's quality;
+any other error does: the arm answered, and wrong."""
+NO_LESSON = tuple(sorted(OF_HEALTH | OF_NOTHING))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
@@ -31,6 +38,9 @@ class Decision:
     fingerprint and context are here too. `gave_way` names the limits of the request that no arm
     kept, and so don't bound the action set. `task` is the most probable task type, kept where rules
     are the policy's incumbent or the challenger's.
+
+    `pmf` is what the policy makes of its snapshot, the context, `arms`, `weights` and `answered`.
+    `degraded` says why the arm was taken without a choice.
     """
 
     decision_id: str
@@ -58,6 +68,10 @@ class Decision:
     challenger_encoder: str | None = None
     challenger_x: Context | None = None
     gave_way: tuple[str, ...] = ()
+    endpoint: str | None = None
+    answered: Vector | None = None  # (k,) the share of each arm's calls that was, None: all of them
+    unavailable: tuple[tuple[str, str], ...] | None = None  # arms that can't be called, and why
+    degraded: str | None = None
 
 
 _PLAIN = (
@@ -79,6 +93,7 @@ _PLAIN = (
     "query",
 )
 _SHADOW = ("challenger", "share", "challenger_pmf", "challenger_encoder")
+_SELDOM = ("endpoint", "answered", "unavailable", "degraded")
 
 
 def to_json(decision: Decision) -> bytes:
@@ -90,6 +105,8 @@ def to_json(decision: Decision) -> bytes:
         fields["gave_way"] = decision.gave_way
     if decision.task is not None:
         fields["task"] = decision.task
+    said = {name: getattr(decision, name) for name in _SELDOM}
+    fields.update({name: value for name, value in said.items() if value is not None})
     fields["weights"] = decision.weights.as_tuple()
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -104,6 +121,10 @@ def from_json(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Dec
     fields["weights"] = Weights(*fields["weights"])
     if fields.get("challenger_pmf") is not None:
         fields["challenger_pmf"] = np.array(fields["challenger_pmf"], dtype=np.float64)
+    if "answered" in fields:
+        fields["answered"] = np.array(fields["answered"], dtype=np.float64)
+    if "unavailable" in fields:
+        fields["unavailable"] = tuple((arm, why) for arm, why in fields["unavailable"])
     if challenger_x:
         fields["challenger_x"] = np.frombuffer(challenger_x, dtype=np.float32)
     return Decision(x=np.frombuffer(x, dtype=np.float32), **fields)

@@ -69,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.store, app.state.service = store, service
         app.state.recorder = Recorder(service, store, clock_ms)
         await follower.start()
+        await service.fleet.start()
         # What start-up made lives on: sparing it each full collection cuts the tail of /route.
         gc.collect()
         gc.freeze()
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            await service.fleet.stop()
             await follower.stop()
             await store.close()
 

@@ -16,7 +16,7 @@ from policy.choosing.caller import WrongChoice
 from serving.parsing.checking import Invalid
 from serving.parsing.decoding import Malformed
 from serving.parsing.unpacking import TooLarge
-from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
+from serving.service import AllOut, Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store.keys import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,6 +29,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     UnknownDecision: (404, "unknown-decision", "Unknown decision"),
     UnknownArm: (422, "unknown-arm", "Unknown arm"),
     Conflict: (409, "conflict", "Conflict"),
+    AllOut: (503, "all-out", "All arms are out"),
     NoEligibleArm: (422, "no-eligible-arm", "No eligible arm"),
     WrongChoice: (422, "wrong-choice", "Wrong choice of the caller's router"),
     TooLarge: (413, "too-large", "Too large"),
@@ -64,6 +65,8 @@ async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of the application."""
     body = problem(error)
     headers = {"Retry-After": "1"} if body["status"] == 503 else {}
+    if isinstance(error, AllOut):
+        headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
     return Response(orjson.dumps(body), body["status"], headers, MEDIA_TYPE)

@@ -21,7 +21,7 @@ from policy.records import Decision
 from policy.verifying import Registered, contradicted, faults
 from serving.parsing.checking import Invalid
 from serving.service import Catalogs, Conflict, Service, new_decision
-from serving.store.traffic import NewDecision, Store
+from serving.store.traffic import NewDecision, Store, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Recorder:
             raise checked
         policy, decision = checked
         before = await self._store.record(policy.name, decision, policy.config.retention_ms)
-        if before is not None and before.request != decision.request:
+        if isinstance(before, Stored) and before.request != decision.request:
             raise Conflict(f"decision {decision.decision_id!r} was made before, and otherwise")
 
     async def _known_or_why(self, decision: Decision) -> _Known | Exception:

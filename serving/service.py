@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +14,24 @@ import orjson
 from policy import records
 from policy.arms.arm import UnknownPrice
 from policy.arms.catalog import Catalog
-from policy.arms.constraints import NoEligibleArm
+from policy.arms.constraints import Excluded, NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
 from policy.policy import NO_HINTS, Policy, Request
-from policy.records import Decision, Vector
+from policy.records import NO_LESSON, Decision, Vector
+from serving.availability.fleet import Call, Fleet
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import Alarm, StoreUnavailable
-from serving.store.traffic import Correction, NewDecision, Overruled, Receipt, Report, Store
+from serving.store.traffic import (
+    Correction,
+    NewDecision,
+    Overruled,
+    Receipt,
+    Recorded,
+    Refused,
+    Report,
+    Store,
+    Stored,
+)
 
 
 class UnknownPolicy(LookupError):
@@ -36,6 +48,22 @@ class UnknownArm(ValueError):
 
 class Conflict(ValueError):
     """The request contradicts what has been stored before; nothing was changed."""
+
+
+class AllOut(NoEligibleArm):
+    """Every arm is out for its health, and the policy refuses then; one is back in so many ms."""
+
+    def __init__(self, excluded: Excluded, wait_ms: int) -> None:
+        super().__init__(excluded)
+        self.retry_after_s = max(math.ceil(wait_ms / 1_000), 1)
+
+
+class Unlogged(Exception):
+    """A decision was made, and couldn't be recorded."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.decision_id)
+        self.decision = decision
 
 
 class Catalogs:
@@ -69,6 +97,7 @@ class Service:
         self._store = store
         self._clock_ms = clock_ms
         self._serve_unlogged = serve_unlogged
+        self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
 
     def policy(self, name: str) -> Policy:
@@ -91,31 +120,77 @@ class Service:
         decision_id = body.decision_id or secrets.token_hex(16)
         digest = _digest(body) if body.decision_id else ""
         try:
-            decision = policy.decide(_asked(body), decision_id, self._clock_ms())
+            decision, recorded = await self._made(policy, body, decision_id, digest)
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
             if answered is None:
                 raise
             return answered
-        if policy.config.store_text and body.query is not None:
-            decision = replace(decision, query=body.query.prompt())
-        try:
-            stored = await self._store.record(
-                policy.name,
-                new_decision(decision, digest, policy.catalog),
-                policy.config.retention_s * 1000,
-            )
-        except StoreUnavailable:
-            if self._serve_unlogged:
-                return decision, policy.catalog, False
-            raise
-        if stored is None:
+        except Unlogged as error:
+            return error.decision, policy.catalog, False
+        if not isinstance(recorded, Stored):
             return decision, policy.catalog, True
-        if stored.request != digest:
+        if recorded.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
-        decision = records.from_json(stored.record, stored.x, stored.challenger_x)
+        decision = records.from_json(recorded.record, recorded.x, recorded.challenger_x)
         return decision, await self._catalogs.of(policy, decision.catalog), True
+
+    async def _made(
+        self, policy: Policy, body: RouteRequest, decision_id: str, digest: str
+    ) -> tuple[Decision, Recorded]:
+        """A decision whose arm can be called, recorded; made again where that is news."""
+        refused: list[str] = []
+        while True:
+            decision = self._decided(policy, body, decision_id, refused)
+            call = self.fleet.call(decision, policy.catalog)
+            if call.place.url is not None:
+                decision = replace(decision, endpoint=call.place.url)
+            if policy.config.store_text and body.query is not None:
+                decision = replace(decision, query=body.query.prompt())
+            recorded: Recorded = None
+            try:
+                if call.tries and not await self.fleet.claim(call.place):
+                    continue
+                recorded = await self._store.record(
+                    policy.name,
+                    new_decision(decision, digest, policy.catalog, call),
+                    policy.config.retention_ms,
+                )
+            except StoreUnavailable as error:
+                if self._serve_unlogged:
+                    raise Unlogged(decision) from error
+                raise
+            finally:
+                self.fleet.done(policy.name, call, recorded)
+            if not isinstance(recorded, Refused):
+                return decision, recorded
+            await self.fleet.refresh()
+            refused.append(decision.arm)
+
+    def _decided(
+        self, policy: Policy, body: RouteRequest, decision_id: str, refused: Sequence[str]
+    ) -> Decision:
+        """A decision among the arms that can be called now, but for those that were refused over
+        and over since then; the one that comes back soonest where all are out."""
+        over_and_over = {arm for arm in refused if refused.count(arm) > 2}
+        here = self.fleet.at_hand(policy, over_and_over)
+        asked, now_ms = _asked(body), self._clock_ms()
+        try:
+            return here.decide(asked, decision_id, now_ms)
+        except NoEligibleArm as error:
+            back_ms = here.available.back_ms
+            for arm in sorted(back_ms, key=back_ms.__getitem__):
+                alone = here.given(here.available.only(arm, here.catalog))
+                try:
+                    decision = alone.decide(asked, decision_id, now_ms)
+                except NoEligibleArm:
+                    continue
+                if policy.config.when_all_out == "refuse":
+                    raise AllOut(error.excluded, back_ms[arm] - now_ms) from error
+                out = tuple(here.available.out.items())
+                return replace(decision, degraded="all_out", unavailable=out)
+            raise
 
     async def _answered(
         self, policy: Policy, decision_id: str | None, digest: str
@@ -159,6 +234,8 @@ class Service:
             raise Conflict(
                 f"decision {body.decision_id!r} contradicts what was accepted before: {names}"
             )
+        if receipt.over is not None:
+            await self.fleet.over(policy, receipt.over, body.error, body.retry_after_s)
         return receipt, notes
 
     async def correct(self, body: CorrectionRequest) -> Overruled:
@@ -243,6 +320,8 @@ def _report(
         ttft_ms=body.ttft_ms,
         retry_after_s=body.retry_after_s,
         late_counts=late_counts,
+        teaches=body.error not in NO_LESSON,
+        tokens=None if (used := body.tokens() or body.usage) is None else sum(used),
     )
 
 
@@ -273,7 +352,9 @@ def _digest(body: RouteRequest) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def new_decision(decision: Decision, digest: str, catalog: Catalog) -> NewDecision:
+def new_decision(
+    decision: Decision, digest: str, catalog: Catalog, call: Call | None = None
+) -> NewDecision:
     """What is stored of a decision; `digest` tells whether its id is used again for another one."""
     return NewDecision(
         decision_id=decision.decision_id,
@@ -297,6 +378,8 @@ def new_decision(decision: Decision, digest: str, catalog: Catalog) -> NewDecisi
         asked=""
         if decision.task is None
         else f"{decision.task} {decision.prompt_tokens} {decision.output_tokens}",
+        place="" if decision.endpoint is None else f"{decision.arm} {decision.endpoint}",
+        taken={} if call is None else call.taken,
     )
 
 

@@ -19,7 +19,7 @@ from offline_eval.log.schema import PREDICTED
 from policy import objective
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
-from policy.records import Context, OutcomeBatch, packed
+from policy.records import NO_LESSON, Context, OutcomeBatch, packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,7 @@ class LoggedData:
     quality_assumed: Mask  # (n,): nobody reported it, and silence was taken for an answer
     reported: Vector  # (n, 3): what a correction has replaced in `outcomes`, else NaN
     error: Mask  # (n,)
+    teaches: Mask  # (n,): no error that says nothing of the arm's quality
     executed: Mask  # (n,), the arm that was drawn was used: only then the outcome is its own
     closed: Mask  # (n,)
 
@@ -111,6 +112,7 @@ class LoggedData:
             quality_assumed=log["quality_assumed"].to_numpy(),
             reported=np.stack([_numbers(log[f"reported_{name}"]) for name in _OUTCOMES], axis=1),
             error=log["error"].is_valid().to_numpy(),
+            teaches=pc.invert(pc.is_in(log["error"], pa.array(NO_LESSON))).to_numpy(),
             executed=pc.and_(log["executed"], pc.equal(executed_arm, log["arm"])).to_numpy(),
             closed=log["closed"].to_numpy(),
         )
@@ -192,12 +194,12 @@ def expect_one_encoder(encoders: Sequence[str]) -> None:
 def outcome_batch(data: LoggedData, catalog: Catalog) -> OutcomeBatch:
     """The log's outcomes as a value model learns them, in the order of the decisions.
 
-    Left out are rows without an outcome, those whose arm wasn't used, and arms that `catalog`,
-    whose prices count, doesn't have.
+    Left out are rows without an outcome, those whose arm wasn't used, those with an error that says
+    nothing of an arm's quality, and arms that `catalog`, whose prices count, doesn't have.
     """
     position = np.array([catalog.index(arm) if arm in catalog else -1 for arm in data.ids])
     told = data.error | ~np.isnan(data.outcomes).all(axis=1)
-    rows = np.flatnonzero(told & data.executed & (position[data.arm] >= 0))
+    rows = np.flatnonzero(told & data.executed & data.teaches & (position[data.arm] >= 0))
     arm = position[data.arm[rows]]
     list_cost_usd = catalog.list_cost_usd(
         data.tokens[rows, :1], data.tokens[rows, 1:], np.arange(len(catalog))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from policy.objective import Weights
 from policy.records import Decision, LoggedDecision, Outcome
 
-FORMAT = 2  # raise it when a reader of the format before would misread a row
+FORMAT = 3  # raise it when a reader of the format before would misread a row
 
 _DOUBLES = pa.list_(pa.float64())
 SCHEMA = pa.schema(
@@ -49,6 +49,9 @@ SCHEMA = pa.schema(
         pa.field("challenger_pmf", _DOUBLES),
         pa.field("challenger_encoder", pa.string()),
         pa.field("challenger_x", pa.list_(pa.float32())),
+        pa.field("endpoint", pa.string()),
+        pa.field("answered", _DOUBLES),  # parallel to `arms`: null where no arm failed
+        pa.field("degraded", pa.string()),
         pa.field("stands_for", pa.float64(), nullable=False),
         # The outcome; null is missing.
         pa.field("quality", pa.float64()),
@@ -138,6 +141,9 @@ def _decision_fields(decision: Decision) -> dict[str, Any]:
         "challenger_pmf": decision.challenger_pmf,
         "challenger_encoder": decision.challenger_encoder,
         "challenger_x": decision.challenger_x,
+        "endpoint": decision.endpoint,
+        "answered": decision.answered,
+        "degraded": decision.degraded,
     }
 
 
@@ -187,6 +193,9 @@ def record(row: Mapping[str, Any]) -> LoggedDecision:
         challenger_pmf=_array(row["challenger_pmf"], np.float64),
         challenger_encoder=row["challenger_encoder"],
         challenger_x=_array(row["challenger_x"], np.float32),
+        endpoint=row["endpoint"],
+        answered=_array(row["answered"], np.float64),
+        degraded=row["degraded"],
     )
     outcome = Outcome(
         quality=row["quality"],

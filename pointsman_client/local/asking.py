@@ -18,6 +18,7 @@ from pointsman_client.errors import PointsmanError
 from policy.answering import answer
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints, NoEligibleArm, unknown_names
+from policy.arms.endpoints import least_outstanding, spread
 from policy.choosing.caller import Choice
 from policy.objective import PRESETS, Weights
 from policy.policy import NO_HINTS, Request
@@ -74,6 +75,15 @@ def _weights(objective: Any) -> Weights | None:
             raise ValueError(f"objective: should be weights or one of {', '.join(PRESETS)}")
         return PRESETS[objective]
     return Weights.of(**{name: weight for name, weight in objective.items() if weight is not None})
+
+
+def endpoint_of(record: Record, catalog: Catalog) -> str | None:
+    """Where to call the arm: here nobody knows what is under way, so by weight alone."""
+    endpoints = catalog.arm(record.arm).endpoints
+    if not endpoints:
+        return None
+    weights = [endpoint.weight for endpoint in endpoints]
+    return endpoints[least_outstanding(weights, [0] * len(weights), spread(record.decision_id))].url
 
 
 def answer_of(

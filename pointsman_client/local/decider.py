@@ -17,7 +17,7 @@ from pointsman_client.call import Call
 from pointsman_client.client import DEFAULT_URL, Client
 from pointsman_client.encoding import encode
 from pointsman_client.errors import PointsmanError
-from pointsman_client.local.asking import Decision, answer_of, no_arm, request_of
+from pointsman_client.local.asking import Decision, answer_of, endpoint_of, no_arm, request_of
 from pointsman_client.local.following import Follower
 from pointsman_client.local.outbox import Backlog, Made, Outbox, Report
 from policy.arms.constraints import NoEligibleArm
@@ -100,6 +100,8 @@ class Decider:
             raise no_arm(error) from None
         except WrongChoice as error:
             raise PointsmanError(422, "Wrong choice of the caller's router", str(error)) from None
+        if policy.catalog.arm(record.arm).endpoints:
+            record = replace(record, endpoint=endpoint_of(record, policy.catalog))
         if policy.config.store_text and request.query is not None:
             record = replace(record, query=request.query.prompt())
         answer = answer_of(record, policy.catalog, request.constraints, body.get("alternatives"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from features.capabilities import Capability
 from features.lexicon import TASK_TYPES
+from policy.arms.endpoints import Endpoint, Limits
 
 ArmId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -53,10 +54,8 @@ class PriceTier(BaseModel):
     usd_per_mtok_cache_write: Price | None = None
 
 
-class Arm(BaseModel):
+class Arm(Limits):
     """One model choice. Prices are USD per million tokens, as on `prices_checked` if told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: ArmId
     provider: Name
@@ -81,14 +80,27 @@ class Arm(BaseModel):
     priors: Mapping[str, Share] = {}
     """Expected quality per task type, where somebody knows it."""
     tokens_per_second: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    endpoints: Annotated[tuple[Source, ...], Field(max_length=256)] = ()
-    """Names or URLs of the instances that serve this arm."""
+    endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=256)] = ()
+    """The instances that serve this arm: URLs or names, or tables with limits and weights."""
     enabled: Annotated[bool, Field(strict=True)] = True
 
-    @field_validator("capabilities", "endpoints")
+    @field_validator("capabilities")
     @classmethod
     def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(values)
+
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _urls(cls, values: Any) -> Any:
+        if not isinstance(values, list | tuple):
+            return values
+        return tuple({"url": value} if isinstance(value, str) else value for value in values)
+
+    @field_validator("endpoints")
+    @classmethod
+    def _distinct_urls(cls, values: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        distinct(tuple(endpoint.url for endpoint in values))
+        return values
 
     @field_validator("priors")
     @classmethod

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from features.capabilities import needed
 from features.query import Capabilities, null_is
 from policy.arms.arm import Arm, ArmId, Name, distinct
+from policy.arms.availability import EVERYTHING, Availability
 from policy.arms.catalog import Catalog, Index, Mask, Vector
 from policy.objective import COMPONENTS
 
@@ -218,9 +219,13 @@ def action_set(
     arms_of_policy: Sequence[str] | None,
     needs: Needs,
     constraints: Constraints = ANYTHING,
+    available: Availability = EVERYTHING,
 ) -> ActionSet:
     """The arms that may serve a query; NoEligibleArm when there is none."""
-    rules = list(_rules(catalog, arms_of_policy, needs, constraints))
+    rules = [
+        *_rules(catalog, arms_of_policy, needs, constraints),
+        *_callable(catalog, needs, available),
+    ]
     eligible = rules[0][0]
     for passes, _ in rules[1:]:
         eligible = eligible & passes
@@ -269,6 +274,28 @@ def _by_list_cost(catalog: Catalog, needs: Needs, limit: Limit) -> Rule:
     everyone = np.arange(len(catalog))
     cost_usd = catalog.list_cost_usd(needs.prompt_tokens, needs.output_tokens, everyone)
     return limit.met(cost_usd), lambda arm: limit.missed("list", cost_usd[catalog.index(arm.id)])
+
+
+def _callable(catalog: Catalog, needs: Needs, available: Availability) -> Iterator[Rule]:
+    if available.out:
+        yield ~catalog.among(available.out), lambda arm: available.out[arm.id]
+    if (tokens_left := available.tokens_left) is not None:
+        tokens = needs.prompt_tokens + needs.output_tokens
+        yield (
+            tokens_left >= tokens,
+            lambda arm: f"{tokens} tokens > {_left(tokens_left, catalog, arm)} left of its limits",
+        )
+    if (usd_left := available.usd_left) is not None:
+        everyone = np.arange(len(catalog))
+        cost_usd = catalog.list_cost_usd(needs.prompt_tokens, needs.output_tokens, everyone)
+        yield (
+            usd_left >= cost_usd,
+            lambda arm: f"costs more than the {_left(usd_left, catalog, arm)} USD left of credits",
+        )
+
+
+def _left(left: Vector, catalog: Catalog, arm: Arm) -> str:
+    return _figure(max(float(left[catalog.index(arm.id)]), 0.0))
 
 
 def within(

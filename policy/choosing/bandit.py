@@ -15,7 +15,7 @@ from policy.choosing.protocol import Index, Ruling
 from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.records import Context, Vector
-from policy.values.protocol import BoundValues
+from policy.values.protocol import BoundValues, Forecast
 
 ROWS = 64  # queries at once: what they take then stays in the processor's cache
 
@@ -27,6 +27,16 @@ class Bandit:
     values: BoundValues
     config: PolicyConfig
     is_new: NDArray[np.bool_]  # (number of arms in the catalog,)
+    answered: Vector | None = None  # likewise: the share of each arm's calls that doesn't fail
+
+    def forecast(
+        self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
+    ) -> Forecast:
+        """What the model expects, failures included."""
+        forecast = self.values.forecast(x, index, list_cost_usd, weights)
+        if self.answered is None:
+            return forecast
+        return forecast.answered(self.answered[index], weights)
 
     def rule(
         self,
@@ -48,7 +58,7 @@ class Bandit:
         )
 
     def _rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
-        forecast = self.values.forecast(x, index, list_cost_usd, weights)
+        forecast = self.forecast(x, index, list_cost_usd, weights)
         pmf, best = explored(self.config, forecast)
         is_new = self.is_new[index]
         if is_new.any():

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from policy.arms.arm import PriceTier
+from policy.arms.endpoints import Endpoint
 from policy.config.schema import GateConfig, ObjectiveConfig, RulesConfig
 
 Path = tuple[str | int, ...]
@@ -152,6 +153,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "rules": RulesConfig,
     "gate": GateConfig,
     "price_tiers": PriceTier,
+    "endpoints": Endpoint,
 }
 
 

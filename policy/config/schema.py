@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from policy.arms.arm import ArmId, Share, by_task_type, distinct
 from policy.arms.catalog import Catalog
+from policy.arms.endpoints import Limits
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -185,6 +186,8 @@ class PolicyConfig(BaseModel):
     missing_quality: Share | None = None
     """Of a decision whose reward window has closed without a quality."""
     store_text: Annotated[bool, Field(strict=True)] = False
+    when_all_out: Literal["serve", "refuse"] = "serve"
+    """Where every arm is out for its health: serve the one that comes back soonest, or refuse."""
     keep_share: Annotated[float, Field(strict=True, ge=0, le=MAX_SHARE)] = 0.05
     """Of the draw, that a champion keeps when another version takes over."""
     auto_rollback: Annotated[bool, Field(strict=True)] = False
@@ -326,6 +329,7 @@ ACTS_AT_ONCE = (
     "retention_s",
     "missing_quality",
     "store_text",
+    "when_all_out",
     "keep_share",
     "auto_rollback",
     "gate",
@@ -367,3 +371,5 @@ class Config:
     """By the name of their policy: what learns in its shadow."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Of the draw, that each challenger is given; acts at once."""
+    providers: Mapping[str, Limits] = field(default_factory=dict)
+    """How much of a provider may be used, over all of its arms."""

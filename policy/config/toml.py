@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
+from policy.arms.endpoints import Limits
 from policy.config.problems import Path, Problems, did_you_mean
 from policy.config.schema import MAX_SHARE, OF_THE_POLICY, RULES, Config, PolicyConfig, inherited
 
@@ -22,20 +23,24 @@ def parse(text: str, source: str) -> Config:
     Arms alone suffice: then there is one policy, `default`, with the defaults.
     """
     problems = Problems(text, source)
-    problems.unknown_keys(("arms", "policies"))
+    problems.unknown_keys(("arms", "policies", "providers"))
     arms = _arms(problems.data.get("arms"), problems)
+    providers = _providers(problems.data.get("providers", {}), problems)
     tables = problems.data.get("policies", {})
     tables = {"default": {}} if tables == {} else tables
     policies = _policies(tables, problems)
     challengers, shares = _challengers(tables, policies, problems)
     _cross_check(arms, policies, challengers, problems)
     problems.check()
-    return Config(Catalog(tuple(arms.values())), policies, challengers, shares)
+    return Config(Catalog(tuple(arms.values())), policies, challengers, shares, providers)
 
 
 def to_toml(config: Config) -> str:
     """A text that `parse` reads back as the same configuration; defaults are left out."""
     blocks = [arm_to_toml(arm) for arm in config.arms.arms]
+    for name, limits in config.providers.items():
+        table = _pairs(limits.model_dump(exclude_none=True))
+        blocks.append(f"[providers.{toml_value(name)}]\n{table}")
     for name, policy in config.policies.items():
         settings = policy.model_dump(exclude_defaults=True)
         settings["objective"] = policy.objective.model_dump()
@@ -74,6 +79,25 @@ def _arms(tables: Any, problems: Problems) -> dict[str, Arm]:
         arms[arm.id] = arm
         position[arm.id] = i
     return arms
+
+
+def _providers(tables: Any, problems: Problems) -> dict[str, Limits]:
+    if not isinstance(tables, dict):
+        problems.add(("providers",), "must be tables: write [providers.NAME] above each provider")
+        return {}
+    arms = problems.data.get("arms")
+    arms = arms if isinstance(arms, list) else []
+    named = {str(arm.get("provider")) for arm in arms if isinstance(arm, dict)}
+    providers: dict[str, Limits] = {}
+    for name, table in tables.items():
+        if name not in named:
+            suggestion = did_you_mean(name, named, otherwise="")
+            problems.add(("providers", name), f"no arm is of provider {name!r}{suggestion}")
+        try:
+            providers[name] = Limits.model_validate(table)
+        except ValidationError as error:
+            problems.add_all(("providers", name), Limits, error)
+    return providers
 
 
 def _policies(tables: Any, problems: Problems) -> dict[str, PolicyConfig]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,18 @@ class Forecast:
     outcome: Vector
     explored_sd: Vector | None = None
     unknown: Vector | None = None
+
+    def answered(self, share: Vector, weights: Weights) -> Forecast:
+        """The same where only so large a share (k,) of an arm's calls doesn't fail: a failed one
+        earns what its cost of 0 does."""
+        fails = (1.0 - share) * weights.cost
+        explored_sd = None if self.explored_sd is None else share * self.explored_sd
+        return replace(
+            self,
+            utility=share * self.utility + fails,
+            utility_sd=None if self.utility_sd is None else share * self.utility_sd,
+            explored_sd=explored_sd,
+        )
 
 
 class BoundValues(Protocol):

@@ -17,9 +17,10 @@ from features.lexicon import TASK_INDEX
 from policy.arms.catalog import Catalog, Index
 from policy.comparing import ShadowBatch, values_of
 from policy.objective import Scales
-from policy.records import CorrectionBatch, OutcomeBatch, Vector
+from policy.records import NO_LESSON, CorrectionBatch, OutcomeBatch, Vector
 
 COMPONENTS = (b"quality", b"latency_ms", b"cost_usd")
+_NO_LESSON = frozenset(kind.encode() for kind in NO_LESSON)
 
 Event = dict[bytes, bytes]
 
@@ -66,6 +67,11 @@ def _components(events: Sequence[Event]) -> list[Vector]:
 
 def _failed(events: Sequence[Event]) -> NDArray[np.bool_]:
     return np.array([b"error" in event for event in events], dtype=bool)
+
+
+def spared(events: Sequence[Event]) -> NDArray[np.bool_]:
+    """(n,): which events report an error that says nothing of the arm's quality."""
+    return np.array([event.get(b"error") in _NO_LESSON for event in events], dtype=bool)
 
 
 def _settled(events: Sequence[Event]) -> NDArray[np.bool_]:

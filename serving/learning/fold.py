@@ -29,6 +29,7 @@ from serving.learning.events import (
     is_correction,
     overruled,
     shadow_batch_of,
+    spared,
 )
 from serving.store.keys import Entry
 
@@ -113,7 +114,8 @@ class Fold:
                 self.ledger.correct(corrections)
         else:
             batch = batch_of(seen, d, self._catalog)
-            model.learn(batch)
+            # A failure is a decision that earned nothing, and no lesson on what its arm is worth.
+            model.learn(replace(batch, settled=batch.settled | spared(seen)[:, None]))
             if self.ledger is not None:
                 self.ledger.add(batch)
 

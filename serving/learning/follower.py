@@ -74,6 +74,7 @@ class Follower:
         for name in config.policies:
             await register_policy(self._store, name, config, self._clock_ms())
         self._config = config
+        self._service.fleet.configure(config)
         for name in set(self._running) - set(config.policies):
             del self._running[name]
             del self._service.policies[name]

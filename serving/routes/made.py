@@ -53,6 +53,7 @@ class MadeDecision(Body):
     x: Float32s
     query: str | None = None
     task: Annotated[str, AfterValidator(_task_type)] | None = None
+    endpoint: str | None = Field(None, max_length=512)
     challenger: Named | None = None
     share: Share = 0.0
     challenger_pmf: Annotated[list[Probability], Field(max_length=1000)] | None = None

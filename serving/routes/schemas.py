@@ -41,6 +41,28 @@ class LoggedResults(Body):
     results: list[Logged | Problem]
 
 
+class LimitBody(Body):
+    """A limit of an endpoint, its arm or its provider; `more_ms` is when more is to be had."""
+
+    limit: str
+    left: float
+    more_ms: int | None
+
+
+class PlaceBody(Body):
+    """Where an arm is called: `state` is in, out (until `until_ms`) or tried, by one request at a
+    time. `failing` is the share of calls that fail there, `under_way` how many outcomes are
+    awaited, null where nobody counts."""
+
+    endpoint: str | None
+    state: str
+    why: str | None
+    until_ms: int | None
+    failing: float
+    under_way: int | None
+    limits: list[LimitBody]
+
+
 class ArmBody(BaseModel):
     """An arm of the catalog in force."""
 
@@ -56,6 +78,7 @@ class ArmBody(BaseModel):
     price_tiers: list[dict[str, Any]]
     capabilities: list[str]
     enabled: bool
+    places: list[PlaceBody]
 
 
 class ArmList(Body):

@@ -35,7 +35,11 @@ async def arms(request: Request) -> Response:
     return bodies.write(
         {
             "arms": [
-                {"arm": arm["id"], **{name: arm[name] for name in arm if name != "id"}}
+                {
+                    "arm": arm["id"],
+                    **{name: arm[name] for name in arm if name != "id"},
+                    "places": service.fleet.shown(catalog, arm["id"]),
+                }
                 for catalog in catalogs.values()
                 for arm in (entry.model_dump(mode="json") for entry in catalog.arms)
             ]

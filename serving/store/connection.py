@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,6 +51,22 @@ def reachable() -> Iterator[None]:
         if str(error).startswith(_NO_WRITES):
             raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
         raise
+
+
+async def hints(redis: Any, channels: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
+    """Yield after each message of these channels, and at least every `timeout_s`.
+
+    A hint may be lost, so whoever follows looks at the store at every turn.
+    """
+    while True:
+        with suppress(exceptions.ConnectionError, exceptions.TimeoutError, OSError):
+            async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(*channels)
+                while True:
+                    await pubsub.get_message(timeout=timeout_s)
+                    yield
+        yield
+        await asyncio.sleep(timeout_s)
 
 
 class Direct:

@@ -66,8 +66,13 @@ _NAMES = frozenset(
         "swept",  # id up to which decisions have got the quality that they were missing
         "trimmed",  # hash: stream -> id up to which it was trimmed, being archived
         "published",  # channel: a hint that a snapshot or champion is new
+        # hash: counters of what is used of limits; each name begins with when it ends, in s, or 0
+        "used",
+        "under_way",  # sorted set: calls whose outcome is awaited, by when they no longer count
     }
 )
+HEALTH = "pm:{*}:health"  # hash: endpoint -> what is known of it, for all policies alike
+HEALTH_CHANGED = "pm:{*}:health_changed"  # channel: a hint that one went out or came in
 
 
 def order(entry: str) -> tuple[int, int]:

@@ -5,19 +5,17 @@ Knows bytes and strings, no policy and no HTTP.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
+
+from serving.grouping import Group
+from serving.store.availability import AvailabilityStore
 from serving.store.connection import Direct, connect, reachable
 from serving.store.keys import Keys, script
 from serving.store.versions import VersionStore
-
-Item = TypeVar("Item")
-Reply = TypeVar("Reply")
-
-MAX_GROUP = 128  # decisions or rewards that one script call commits at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,8 @@ class NewDecision:
 
     `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
     that it sees where that is another; `asked` is what rules choose by, where they are an
-    incumbent. All three are empty where there is none.
+    incumbent, `place` where the arm is called, `taken` what that takes of limits. All are empty
+    where there is none.
     """
 
     decision_id: str
@@ -44,6 +43,8 @@ class NewDecision:
     shadow: bytes = b""
     challenger_x: bytes = b""
     asked: str = ""
+    place: str = ""
+    taken: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -61,7 +62,15 @@ class NewDecision:
             self.shadow,
             self.challenger_x,
             self.asked,
+            self.place,
+            self._taken(),
         )
+
+    def _taken(self) -> bytes:
+        if not self.taken:
+            return b""
+        member = orjson.dumps([self.decision_id, *self.taken["under_way"]]).decode()
+        return orjson.dumps({**self.taken, "member": member})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +84,26 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A decision was not recorded: it would have gone beyond this one of its bounds."""
+
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A decision was recorded with what it takes; how many calls are then under way where it asked
+    for that."""
+
+    under_way: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An outcome on its way in: None is absent. Floats are compared by their repr.
 
     `late_counts`: the policy takes silence for an answer, so the log takes one that comes late.
+    `teaches`: the error, if any, says something of the arm's quality.
     """
 
     decision_id: str
@@ -92,6 +117,8 @@ class Report:
     ttft_ms: float | None = None
     retry_after_s: float | None = None
     late_counts: bool = False
+    teaches: bool = True
+    tokens: int | None = None
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -105,6 +132,8 @@ class Report:
             _number(self.ttft_ms),
             _number(self.retry_after_s),
             str(int(self.late_counts)),
+            str(int(self.teaches)),
+            "" if self.tokens is None else str(self.tokens),
         )
 
 
@@ -134,6 +163,19 @@ def _number(value: float | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """A call is over: of which arm, at which place ('' where there is but the arm, or nobody
+    knows), when it was decided on, and whether this is the first that was heard of it."""
+
+    arm: str
+    place: str
+    made_at_ms: int
+    first: bool
+    used: Mapping[str, float]
+    """The counters that it has moved, as they stand then."""
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a report: status is ok, unknown or conflict (`accepted` then names it)."""
 
@@ -142,6 +184,7 @@ class Receipt:
     unchanged: list[str]
     missing: list[str]
     late: bool
+    over: Over | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,41 +197,8 @@ class Overruled:
     unchanged: list[str]
 
 
-class _Group(Generic[Item, Reply]):
-    """Commits what concurrent requests submit in one round trip; one is under way at a time, so
-    the busier the service, the larger the group."""
-
-    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Reply]]]) -> None:
-        self._commit = commit
-        self._waiting: list[tuple[Item, asyncio.Future[Reply]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def submit(self, item: Item) -> Reply:
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._drain())
-        return await future
-
-    async def _drain(self) -> None:
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                await self._commit_group(group)
-        finally:
-            self._task = None
-
-    async def _commit_group(self, group: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
-        try:
-            replies = await self._commit([item for item, _ in group])
-        except Exception as error:
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), reply in zip(group, replies, strict=True):
-            if not future.done():  # the caller may have hung up
-                future.set_result(reply)
+Recorded = Stored | Refused | Taken | None
+"""None: as it is."""
 
 
 class Store:
@@ -202,14 +212,15 @@ class Store:
         self._redis = connect(url)
         self._direct = Direct(url)
         self.versions = VersionStore(self._redis)
-        self._decide = self._redis.register_script(script("decide"))
+        self.availability = AvailabilityStore(self._redis)
+        self._decide = self._redis.register_script(script("used", "decide"))
         self._scripts = {
-            name: self._redis.register_script(script("event", name))
-            for name in ("reward", "correct")
+            "reward": self._redis.register_script(script("event", "used", "reward")),
+            "correct": self._redis.register_script(script("event", "correct")),
         }
-        self._decisions: dict[tuple[str, int], _Group[NewDecision, Stored | None]] = {}
-        self._reports: dict[tuple[str, int], _Group[tuple[int, Report], Receipt]] = {}
-        self._corrections: dict[tuple[str, int], _Group[tuple[int, Correction], Overruled]] = {}
+        self._decisions: dict[tuple[str, int], Group[NewDecision, Recorded]] = {}
+        self._reports: dict[tuple[str, int], Group[tuple[int, Report], Receipt]] = {}
+        self._corrections: dict[tuple[str, int], Group[tuple[int, Correction], Overruled]] = {}
 
     async def close(self) -> None:
         self._direct.close()
@@ -219,7 +230,7 @@ class Store:
         with reachable():
             await self._redis.ping()
 
-    async def record(self, policy: str, decision: NewDecision, retention_ms: int) -> Stored | None:
+    async def record(self, policy: str, decision: NewDecision, retention_ms: int) -> Recorded:
         """Write a decision and its log entry; the stored one instead if the id is taken.
 
         Raises
@@ -229,27 +240,28 @@ class Store:
         """
         group = self._decisions.get((policy, retention_ms))
         if group is None:
-            group = _Group(lambda items: self._record(policy, items, retention_ms))
+            group = Group(lambda items: self._record(policy, items, retention_ms))
             self._decisions[policy, retention_ms] = group
         return await group.submit(decision)
 
     async def _record(
         self, policy: str, decisions: Sequence[NewDecision], retention_ms: int
-    ) -> list[Stored | None]:
+    ) -> list[Recorded]:
         keys = Keys(policy)
-        names = [keys.decisions, *(keys.decision(d.decision_id) for d in decisions)]
+        names = [keys.decisions, keys.used, keys.under_way]
+        names += (keys.decision(d.decision_id) for d in decisions)
         arguments: list[Any] = [retention_ms]
         for decision in decisions:
             arguments.extend(decision.arguments())
         with reachable():
             replies = await self._direct.run(self._decide, names, arguments)
-        return [None if r is None else Stored(r[0].decode(), *r[1:]) for r in replies]
+        return [_recorded(reply) for reply in replies]
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
         """Accept each component of an outcome once, and append the event that teaches it."""
         group = self._reports.get((policy, window_ms))
         if group is None:
-            group = _Group(lambda items: self._report(policy, items, window_ms))
+            group = Group(lambda items: self._report(policy, items, window_ms))
             self._reports[policy, window_ms] = group
         return await group.submit((now_ms, report))
 
@@ -264,7 +276,7 @@ class Store:
         """Overrule what was accepted, and append the event that takes it back."""
         group = self._corrections.get((policy, window_ms))
         if group is None:
-            group = _Group(lambda items: self._correct(policy, items, window_ms))
+            group = Group(lambda items: self._correct(policy, items, window_ms))
             self._corrections[policy, window_ms] = group
         return await group.submit((now_ms, correction))
 
@@ -287,9 +299,10 @@ class Store:
         arguments: list[Any] = [max(now for now, _ in items), window_ms]
         for _, item in items:
             arguments.extend(item.arguments())
+        more = (keys.used, keys.under_way) if name == "reward" else ()
         with reachable():
             replies: list[Any] = await self._direct.run(
-                self._scripts[name], [keys.outcomes, keys.learned, *decisions], arguments
+                self._scripts[name], [keys.outcomes, keys.learned, *decisions, *more], arguments
             )
         return replies
 
@@ -300,11 +313,31 @@ class Store:
         return {name.decode(): value for name, value in fields.items()} or None
 
 
+def _recorded(reply: Any) -> Recorded:
+    if reply is None:
+        return None
+    if isinstance(reply, int):
+        return Refused(reply)
+    if all(isinstance(value, int) for value in reply):
+        return Taken(reply)
+    return Stored(reply[0].decode(), *reply[1:])
+
+
 def _receipt(reply: list[Any]) -> Receipt:
-    status, accepted, unchanged, missing, late = reply
+    status, accepted, unchanged, missing, late, *over = reply
     return Receipt(
-        status.decode(), _names(accepted), _names(unchanged), _names(missing), bool(late)
+        status.decode(),
+        _names(accepted),
+        _names(unchanged),
+        _names(missing),
+        bool(late),
+        *(_over(*call) for call in over),
     )
+
+
+def _over(arm: bytes, place: bytes, made_at_ms: bytes, first: int, counts: list[Any]) -> Over:
+    used = {counts[i].decode(): float(counts[i + 1]) for i in range(0, len(counts), 2)}
+    return Over(arm.decode(), place.decode(), int(made_at_ms), bool(first), used)
 
 
 def _names(reply: list[bytes]) -> list[str]:

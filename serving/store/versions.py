@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import orjson
-from redis import exceptions
 
 from policy.values.parts import Parts
 from policy.values.snapshot import State, read_head
-from serving.store.connection import reachable
+from serving.store.connection import hints, reachable
 from serving.store.keys import Alarm, Keys, Roles, decoded, roles_of, script
 from serving.store.states import HEAD, completed, field, lacking
 
@@ -149,18 +147,6 @@ class VersionStore:
         read = dict(zip(lacks, fields, strict=True))
         return int(number), await asyncio.to_thread(completed, head, have, read)
 
-    async def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
-        """Yield after each published hint, and at least every `timeout_s`.
-
-        A hint may be lost, so whoever follows looks at the store at every turn.
-        """
-        channels = [Keys(policy).published for policy in policies]
-        while True:
-            with suppress(exceptions.ConnectionError, exceptions.TimeoutError, OSError):
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(*channels)
-                    while True:
-                        await pubsub.get_message(timeout=timeout_s)
-                        yield
-            yield
-            await asyncio.sleep(timeout_s)
+    def hints(self, policies: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
+        """Yield after each published hint, and at least every `timeout_s`."""
+        return hints(self._redis, [Keys(policy).published for policy in policies], timeout_s)

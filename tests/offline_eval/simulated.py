@@ -84,6 +84,7 @@ def logged(
         quality_assumed=np.zeros(n, dtype=bool),
         reported=np.full((n, 3), np.nan),
         error=failed,
+        teaches=np.ones(len(failed), dtype=bool),
         executed=np.ones(n, dtype=bool),
         closed=np.ones(n, dtype=bool),
     )

@@ -155,7 +155,7 @@ def test_a_list_of_one_wrong_item_is_not_called_empty():
         (
             "[policies.default]",
             "[server]\nport = 80\n[policies.default]",
-            "pointsman.toml:22: server: unknown key, known are arms, policies",
+            "pointsman.toml:22: server: unknown key, known are arms, policies, providers",
         ),
         (
             'model = "uniform"',

@@ -1,13 +1,48 @@
--- Record decisions: KEYS[1] the decisions stream, then one key per decision.
--- ARGV[1] retention in ms, then fourteen values per decision; the last three are '' without a
--- challenger, where it has no context of its own, and where no rules are an incumbent. Replies, per decision, false when it was
--- recorded, or {request digest, record, x, challenger's x} of the decision that has this id.
+-- Record decisions; begins with used.lua. KEYS[1] the decisions stream, KEYS[2] what is used of
+-- limits, KEYS[3] what is under way, then one key per decision.
+-- ARGV[1] retention in ms, then sixteen values per decision; the last five are '' without a
+-- challenger, where it has no context of its own, where no rules are an incumbent, where an arm has
+-- no endpoint, and where nothing is taken of limits.
+-- Replies, per decision, false when it was recorded, or what is under way at the places it asks of;
+-- {request digest, record, x, challenger's x} of the decision that has this id; or the number, from
+-- 0, of the bound that it would have gone beyond: then nothing was done.
+
+-- Take what a decision takes, unless that is too much.
+local function take(h, made_at_ms)
+  expire(KEYS[2], KEYS[3], made_at_ms)
+  for number, bound in ipairs(h.bounds) do
+    local used = 0
+    for _, value in ipairs(redis.call('HMGET', KEYS[2], unpack(bound[2]))) do
+      used = used + tonumber(value or 0)
+    end
+    if used > bound[1] then return number - 1 end
+  end
+  move(KEYS[2], h.under_way, 1)
+  move(KEYS[2], h.requests, 1)
+  move(KEYS[2], h.tokens, h.n_tokens)
+  move(KEYS[2], h.usd, h.n_usd)
+  if #h.under_way > 0 then redis.call('ZADD', KEYS[3], h.until_ms, h.member) end
+  return nil
+end
+
+local function told(h)
+  local counts = {}
+  for i, field in ipairs(h.told) do
+    counts[i] = tonumber(redis.call('HGET', KEYS[2], field) or 0)
+  end
+  return counts
+end
+
 local replies = {}
-for i = 2, #KEYS do
-  local at = (i - 2) * 14 + 1
+for i = 4, #KEYS do
+  local at = (i - 4) * 16 + 1
   local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x')
+  local h = ARGV[at + 16] ~= '' and cjson.decode(ARGV[at + 16])
+  local refused = h and not seen[1] and take(h, ARGV[at + 8])
   if seen[1] then
-    replies[i - 1] = seen
+    replies[i - 3] = seen
+  elseif refused then
+    replies[i - 3] = refused
   else
     redis.call('HSET', KEYS[i], 'request', ARGV[at + 1], 'record', ARGV[at + 2], 'x', ARGV[at + 3],
       'arm', ARGV[at + 4], 'list_cost_usd', ARGV[at + 5], 'version', ARGV[at + 6],
@@ -20,9 +55,14 @@ for i = 2, #KEYS do
       entry[5], entry[6] = 'challenger_x', ARGV[at + 13]
     end
     if ARGV[at + 14] ~= '' then redis.call('HSET', KEYS[i], 'asked', ARGV[at + 14]) end
+    if ARGV[at + 15] ~= '' then redis.call('HSET', KEYS[i], 'place', ARGV[at + 15]) end
+    if h then
+      redis.call('HSET', KEYS[i], 'taken', ARGV[at + 16], 'took_tokens', h.n_tokens, 'took_usd',
+        h.n_usd)
+    end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
     redis.call('XADD', KEYS[1], '*', unpack(entry))
-    replies[i - 1] = false
+    replies[i - 3] = h and told(h) or false
   end
 end
 return replies

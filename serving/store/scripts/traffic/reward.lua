@@ -1,11 +1,14 @@
--- Accept outcomes; begins with event.lua. From ARGV[3] on, ten values per outcome: quality,
+-- Accept outcomes; begins with event.lua and used.lua. After the decisions' keys come those of what
+-- is used of limits and of what is under way. From ARGV[3] on, twelve values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
--- retry_after_s, whether late ones count ('0' or '1'); '' is absent. ttft_ms and retry_after_s are
--- kept, and teach nothing.
+-- retry_after_s, whether late ones count ('0' or '1'), whether the error teaches anything (likewise),
+-- tokens; '' is absent. ttft_ms and retry_after_s are kept, and teach nothing.
 -- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
 -- corrected is compared with what was reported, so that a repeated report stays one. A quality that
 -- was assumed stands until one is reported, or an error: that replaces it as a correction does.
--- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}.
+-- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}, and where a call
+-- is told to be over {arm, place, when it was decided, whether nothing was known of it before,
+-- {counter, value, ...} of what it has moved}.
 
 local asides = {'ttft_ms', 'retry_after_s'}
 
@@ -15,6 +18,27 @@ local function replace_assumed(key, d, quality)
     {'quality_assumed', '0'})
   redis.call('HSET', key, 'quality', quality)
   redis.call('HDEL', key, 'quality_assumed')
+end
+
+local USED, UNDER_WAY = KEYS[#KEYS - 1], KEYS[#KEYS]
+
+-- Put what a call really used in the place of what it was expected to use. Gives {counter, value,
+-- ...} of what it has moved.
+local function settle(key, d, cost_usd, tokens, withdrawn)
+  local taken = cjson.decode(d.taken)
+  over(USED, UNDER_WAY, taken.member)
+  if withdrawn then move(USED, taken.requests, -1) end
+  for name, used in pairs({tokens = tokens, usd = cost_usd}) do
+    move(USED, taken[name], tonumber(used) - tonumber(d['took_' .. name]))
+    redis.call('HSET', key, 'took_' .. name, used)
+  end
+  local counts = {}
+  for _, kind in ipairs({'under_way', 'requests', 'tokens', 'usd'}) do
+    for _, field in ipairs(taken[kind]) do
+      counts[#counts + 1], counts[#counts + 2] = field, redis.call('HGET', USED, field) or '0'
+    end
+  end
+  return counts
 end
 
 local function accept(key, at)
@@ -102,8 +126,9 @@ local function accept(key, at)
     if given[name] then
       update[#update + 1], update[#update + 2] = name, given[name]
       event[#event + 1], event[#event + 2] = name, given[name]
-      -- After an error nothing more is learned of a decision.
-      if name ~= 'error' and not d.error then taught = taught .. name .. ':' .. at_count .. ' ' end
+      -- After an error nothing more is learned of a decision, nor with one that teaches nothing.
+      local teaches = not d.error and not (given.error and ARGV[at + 11] == '0')
+      if name ~= 'error' and teaches then taught = taught .. name .. ':' .. at_count .. ' ' end
     end
   end
   if ARGV[at + 10] == '1' and is_late(d) == 1 and quality then
@@ -113,12 +138,20 @@ local function accept(key, at)
   update[#update + 1], update[#update + 2] = 'taught', taught
   redis.call('HSET', key, unpack(update))
   redis.call('XADD', KEYS[1], '*', unpack(event))
-  return {'ok', accepted, unchanged, missing, is_late(d)}
+  local used = {}
+  if d.taken then
+    local free = withdrawn or (given.error and not stands.cost_usd)
+    used = settle(key, d, given.cost_usd or (free and '0') or d.took_usd,
+      ARGV[at + 12] ~= '' and ARGV[at + 12] or (free and '0') or d.took_tokens, withdrawn)
+  end
+  return {'ok', accepted, unchanged, missing, is_late(d),
+    {arm, arm == d.arm and d.place or '', d.made_at_ms, d.executed and 0 or 1,
+      used}}
 end
 
 local replies = {}
-for i = 3, #KEYS do
-  replies[i - 2] = accept(KEYS[i], (i - 3) * 10 + 2)
+for i = 3, #KEYS - 2 do
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 12 + 2)
 end
 keep_counts()
 return replies

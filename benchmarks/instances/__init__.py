@@ -1,0 +1,1 @@
+"""Which instance takes the next call: /route beside random and round robin."""

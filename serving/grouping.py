@@ -1,0 +1,49 @@
+"""What concurrent requests submit, in one round trip. Knows nothing of what it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
+
+MAX_GROUP = 128  # decisions or rewards that one script call commits at most
+
+
+class Group(Generic[Item, Reply]):
+    """Commits what concurrent requests submit in one round trip; one is under way at a time, so
+    the busier the service, the larger the group."""
+
+    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Reply]]]) -> None:
+        self._commit = commit
+        self._waiting: list[tuple[Item, asyncio.Future[Reply]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Reply:
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                await self._commit_group(group)
+        finally:
+            self._task = None
+
+    async def _commit_group(self, group: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
+        try:
+            replies = await self._commit([item for item, _ in group])
+        except Exception as error:
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), reply in zip(group, replies, strict=True):
+            if not future.done():  # the caller may have hung up
+                future.set_result(reply)

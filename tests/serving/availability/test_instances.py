@@ -1,0 +1,114 @@
+"""Arms with several endpoints, over real HTTP and a real store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from policy.arms.endpoints import least_outstanding
+from tests.servers import alive, http_service, offspring, running_up, settings_for, until
+from tests.serving.availability.traffic import (
+    DOWN,
+    GOOD,
+    arms,
+    counted,
+    drive,
+    probability,
+    report,
+    route,
+)
+
+ONLY = {"constraints": {"allow": ["good"]}}
+THREE = 'endpoints = ["http://1", "http://2", { url = "http://3", weight = 2.0 }]'
+
+
+@pytest.mark.parametrize(
+    ("weights", "outstanding", "chosen"),
+    [
+        ([1, 1, 1], [2, 1, 3], {1}),
+        ([1, 1, 2], [1, 1, 1], {2}),
+        ([1, 2, 4], [1, 2, 4], {0, 1, 2}),
+        ([1, 1, 1], [0, 1, 0], {0, 2}),
+    ],
+)
+def test_the_least_loaded_by_weight_is_next(
+    weights: list[float], outstanding: list[float], chosen: set[int]
+):
+    """Of equals each one, as u says, by weight."""
+    us = [n / 100 for n in range(100)]
+    assert {least_outstanding(weights, outstanding, u) for u in us} == chosen
+
+
+def test_calls_spread_by_weight_over_processes(redis_url: str, tmp_path: Path):
+    """What one process sends counts in the other at once; each outcome makes room."""
+    settings = settings_for(redis_url, tmp_path, arms(THREE))
+    with http_service(settings) as one, http_service(settings) as other:
+        made = [route((one, other)[n % 2], **ONLY) for n in range(40)]
+        by_endpoint = counted(made, "endpoint")
+        assert by_endpoint["http://3"] == pytest.approx(20, abs=3)
+        assert by_endpoint["http://1"] == pytest.approx(10, abs=2)
+        for answer in made:
+            if answer["endpoint"] == "http://1":
+                report(one, answer, **GOOD)
+        time.sleep(0.6)
+        assert {route(other, **ONLY)["endpoint"] for _ in range(5)} == {"http://1"}
+
+
+def test_one_dead_instance_takes_no_arm_out(redis_url: str, tmp_path: Path):
+    """The others serve; the choice of instance is no part of the propensity."""
+    with http_service(settings_for(redis_url, tmp_path, arms(THREE))) as http:
+        seen = []
+        for _ in range(60):
+            made = route(http, **ONLY)
+            seen.append(made["endpoint"])
+            assert made["excluded"] == []
+            assert made["propensity"] == 1.0
+            report(http, made, **(DOWN if made["endpoint"] == "http://2" else GOOD))
+        assert seen.count("http://2") == 3
+        places = next(arm for arm in http.get("/arms").json()["arms"] if arm["arm"] == "good")
+        states = {place["endpoint"]: place for place in places["places"]}
+        assert states["http://1"]["state"] == "in"
+        assert states["http://2"]["state"] == "out"
+        assert states["http://2"]["why"] == "connection"
+
+
+def test_an_arm_whose_instances_all_fail_is_out(redis_url: str, tmp_path: Path):
+    """After six calls at most, however many instances it has; then one call tries for all."""
+    with http_service(settings_for(redis_url, tmp_path, arms(THREE))) as http:
+        failing = drive(http, 75, good=DOWN)
+        assert counted(failing)["good"] <= 6
+        until(lambda: probability(route(http), "good") > 0, "it may be tried", 7.0)
+
+
+def test_its_state_survives_the_kill_of_a_serving_process(tmp_path: Path):
+    """Of two, either may die, and what takes its place knows what they knew."""
+    (tmp_path / "pointsman.toml").write_text(arms(THREE))
+    with running_up(tmp_path, arms(THREE), POINTSMAN_WORKERS="2") as (process, http):
+        for _ in range(3):
+            made = route(http, constraints={"allow": ["poor"]})
+            report(http, made, error="rate_limited", retry_after_s=300.0)
+        told = time.time()
+        workers = [
+            pid
+            for pid in offspring(process.pid)
+            if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        for pid in workers[:1]:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: not alive(pid), "it is dead")
+        base = str(http.base_url)
+        time.sleep(1.0)
+        while time.time() < told + 4.0:  # connections of their own: whichever process answers
+            with httpx.Client(base_url=base) as new:
+                try:
+                    answer = new.post("/route", json={}).json()
+                except httpx.TransportError:
+                    continue
+            assert probability(answer, "poor") == 0.0
+            assert answer["excluded"][0]["arm"] == "poor"
+            time.sleep(0.1)
