@@ -74,7 +74,7 @@ def import_(
         raise click.ClickException(f"no arm can be made of that: {why}")
     text = to.read_text("utf-8") if to is not None and to.exists() else ""
     result = edited(text, str(to or "arms"), chosen.arms, add=not known)
-    left_out = Counter(entry for entry in chosen.entries.values() if isinstance(entry, str))
+    left_out = Counter(e for e in chosen.entries.values() if isinstance(e, str) and not known)
     told = {
         "source": chosen.source,
         "dated": chosen.dated.isoformat(),

@@ -95,7 +95,7 @@ def test_a_file_of_ones_own_keeps_all_but_prices(prices: str, tmp_path: Path):
     to = tmp_path / "mine.toml"
     to.write_text(MINE)
     done = imported(prices, "--to", to, "--known")
-    assert "0 new arms, 1 with other prices, 0 as before" in done.stderr
+    assert done.stderr.endswith("0 new arms, 1 with other prices, 0 as before\n")
     assert to.read_text() == UPDATED
     done = imported(prices, "--to", to)
     assert "3 new arms, 0 with other prices, 1 as before" in done.stderr
