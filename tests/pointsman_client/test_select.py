@@ -75,7 +75,6 @@ def test_five_words_name_a_model(client: Client):
             {"quick", "middling"},
         ),
     ],
-    ids=str,
 )
 def test_each_word_leaves_the_models_that_keep_it(client: Client, words: Any, arms: set[str]):
     """Names and numbers; other constraints add to them."""
@@ -96,7 +95,6 @@ def test_each_word_leaves_the_models_that_keep_it(client: Client, words: Any, ar
         (("balanced", None, 0.8), {"best"}, ("latency",)),
         (("quality", "standard", 0.8), {"best"}, ("cost",)),
     ],
-    ids=str,
 )
 def test_where_nothing_fits_the_answer_says_what_gave_way(
     client: Client, words: tuple[Any, ...], arms: set[str], gave_way: tuple[str, ...]
