@@ -28,6 +28,29 @@ class Alternative(_Answer):
     model: str
     propensity: float
     predicted: Predicted
+    plan: Optional[str]
+    """Where the alternative is a plan, its id; `arm` is then the first that it calls."""
+
+
+class Step(_Answer):
+    """One call of a plan. `begin` is one of {"at_ms": 0}, {"after_ms": 850} (after the step before
+    began, which is still out then), {"on_error": true} and {"quality_below": 0.7} (of the answer
+    before, as you judge it)."""
+
+    arm: str
+    provider: str
+    model: str
+    endpoint: Optional[str]
+    begin: dict[str, Any]
+
+
+class Plan(_Answer):
+    """What to do with several arms: a fallback, hedge, race or cascade."""
+
+    id: str
+    kind: str
+    deadline_ms: Optional[float]
+    steps: tuple[Step, ...]
 
 
 class Excluded(_Answer):
@@ -64,6 +87,7 @@ class Decision(_Answer):
     gave_way: tuple[str, ...] = ()
     excluded: tuple[Excluded, ...] = ()
     degraded: Optional[str] = None
+    plan: Optional[Plan]
 
 
 class Receipt(_Answer):
@@ -107,9 +131,8 @@ class VersionState(_Answer):
 
 
 class PolicyState(_Answer):
-    """All that a policy decides with. `state` names its versions, snapshots and arms: it changes
-    with any part; `tag` does as well when another arm is `out` (with the reason), or an arm
-    `answered` another share of its calls. The challenger has `share` of the draw."""
+    """All that a policy decides with. `state` names it: it changes with any part. The challenger
+    has `share` of the draw."""
 
     policy: str
     state: str
@@ -118,6 +141,3 @@ class PolicyState(_Answer):
     champion: VersionState
     challenger: Optional[VersionState]
     share: float
-    tag: str
-    out: dict[str, str]
-    answered: dict[str, float]

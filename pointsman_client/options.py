@@ -39,6 +39,8 @@ class RouteOptions(CallOptions, total=False):
     objective: str | Mapping[str, float] | None
     chosen: str | Mapping[str, Any] | None
     """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
+    plans: Sequence[str] | None
+    """What you can carry out beside one call: fallback, hedge, race, cascade."""
 
 
 class SelectOptions(CallOptions, total=False):
@@ -68,6 +70,10 @@ class RewardOptions(TypedDict, total=False):
     retry_after_s: float | None
     executed_arm: str | None
     executed: bool | None
+    attempts: Sequence[Mapping[str, Any]] | None
+    """The calls that were made, in the order in which they began, ..."""
+    returned: str | None
+    """... and the arm whose answer was used."""
     policy: str | None
 
 

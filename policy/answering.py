@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
+from policy.plans.plan import Plan, arms_of
 from policy.records import Decision
 
 
@@ -26,7 +28,9 @@ def answer(
     propensities, outcomes = decision.pmf.tolist(), decision.predicted.tolist()
     rows = []
     for i in (position, *falling[:most]):
-        arm = catalog.arm(decision.arms[i])
+        action = decision.arms[i]
+        first, *others = arms_of(action)
+        arm = catalog.arm(first)
         quality, latency_ms, cost_usd = outcomes[i]
         rows.append(
             {
@@ -36,6 +40,7 @@ def answer(
                 "propensity": propensities[i],
                 # NaN, for what isn't known, is written as null.
                 "predicted": {"quality": quality, "latency_ms": latency_ms, "cost_usd": cost_usd},
+                "plan": action if others else None,
             }
         )
     chosen, *alternatives = rows
@@ -44,7 +49,7 @@ def answer(
         "policy": decision.policy,
         "version": decision.version,
         "snapshot": decision.snapshot,
-        "arm": decision.arm,
+        "arm": decision.first_arm,
         "provider": chosen["provider"],
         "model": chosen["model"],
         "endpoint": decision.endpoint,
@@ -57,4 +62,29 @@ def answer(
         "gave_way": decision.gave_way,
         "excluded": [{"arm": arm, "reason": why} for arm, why in decision.unavailable or ()],
         "degraded": decision.degraded,
+        "plan": None if decision.plan is None else _plan(decision, decision.plan, catalog),
     }
+
+
+def _plan(decision: Decision, plan: Plan, catalog: Catalog) -> dict[str, Any]:
+    """The body of `pointsman_client.answers.Plan`."""
+    steps: list[dict[str, Any]] = []
+    for step in plan.steps:
+        arm = catalog.arm(step.arm)
+        steps.append(
+            {
+                "arm": arm.id,
+                "provider": arm.provider,
+                "model": arm.model,
+                "endpoint": _endpoint(decision, arm, first=not steps),
+                "begin": step.begin(),
+            }
+        )
+    return {"id": plan.id, "kind": plan.kind, "deadline_ms": plan.deadline_ms, "steps": steps}
+
+
+def _endpoint(decision: Decision, arm: Arm, first: bool) -> str | None:
+    """Where a step's arm is called: that of the first was chosen, of others any may do."""
+    if first:
+        return decision.endpoint
+    return arm.endpoints[0].url if arm.endpoints else None

@@ -23,6 +23,8 @@ from policy.choosing.constant import Caller
 from policy.choosing.protocol import Index, Rule, Ruling
 from policy.choosing.rules import chosen_by
 from policy.objective import Weights
+from policy.plans.candidates import Actions, Pair, Setting
+from policy.plans.fallback import with_fallback
 from policy.records import Context, Decision, Vector
 
 if TYPE_CHECKING:
@@ -136,10 +138,10 @@ def _within_all_limits(
         else:
             rows.append(_Row(at, query, eligible))
     for group, ruling in _ruled(policy, rows, made):
-        for row, decision in zip(
-            group.rows, _drawn(policy, group, ruling, made_at_ms), strict=True
-        ):
-            made[row.at] = decision
+        for part, over_arms, found in _parts(policy, group, ruling):
+            drawn = _drawn(policy, part, over_arms, found, made_at_ms)
+            for row, decision in zip(part.rows, drawn, strict=True):
+                made[row.at] = decision
     return [made[at] for at in range(len(queries))]
 
 
@@ -209,13 +211,59 @@ def _within_limits(
     return within(row.eligible, limits, predicted, expected, latency_ms)
 
 
+def _parts(
+    policy: Policy, group: _Group, ruling: Ruling
+) -> Iterator[tuple[_Group, Ruling, Actions | None]]:
+    """A group's rows that are decided over arms alone, and one by one those whose actions include
+    plans."""
+    asked = [bool(row.query.request.plans) for row in group.rows]
+    planning = []
+    if any(asked) and isinstance(policy.rule, Bandit):
+        rows = enumerate(group.rows)
+        planning = [i for i, row in rows if asked[i] and _setting(policy, group, row).asked]
+    if not planning:
+        yield group, ruling, None
+        return
+    if others := sorted(set(range(len(asked))) - set(planning)):
+        yield group.take(others), ruling.take(others), None
+    for i in planning:
+        one = group.take([i])
+        yield one, *_with_plans(policy, one, one.x, group.weights)
+
+
+def _with_plans(
+    policy: Policy,
+    one: _Group,
+    x: Context,
+    weights: Weights,
+    pairs: Sequence[Pair] | None = None,
+) -> tuple[Ruling, Actions]:
+    assert isinstance(policy.rule, Bandit)
+    setting = _setting(policy, one, one.rows[0], weights)
+    return policy.rule.with_plans(x, one.index, one.list_cost_usd, setting, pairs)
+
+
+def _setting(policy: Policy, group: _Group, row: _Row, weights: Weights | None = None) -> Setting:
+    """What plans for a row are made under."""
+    request, ids = row.query.request, policy.catalog.ids
+    return Setting(
+        [ids[i] for i in group.index.tolist()],
+        policy.config.plans,
+        request.plans,
+        weights or group.weights,
+        policy.config.scales,
+        int(row.query.known.task_mix.argmax()),
+        request.constraints.limits,
+    )
+
+
 def _drawn(
-    policy: Policy, group: _Group, ruling: Ruling, made_at_ms: int
+    policy: Policy, group: _Group, ruling: Ruling, found: Actions | None, made_at_ms: int
 ) -> Iterator[Decision | WrongChoice]:
-    """The decisions of a group, in order."""
+    """The decisions of a group, in order; of one row where there are plans."""
     shadows: Sequence[dict[str, Any] | None] = [None] * len(group.rows)
     if policy.challenger is not None:
-        shadows = _shadows(policy, policy.challenger, group)
+        shadows = _shadows(policy, policy.challenger, group, found)
     if isinstance(policy.rule, Caller):
         draws = [_reported(policy.catalog, row) for row in group.rows]
     else:
@@ -223,25 +271,30 @@ def _drawn(
         if policy.share:
             theirs = np.array([shadow["challenger_pmf"] for shadow in shadows if shadow])
             pmf = (1.0 - policy.share) * pmf + policy.share * theirs
-        if policy.caution is not None:
-            pmf, part = held(policy, pmf, group.x, group.offered)
-            for shadow, left in zip(shadows, part.tolist(), strict=True):
-                if shadow is not None:
-                    shadow["share"] *= left
+        pmf, part = held(policy, pmf, group.x, group.offered)
+        for shadow, left in zip(shadows, part.tolist(), strict=True):
+            if shadow is not None:
+                shadow["share"] *= left
         explore.check(pmf)
         u = np.array([uniform_draw(policy.name, row.query.decision_id) for row in group.rows])
         draws = list(zip(pmf, explore.draw(pmf, u).tolist(), strict=True))
     ids = policy.catalog.ids
-    arms = tuple(ids[i] for i in group.index.tolist())
     available = policy.available
     answered = None if available.answered is None else available.answered[group.index]
     unavailable = tuple(available.out.items()) or None
+    k, plans = len(group.index), () if found is None else found.plans
+    actions = (*(ids[i] for i in group.index.tolist()), *(plan.id for plan in plans))
     for i, (row, drawn, shadow) in enumerate(zip(group.rows, draws, shadows, strict=True)):
         if isinstance(drawn, WrongChoice):
             yield drawn
             continue
         own, chosen = drawn
         query = row.query
+        plan = plans[chosen - k] if chosen >= k else None
+        if "fallback" in query.request.plans:
+            setting = _setting(policy, group, row)
+            outcome = ruling.outcome[i, :k]
+            plan = with_fallback(plan, actions[chosen], setting, outcome, own[:k], policy.catalog)
         yield Decision(
             decision_id=query.decision_id,
             policy=policy.name,
@@ -250,10 +303,10 @@ def _drawn(
             catalog=policy.catalog.revision,
             encoder=policy.encoder.fingerprint,
             made_at_ms=made_at_ms,
-            arm=arms[chosen],
+            arm=actions[chosen],
             propensity=float(own[chosen]),
             confidence=None if ruling.best is None else float(ruling.best[i, chosen]),
-            arms=arms,
+            arms=actions,
             pmf=own,
             predicted=ruling.outcome[i],
             prompt_tokens=query.known.prompt_tokens,
@@ -263,6 +316,7 @@ def _drawn(
             task=TASK_TYPES[chosen_by(query.known)[0]] if policy.beside_rules else None,
             answered=answered,
             unavailable=unavailable,
+            plan=plan,
             **(shadow or {}),
         )
 
@@ -286,9 +340,12 @@ def held(policy: Policy, pmf: Vector, x: Context, offered: Offered) -> tuple[Vec
     return policy.caution.held(pmf, own, left), left
 
 
-def _shadows(policy: Policy, other: Policy, group: _Group) -> list[dict[str, Any] | None]:
+def _shadows(
+    policy: Policy, other: Policy, group: _Group, found: Actions | None
+) -> list[dict[str, Any] | None]:
     """What decisions log of their challenger; None where that is a caller's router that didn't
-    tell its choice."""
+    tell its choice. Plans that were found are actions of it as well, though some rules choose none.
+    """
     fields: dict[str, Any] = {"challenger": other.version, "share": policy.share}
     requests = [row.query.request for row in group.rows]
     if isinstance(other.rule, Caller):
@@ -300,8 +357,13 @@ def _shadows(policy: Policy, other: Policy, group: _Group) -> list[dict[str, Any
         both = zip(requests, known, strict=True)
         x = np.array([other.encoder.encode(one.query, one.hints, of) for one, of in both])
     weights = requests[0].weights or other.weights
-    ruling = group.ruled(other.rule, weights, x)
+    if found is not None and isinstance(other.rule, Bandit):
+        ruling, _ = _with_plans(other, group, x, weights, found.pairs)
+    else:
+        ruling = group.ruled(other.rule, weights, x)
     pmf = explore.with_floor(ruling.pmf, other.config.floor)
+    if found is not None:
+        pmf = np.pad(pmf, ((0, 0), (0, len(group.index) + len(found.plans) - pmf.shape[1])))
     pmf, _ = held(other, pmf, x, group.offered)
     explore.check(pmf)
     if not own:

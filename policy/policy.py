@@ -6,7 +6,7 @@ of the moment. Serving replaces it whole, so a request sees one consistent state
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from features.encoder import Encoder
@@ -28,6 +28,8 @@ from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.deciding import Encoded, NotDecided
 from policy.objective import Weights
+from policy.plans.learned import NOTHING, PlanValues
+from policy.plans.plan import Kind
 from policy.records import Decision
 from policy.values.protocol import ValuesView
 
@@ -49,6 +51,8 @@ class Request:
     constraints: Constraints = ANYTHING
     weights: Weights | None = None
     chosen: Choice | None = None
+    plans: Collection[Kind] = ()
+    """What the caller can carry out other than one call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +154,7 @@ def build(
     catalog: Catalog,
     view: ValuesView | None,
     standing: Standing = START,
+    plans: PlanValues = NOTHING,
 ) -> Policy:
     """Put a version's configuration, one snapshot of its values and a catalog together."""
     return Policy(
@@ -159,14 +164,18 @@ def build(
         config=config,
         encoder=encoder,
         catalog=catalog,
-        rule=_rule(config, encoder, catalog, view),
+        rule=_rule(config, encoder, catalog, view, plans),
         weights=config.weights,
         caution=Caution.of(config, catalog, standing),
     )
 
 
 def _rule(
-    config: PolicyConfig, encoder: Encoder, catalog: Catalog, view: ValuesView | None
+    config: PolicyConfig,
+    encoder: Encoder,
+    catalog: Catalog,
+    view: ValuesView | None,
+    plans: PlanValues,
 ) -> Rule:
     if config.model == "uniform":
         return Uniform()
@@ -181,7 +190,7 @@ def _rule(
     expected = [_expected(arm, encoder) for arm in catalog.arms]
     values = view.bind(catalog.ids, expected, config.weights, catalog)
     late = values.joined >= SETTLED * len(catalog)
-    return Bandit(values, config, late & (values.events < config.new_arm_events))
+    return Bandit(values, config, late & (values.events < config.new_arm_events), plans=plans)
 
 
 def _expected(arm: Arm, encoder: Encoder) -> dict[int, float]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from policy.arms.catalog import Catalog, Index, Mask
 from policy.objective import Weights
+from policy.plans import plan as plans
+from policy.plans.plan import Plan
 
 Vector = NDArray[np.float64]
 Context = NDArray[np.float32]
@@ -29,9 +31,12 @@ NO_LESSON = tuple(sorted(OF_HEALTH | OF_NOTHING))
 class Decision:
     """One answer of a policy, with all that is needed to evaluate it later.
 
-    `arms`, `pmf` and `predicted` are parallel, over the action set of k arms in catalog order.
-    `predicted` is (k, 3): quality, latency_ms, cost_usd, NaN where unknown. `catalog` is the
-    revision whose prices held; the token counts are estimates made before the call.
+    `arm` is the action that was drawn: an arm, or a plan by its id. `plan` is then that plan, or
+    the fallback that follows on an error of the arm.
+
+    `arms`, `pmf` and `predicted` are parallel, over k actions: the eligible arms in catalog order,
+    then plans. `predicted` is (k, 3): quality, latency_ms, cost_usd, NaN where unknown. `catalog`
+    is the revision whose prices held; the token counts are estimates made before the call.
 
     With a challenger, `pmf` is `(1 - share)` parts of the champion's and `share` parts of
     `challenger_pmf` (k,). All else is the champion's. Where the challenger's encoder differs, its
@@ -72,6 +77,12 @@ class Decision:
     answered: Vector | None = None  # (k,) the share of each arm's calls that was, None: all of them
     unavailable: tuple[tuple[str, str], ...] | None = None  # arms that can't be called, and why
     degraded: str | None = None
+    plan: Plan | None = None
+
+    @property
+    def first_arm(self) -> str:
+        """The arm that is called first."""
+        return self.arm if self.plan is None else self.plan.steps[0].arm
 
 
 _PLAIN = (
@@ -107,6 +118,8 @@ def to_json(decision: Decision) -> bytes:
         fields["task"] = decision.task
     said = {name: getattr(decision, name) for name in _SELDOM}
     fields.update({name: value for name, value in said.items() if value is not None})
+    if decision.plan is not None:
+        fields["plan"] = plans.to_record(decision.plan)
     fields["weights"] = decision.weights.as_tuple()
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -119,6 +132,8 @@ def from_json(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Dec
     fields["pmf"] = np.array(fields["pmf"], dtype=np.float64)
     fields["predicted"] = np.array(fields["predicted"], dtype=np.float64)  # null becomes NaN
     fields["weights"] = Weights(*fields["weights"])
+    if fields.get("plan") is not None:
+        fields["plan"] = plans.from_record(fields["plan"])
     if fields.get("challenger_pmf") is not None:
         fields["challenger_pmf"] = np.array(fields["challenger_pmf"], dtype=np.float64)
     if "answered" in fields:

@@ -19,8 +19,9 @@ from policy.config.schema import PolicyConfig, current
 from policy.policy import Policy
 from policy.records import Decision
 from policy.verifying import Registered, contradicted, faults
+from serving.entries import new_decision
 from serving.parsing.checking import Invalid
-from serving.service import Catalogs, Conflict, Service, new_decision
+from serving.service import Catalogs, Conflict, Service
 from serving.store.traffic import NewDecision, Store, Stored
 
 
@@ -51,22 +52,6 @@ def state_name(policy: Policy) -> str:
     return hashlib.blake2b(orjson.dumps(content), digest_size=8).hexdigest()
 
 
-def tag_of(policy: Policy) -> str:
-    """The same, and over what can be called now."""
-    available = policy.available
-    content = [state_name(policy), available.out, _shares(policy)]
-    return hashlib.blake2b(orjson.dumps(content), digest_size=8).hexdigest()
-
-
-def _shares(policy: Policy) -> dict[str, float]:
-    """Which share of their calls arms answer that fail now and then."""
-    answered = policy.available.answered
-    if answered is None:
-        return {}
-    both = zip(policy.catalog.ids, answered.round(3).tolist(), strict=True)
-    return {arm: share for arm, share in both if share < 1.0}
-
-
 class Recorder:
     """Gives out what others decide with, and logs what they decided, once it has been checked."""
 
@@ -84,7 +69,7 @@ class Recorder:
         ------
         UnknownPolicy, StoreUnavailable
         """
-        policy, other = self.at_hand(name), None
+        policy, other = self._service.policy(name), None
         policy, champion = await self._version(policy, have)
         if policy.challenger is not None:
             challenger, other = await self._version(policy.challenger, have)
@@ -97,14 +82,7 @@ class Recorder:
             "champion": champion,
             "challenger": other,
             "share": policy.share,
-            "tag": tag_of(policy),
-            "out": policy.available.out,
-            "answered": _shares(policy),
         }
-
-    def at_hand(self, name: str) -> Policy:
-        """A policy, among what can be called now; UnknownPolicy where there is none."""
-        return self._service.fleet.at_hand(self._service.policy(name))
 
     async def _version(self, policy: Policy, have: Collection[str]) -> tuple[Policy, Any]:
         """A version as it is stored: its snapshot may be newer than the one that serves here."""

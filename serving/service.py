@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from policy import records
 from policy.arms.arm import UnknownPrice
 from policy.arms.catalog import Catalog
-from policy.arms.constraints import NoEligibleArm
+from policy.arms.constraints import Excluded, NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
+from policy.plans.plan import kind_of
 from policy.policy import NO_HINTS, Policy, Request
-from policy.records import NO_LESSON, Decision, Vector
-from serving.availability.fleet import Call, Fleet
-from serving.deciding import Deciding
+from policy.records import Decision
+from serving.availability.fleet import Fleet
+from serving.calls import called, calls_over
+from serving.entries import new_decision, outcome_of, report_of, with_calls
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import (
     Correction,
-    NewDecision,
     Overruled,
     Receipt,
     Recorded,
     Refused,
-    Report,
     Store,
     Stored,
 )
@@ -50,12 +51,20 @@ class Conflict(ValueError):
     """The request contradicts what has been stored before; nothing was changed."""
 
 
-class Routed(NamedTuple):
-    """A decision, the catalog it was made with, and whether it was logged."""
+class AllOut(NoEligibleArm):
+    """Every arm is out for its health, and the policy refuses then; one is back in so many ms."""
 
-    decision: Decision
-    catalog: Catalog
-    logged: bool
+    def __init__(self, excluded: Excluded, wait_ms: int) -> None:
+        super().__init__(excluded)
+        self.retry_after_s = max(math.ceil(wait_ms / 1_000), 1)
+
+
+class Unlogged(Exception):
+    """A decision was made, and couldn't be recorded."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.decision_id)
+        self.decision = decision
 
 
 class Catalogs:
@@ -91,7 +100,6 @@ class Service:
         self._serve_unlogged = serve_unlogged
         self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
-        self._deciding = Deciding(self.fleet, self.policy, clock_ms)
 
     def policy(self, name: str) -> Policy:
         try:
@@ -100,8 +108,8 @@ class Service:
             known = ", ".join(sorted(self.policies)) or "none"
             raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
 
-    async def route(self, body: RouteRequest) -> Routed:
-        """A decision; those that are asked for at the same time are made together.
+    async def route(self, body: RouteRequest) -> tuple[Decision, Catalog, bool]:
+        """A decision, the catalog it was made with, and whether it was logged.
 
         Raises
         ------
@@ -113,28 +121,29 @@ class Service:
         decision_id = body.decision_id or secrets.token_hex(16)
         digest = _digest(body) if body.decision_id else ""
         try:
-            made, recorded = await self._made(body, decision_id, digest)
+            decision, recorded = await self._made(policy, body, decision_id, digest)
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
             if answered is None:
                 raise
             return answered
+        except Unlogged as error:
+            return error.decision, policy.catalog, False
         if not isinstance(recorded, Stored):
-            return made
+            return decision, policy.catalog, True
         if recorded.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
         decision = records.from_json(recorded.record, recorded.x, recorded.challenger_x)
-        return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
+        return decision, await self._catalogs.of(policy, decision.catalog), True
 
     async def _made(
-        self, body: RouteRequest, decision_id: str, digest: str
-    ) -> tuple[Routed, Recorded]:
+        self, policy: Policy, body: RouteRequest, decision_id: str, digest: str
+    ) -> tuple[Decision, Recorded]:
         """A decision whose arm can be called, recorded; made again where that is news."""
-        asked = _asked(body)
         refused: list[str] = []
         while True:
-            policy, decision = await self._deciding.decide(body.policy, asked, decision_id, refused)
+            decision = self._decided(policy, body, decision_id, refused)
             call = self.fleet.call(decision, policy.catalog)
             if call.place.url is not None:
                 decision = replace(decision, endpoint=call.place.url)
@@ -149,39 +158,67 @@ class Service:
                     new_decision(decision, digest, policy.catalog, call),
                     policy.config.retention_ms,
                 )
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 if self._serve_unlogged:
-                    return Routed(decision, policy.catalog, False), None
+                    raise Unlogged(decision) from error
                 raise
             finally:
                 self.fleet.done(policy.name, call, recorded)
             if not isinstance(recorded, Refused):
-                return Routed(decision, policy.catalog, True), recorded
+                return decision, recorded
             await self.fleet.refresh()
-            refused.append(decision.arm)
+            refused.append(decision.first_arm)
+
+    def _decided(
+        self, policy: Policy, body: RouteRequest, decision_id: str, refused: Sequence[str]
+    ) -> Decision:
+        """A decision among the arms that can be called now, but for those that were refused over
+        and over since then; the one that comes back soonest where all are out."""
+        over_and_over = {arm for arm in refused if refused.count(arm) > 2}
+        here = self.fleet.at_hand(policy, over_and_over)
+        asked, now_ms = _asked(body), self._clock_ms()
+        try:
+            return here.decide(asked, decision_id, now_ms)
+        except NoEligibleArm as error:
+            back_ms = here.available.back_ms
+            for arm in sorted(back_ms, key=back_ms.__getitem__):
+                alone = here.given(here.available.only(arm, here.catalog))
+                try:
+                    decision = alone.decide(asked, decision_id, now_ms)
+                except NoEligibleArm:
+                    continue
+                if policy.config.when_all_out == "refuse":
+                    raise AllOut(error.excluded, back_ms[arm] - now_ms) from error
+                out = tuple(here.available.out.items())
+                return replace(decision, degraded="all_out", unavailable=out)
+            raise
 
     async def _answered(
         self, policy: Policy, decision_id: str | None, digest: str
-    ) -> Routed | None:
+    ) -> tuple[Decision, Catalog, bool] | None:
         """What this very request got before under its id, if anything."""
         fields = await self._store.decision(policy.name, decision_id) if decision_id else None
         if fields is None or fields["request"].decode() != digest:
             return None
         decision = records.from_json(fields["record"], fields["x"])
-        return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
+        return decision, await self._catalogs.of(policy, decision.catalog), True
 
     async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
         """Accept an outcome, whole or not at all; and what there is to say of it.
 
         Raises
         ------
-        UnknownPolicy, UnknownDecision, UnknownArm, StoreUnavailable
+        UnknownPolicy, UnknownDecision, UnknownArm, Invalid, StoreUnavailable
         Conflict
             If a component was accepted before with another value.
         """
         policy = self.policy(body.policy)
         cost_usd, list_cost_usd, notes = body.cost_usd, None, []
-        if body.tokens() is not None or body.executed_arm is not None:
+        made = None
+        if body.attempts is not None:
+            made = called(body, *await self._was_made(policy, body.decision_id))
+            notes = made.notes
+        elif body.tokens() is not None or body.executed_arm is not None:
             ran, decision, catalog = await self._ran(policy, body)
             arm = catalog.arm(ran)
             list_cost_usd = arm.cost_usd(decision.prompt_tokens, decision.output_tokens)
@@ -191,7 +228,9 @@ class Service:
             except UnknownPrice as error:
                 notes.append(f"cost_usd stays missing: {error}")
         late_counts = policy.config.missing_quality is not None
-        report = _report(body, cost_usd, list_cost_usd, late_counts)
+        report = report_of(body, cost_usd, list_cost_usd, late_counts)
+        if made is not None:
+            report = with_calls(report, made)
         receipt = await self._store.report(
             policy.name, report, self._clock_ms(), policy.config.reward_window_s * 1000
         )
@@ -203,7 +242,8 @@ class Service:
                 f"decision {body.decision_id!r} contradicts what was accepted before: {names}"
             )
         if receipt.over is not None:
-            await self.fleet.over(policy, receipt.over, body.error, body.retry_after_s)
+            for call, why, wait_s in calls_over(receipt.over, body):
+                await self.fleet.over(policy, call, why, wait_s)
         return receipt, notes
 
     async def correct(self, body: CorrectionRequest) -> Overruled:
@@ -231,19 +271,30 @@ class Service:
     async def decision(self, policy_name: str, decision_id: str) -> dict[str, Any]:
         """The record of a decision and what has been accepted for it."""
         policy = self.policy(policy_name)
+        fields = await self._fields(policy, decision_id)
+        return {"decision": orjson.loads(fields["record"]), "outcome": outcome_of(fields)}
+
+    async def _fields(self, policy: Policy, decision_id: str) -> dict[str, bytes]:
+        """All that is stored of a decision."""
         fields = await self._store.decision(policy.name, decision_id)
         if fields is None:
             raise _unknown(decision_id)
-        return {"decision": orjson.loads(fields["record"]), "outcome": _outcome(fields)}
+        return fields
+
+    async def _was_made(self, policy: Policy, decision_id: str) -> tuple[Decision, Catalog]:
+        """A decision, and the catalog that it was made with."""
+        fields = await self._fields(policy, decision_id)
+        decision = records.from_json(fields["record"], fields["x"])
+        return decision, await self._catalogs.of(policy, decision.catalog)
 
     async def _ran(self, policy: Policy, body: RewardRequest) -> tuple[str, Decision, Catalog]:
         """The arm that ran, the decision, and the catalog with its prices."""
-        fields = await self._store.decision(policy.name, body.decision_id)
-        if fields is None:
-            raise _unknown(body.decision_id)
+        fields = await self._fields(policy, body.decision_id)
         decision = records.from_json(fields["record"], fields["x"])
         catalog = await self._catalogs.of(policy, decision.catalog)
         ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()
+        if kind_of(ran) is not None:
+            raise UnknownArm(f"{ran!r} is a plan of several calls: report its `attempts`")
         if ran not in catalog:
             raise UnknownArm(f"executed_arm {ran!r} is not in the decision's catalog")
         return ran, decision, catalog
@@ -270,99 +321,10 @@ def _asked(body: RouteRequest) -> Request:
         body.constraints,
         body.weights(),
         None if body.chosen is None else Choice(body.chosen.arm, body.chosen.pmf),
+        body.plans,
     )
-
-
-def _report(
-    body: RewardRequest, cost_usd: float | None, list_cost_usd: float | None, late_counts: bool
-) -> Report:
-    return Report(
-        body.decision_id,
-        quality=body.quality,
-        latency_ms=body.latency_ms,
-        cost_usd=cost_usd,
-        error=body.error,
-        executed_arm=body.executed_arm,
-        executed_list_cost_usd=list_cost_usd,
-        executed=body.executed,
-        ttft_ms=body.ttft_ms,
-        retry_after_s=body.retry_after_s,
-        late_counts=late_counts,
-        teaches=body.error not in NO_LESSON,
-        tokens=None if (used := body.tokens() or body.usage) is None else sum(used),
-    )
-
-
-def _outcome(fields: Mapping[str, bytes]) -> dict[str, Any]:
-    """What has been accepted for a decision, from all that is stored of it."""
-    outcome: dict[str, Any] = {
-        name: float(fields[name])
-        for component in ("quality", "latency_ms", "cost_usd")
-        for name in (component, f"reported_{component}")
-        if name in fields
-    }
-    outcome |= {
-        name: float(fields[name]) for name in ("ttft_ms", "retry_after_s") if name in fields
-    }
-    if "quality_assumed" in fields:
-        outcome["quality_assumed"] = True
-    for name in ("error", "corrected_by", "correction_reason"):
-        if name in fields:
-            outcome[name] = fields[name].decode()
-    if "executed" in fields:
-        outcome["executed"] = fields["executed"] == b"1"
-        outcome["executed_arm"] = fields["executed_arm"].decode()
-    return outcome
 
 
 def _digest(body: RouteRequest) -> str:
     content = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def new_decision(
-    decision: Decision, digest: str, catalog: Catalog, call: Call | None = None
-) -> NewDecision:
-    """What is stored of a decision; `digest` tells whether its id is used again for another one."""
-    return NewDecision(
-        decision_id=decision.decision_id,
-        request=digest,
-        record=records.to_json(decision),
-        x=decision.x.tobytes(),
-        arm=decision.arm,
-        list_cost_usd=catalog.arm(decision.arm).cost_usd(
-            decision.prompt_tokens, decision.output_tokens
-        ),
-        version=decision.version,
-        encoder=decision.encoder,
-        made_at_ms=decision.made_at_ms,
-        propensity=decision.propensity,
-        catalog=decision.catalog,
-        eligible=records.packed(catalog.among(decision.arms)),
-        shadow=b""
-        if decision.challenger_pmf is None
-        else _shadow(decision, decision.challenger_pmf),
-        challenger_x=b"" if decision.challenger_x is None else decision.challenger_x.tobytes(),
-        asked=""
-        if decision.task is None
-        else f"{decision.task} {decision.prompt_tokens} {decision.output_tokens}",
-        place="" if decision.endpoint is None else f"{decision.arm} {decision.endpoint}",
-        taken={} if call is None else call.taken,
-    )
-
-
-def _shadow(decision: Decision, challenger_pmf: Vector) -> bytes:
-    """What a challenger's learner must know beside the outcome, as JSON."""
-    drawn = decision.arms.index(decision.arm)
-    q, top = float(challenger_pmf[drawn]), float(challenger_pmf.max())
-    own = (decision.propensity - decision.share * q) / (1.0 - decision.share)
-    return orjson.dumps(
-        {
-            "version": decision.challenger,
-            "encoder": decision.challenger_encoder,
-            "propensity": q,
-            "champion_propensity": max(own, 0.0),  # rounding may leave a tiny negative
-            "top": 0.0 if q < top else 1.0 / int((challenger_pmf == top).sum()),
-            "support": float(challenger_pmf[decision.pmf > 0].sum()),
-        }
-    )

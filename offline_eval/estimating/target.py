@@ -5,7 +5,7 @@ They run parallel to the rows' action sets, 0 where those are padded. Knows no r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from offline_eval.log.data import LoggedData
 from policy.choosing import explore
 from policy.choosing.bandit import Bandit
 from policy.objective import Weights
+from policy.plans.plan import DRAWN, Kind, kind_of
 from policy.policy import Policy
 from policy.records import Vector
 
@@ -87,11 +88,28 @@ def one_arm(data: LoggedData, arm: str) -> Vector:
     return np.where(chosen.any(axis=1)[:, None], chosen.astype(np.float64), uniform(data))
 
 
+def never(data: LoggedData, kinds: Collection[Kind] = DRAWN) -> Vector:
+    """The policy that made the log without plans of these kinds: what they had goes to all other
+    actions, in proportion to their own probability."""
+    kind = np.array([kind_of(action) for action in data.ids] + [None], dtype=object)
+    out = np.isin(kind, list(kinds))[data.actions]  # padding is -1, the last
+    kept = np.where(out, 0.0, data.pmf)
+    total = kept.sum(axis=1, keepdims=True)
+    without: Mask = total[:, 0] == 0.0
+    if without.any():
+        raise ValueError(
+            f"nothing else could be drawn: {problems.rows(without, data.decision_ids)}"
+        )
+    own: Vector = kept / total
+    return own
+
+
 def of_policy(data: LoggedData, policy: Policy) -> Vector:
     """What one state of a policy, floor included, makes of the logged contexts and action sets.
 
     Each row keeps the objective that it was decided under. Arms that the policy's catalog doesn't
-    have get nothing. A row that `policy` has learned from must not be among `data`.
+    have get nothing, and neither do plans. A row that `policy` has learned from must not be among
+    `data`.
 
     Raises
     ------

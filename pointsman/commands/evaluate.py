@@ -35,8 +35,10 @@ TRAIN_SHARE = 0.5
     "targets",
     multiple=True,
     metavar="TARGET",
-    help="What to value: logged, challenger, uniform, an arm, config, config:POLICY; repeat it."
-    " [logged, uniform, each arm of up to 20, the challenger if there is one]",
+    help="What to value: logged, challenger, uniform, an arm or plan, never:plans (or"
+    " never:cascade, never:hedge, never:race), config, config:POLICY; repeat it."
+    " [logged, uniform, never:plans if there are plans, each of up to 20 arms and plans, the"
+    " challenger if there is one]",
 )
 @click.option(
     "--estimator",

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from pointsman.commands import settings
+from pointsman.commands import planned, settings
+from pointsman.commands.planned import Compared
 from pointsman.commands.settings import progress
 from pointsman.trying import outcomes as folders
 from pointsman.trying.lag import RATE
@@ -20,6 +21,7 @@ from pointsman.trying.simulate import Traffic, in_process, over_http, sample
 from pointsman_client import Client, PointsmanError
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import to_toml
+from policy.plans.plan import Kind
 from serving.processes.config_file import ConfigFile
 
 SHUFFLES = 5
@@ -42,6 +44,8 @@ class Options:
     no_warm_labels: bool
     concurrency: int
     rate: float | None
+    plans: tuple[Kind, ...]
+    judge: float
     config_file: Path | None
     write_config: Path | None
     plot: Path | None
@@ -57,6 +61,12 @@ class Options:
         if self.url is not None and self.warm:
             raise click.UsageError(
                 "--warm is for runs in process: `pointsman train` warms a service"
+            )
+        if self.plans and (
+            self.url or self.warm or self.delay or self.loss or self.plot or self.rate
+        ):
+            raise click.UsageError(
+                "--plans is for runs in process, without --warm, --delay, --loss, --rate, --plot"
             )
         if self.url is None and self.concurrency > 1:
             raise click.UsageError("--concurrency needs --url: in process, rounds take turns")
@@ -133,6 +143,21 @@ class Options:
     f"[{RATE:.0f}: one caller who waits]",
 )
 @click.option(
+    "--plans",
+    callback=planned.kinds,
+    metavar="KINDS",
+    help="The caller can carry out these: fallback, hedge, race, cascade, split by commas. Played"
+    " beside the same policy without them.",
+)
+@click.option(
+    "--judge",
+    type=settings.Finite(0.5, 1),
+    default=0.8,
+    show_default=True,
+    metavar="P",
+    help="With --plans: how often the caller's judge tells a good answer from a bad one.",
+)
+@click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
@@ -162,6 +187,9 @@ def command(**given: Any) -> None:
         asked.write_config.write_text(to_toml(config), "utf-8")
         click.echo(f"wrote {asked.write_config}", err=True)
     outcomes = sample(outcomes, asked.rounds, asked.seed)
+    if asked.plans:
+        planned.show(_with_plans(asked, outcomes, config.policies["default"]), asked.as_json)
+        return
     result = _played(asked, outcomes, config.policies["default"])
     missing = {"missing": list(outcomes.missing)}
     click.echo(json.dumps(result.figures() | missing) if asked.as_json else table(result))
@@ -186,6 +214,13 @@ def _played(asked: Options, outcomes: OutcomeSet, policy: PolicyConfig) -> Resul
             return over_http(outcomes, policy, asked.traffic, client, asked.concurrency, tick)
     except PointsmanError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _with_plans(asked: Options, outcomes: OutcomeSet, policy: PolicyConfig) -> Compared:
+    outcomes.check(policy.weights)
+    m = asked.shuffles or SHUFFLES
+    with progress(len(outcomes) * (1 + 2 * m)) as tick:
+        return planned.compared(outcomes, policy, asked.plans, asked.judge, asked.traffic, m, tick)
 
 
 def _config(outcomes: OutcomeSet, file: Path | None) -> Config:

@@ -17,6 +17,7 @@ from offline_eval.streaming.sums import Target
 from pointsman.commands import logs
 from pointsman.commands.logs import Options, aligned, between, figure
 from pointsman.commands.settings import progress
+from pointsman.commands.targets import NEVER
 
 PLAIN: Mapping[str, Target] = {
     "logged": target.logged,
@@ -100,9 +101,11 @@ def value(
 def _target(name: str) -> Target:
     if name == "config" or name.startswith("config:"):
         raise click.UsageError(
-            "--stream values logged, challenger, uniform and arms: a policy that learns first "
-            "needs the log in memory"
+            "--stream values logged, challenger, uniform, never:plans and arms: a policy that "
+            "learns first needs the log in memory"
         )
+    if name in NEVER:
+        return partial(target.never, kinds=NEVER[name])
     return PLAIN.get(name) or partial(target.one_arm, arm=name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -13,10 +14,16 @@ from offline_eval.estimating.replay import Candidate
 from offline_eval.log.data import LoggedData, Vector
 from pointsman.commands.logs import Opened
 from policy.config.schema import PolicyConfig
+from policy.plans.plan import DRAWN, Kind, kind_of
 
 MOST_ARMS = 20  # that are targets when none is named
 CONFIG = "config"
 CHALLENGER = "challenger"
+NEVER: Mapping[str, Sequence[Kind]] = {
+    "never:plans": DRAWN,
+    **{f"never:{kind}": (kind,) for kind in DRAWN},
+}
+"""The policy that made the log, without some of its plans."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +41,8 @@ def usual(data: LoggedData) -> list[str]:
     arms = data.ids if len(data.ids) <= MOST_ARMS else ()
     if data.propensities == "unknown":
         return ["uniform", *arms]
-    return ["logged", "uniform", *arms, *([CHALLENGER] if any(data.challengers) else [])]
+    plans = ["never:plans"] if any(kind_of(action) for action in data.ids) else []
+    return ["logged", "uniform", *plans, *arms, *([CHALLENGER] if any(data.challengers) else [])]
 
 
 def is_config(name: str) -> bool:
@@ -75,6 +83,8 @@ def pmf_of(name: str, log: Opened, split: Split) -> Vector:
         return target.uniform(split.valued)
     if name == CHALLENGER:
         return target.challenger(split.valued)
+    if name in NEVER:
+        return target.never(split.valued, NEVER[name])
     if not is_config(name):
         return target.one_arm(split.valued, name)
     which = name.partition(":")[2] or log.name

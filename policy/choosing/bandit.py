@@ -14,6 +14,9 @@ from policy.choosing.drawing import explored
 from policy.choosing.protocol import Index, Ruling
 from policy.config.schema import PolicyConfig
 from policy.objective import Weights
+from policy.plans import candidates
+from policy.plans.candidates import Actions, Pair, Setting
+from policy.plans.learned import NOTHING, PlanValues
 from policy.records import Context, Vector
 from policy.values.protocol import BoundValues, Forecast
 
@@ -28,6 +31,7 @@ class Bandit:
     config: PolicyConfig
     is_new: NDArray[np.bool_]  # (number of arms in the catalog,)
     answered: Vector | None = None  # likewise: the share of each arm's calls that doesn't fail
+    plans: PlanValues = NOTHING
 
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
@@ -59,8 +63,28 @@ class Bandit:
 
     def _rule(self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights) -> Ruling:
         forecast = self.forecast(x, index, list_cost_usd, weights)
+        return self._explored(forecast, self.is_new[index])
+
+    def _explored(self, forecast: Forecast, is_new: NDArray[np.bool_]) -> Ruling:
         pmf, best = explored(self.config, forecast)
-        is_new = self.is_new[index]
         if is_new.any():
             pmf = explore.cap_new_arms(pmf, is_new, self.config.new_arm_share)
         return Ruling(pmf, best, forecast.outcome)
+
+    def with_plans(
+        self,
+        x: Context,
+        index: Index,
+        list_cost_usd: Vector,
+        setting: Setting,
+        pairs: Sequence[Pair] | None = None,
+    ) -> tuple[Ruling, Actions]:
+        """`rule` for one query, over arms and plans: the most promising ones, or those given."""
+        forecast = self.forecast(x, index, list_cost_usd, setting.weights)
+        if pairs is None:
+            found = candidates.actions(forecast, list_cost_usd[0], setting, self.plans)
+        else:
+            found = candidates.same_actions(pairs, forecast, list_cost_usd[0], setting, self.plans)
+        is_new = self.is_new[index]
+        of_plans = [bool(is_new[[pair.first, pair.second]].any()) for pair in found.pairs]
+        return self._explored(found.forecast, np.append(is_new, of_plans).astype(bool)), found

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from policy.arms.arm import PriceTier
 from policy.arms.endpoints import Endpoint
+from policy.config.plans import PlansConfig
 from policy.config.schema import GateConfig, ObjectiveConfig, RulesConfig
 
 Path = tuple[str | int, ...]
@@ -152,6 +153,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "objective": ObjectiveConfig,
     "rules": RulesConfig,
     "gate": GateConfig,
+    "plans": PlansConfig,
     "price_tiers": PriceTier,
     "endpoints": Endpoint,
 }

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from policy.arms.arm import ArmId, Share, by_task_type, distinct
 from policy.arms.catalog import Catalog
 from policy.arms.endpoints import Limits
+from policy.config.plans import PlansConfig
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -193,6 +194,8 @@ class PolicyConfig(BaseModel):
     auto_rollback: Annotated[bool, Field(strict=True)] = False
     """Whether that champion takes over again by itself once it is shown to be better."""
     gate: GateConfig = GateConfig()
+    plans: PlansConfig = PlansConfig()
+    """What a request may ask to be answered with, other than one arm."""
 
     @field_validator("arms")
     @classmethod
@@ -210,7 +213,7 @@ class PolicyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PolicyConfig:
-        for check in (_check_arms, _check_model, _check_exploration, _check_caution, _check_times):
+        for check in CHECKS:
             check(self)
         return self
 
@@ -321,6 +324,20 @@ def _check_caution(policy: PolicyConfig) -> None:
         raise ValueError(f"incumbent {policy.incumbent!r} is not among its arms")
 
 
+def _check_plans(policy: PolicyConfig) -> None:
+    policy.plans.check(policy.model, policy.incumbent)
+
+
+CHECKS = (
+    _check_arms,
+    _check_model,
+    _check_exploration,
+    _check_caution,
+    _check_times,
+    _check_plans,
+)
+
+
 ACTS_AT_ONCE = (
     "arms",
     "new_arm_share",
@@ -333,12 +350,13 @@ ACTS_AT_ONCE = (
     "keep_share",
     "auto_rollback",
     "gate",
+    "plans",
 )
 
 
 OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")
 """What a policy and its challenger have in common, or they couldn't be compared."""
-CAPS = ("new_arm_share", "new_arm_events")  # mean something only where a model learns
+CAPS = ("new_arm_share", "new_arm_events")  # as plans, mean something only where a model learns
 
 
 def inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,7 +366,7 @@ def inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, A
     rule's parameter; what remains unsaid is the default.
     """
     if overrides.get("model", policy.model) != policy.model:
-        names = set(OF_THE_POLICY) - set(CAPS)
+        names = set(OF_THE_POLICY) - {*CAPS, "plans"}
     else:
         names = set(PolicyConfig.model_fields)
         if overrides.get("exploration", policy.exploration) != policy.exploration:

@@ -25,7 +25,8 @@ class Forecast:
     of the expected reward; `utility_sd` is None where the model has no posterior. `explored_sd` is
     that part of it which is worth exploring, all of it where None, and `unknown` (n, k) what is
     left of its variance as it was before the arm's first outcome, in [0, 1]. `outcome` is
-    (n, k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known.
+    (n, k, 3): quality, latency_ms, cost_usd in their own units, NaN where nothing is known;
+    `log_latency` (n, k) the expected logarithm of latency_ms, None where there is none.
     """
 
     utility: Vector
@@ -33,6 +34,7 @@ class Forecast:
     outcome: Vector
     explored_sd: Vector | None = None
     unknown: Vector | None = None
+    log_latency: Vector | None = None
 
     def answered(self, share: Vector, weights: Weights) -> Forecast:
         """The same where only so large a share (k,) of an arm's calls doesn't fail: a failed one

@@ -26,7 +26,8 @@ class Header:
     `scores` are the sums of a challenger's running estimates up to there, None where it never was
     a challenger: they lie in the header so that one atomic write holds them with the position.
     So do, where the policy has an incumbent, `ledger` (a checkpoint's) and `standing` (a
-    snapshot's): see policy/choosing/incumbent.py.
+    snapshot's): see policy/choosing/incumbent.py. `plans` is what plans' outcomes have told, from
+    the first of them on: see policy/plans/learned.py.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Header:
     scores: dict[str, Any] | None = None
     ledger: str | None = None
     standing: dict[str, float] | None = None
+    plans: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

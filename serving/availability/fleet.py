@@ -131,9 +131,11 @@ class Fleet:
 
     def call(self, decision: Decision, catalog: Catalog) -> Call:
         """Where a decision's arm is to be called. Until `done` it counts as under way there."""
-        here = self._map(catalog).places[decision.arm]
+        here = self._map(catalog).places[decision.first_arm]
         tokens = decision.prompt_tokens + decision.output_tokens
-        usd = catalog.arm(decision.arm).cost_usd(decision.prompt_tokens, decision.output_tokens)
+        usd = catalog.arm(decision.first_arm).cost_usd(
+            decision.prompt_tokens, decision.output_tokens
+        )
         u = spread(decision.decision_id)
         place, tries = next_place(
             here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u

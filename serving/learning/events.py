@@ -77,13 +77,15 @@ def spared(events: Sequence[Event]) -> NDArray[np.bool_]:
 def _settled(events: Sequence[Event]) -> NDArray[np.bool_]:
     """(n, 3): which components an earlier event of the same decision has taught; of a correction,
     which ones no event taught that could be taken back: an error had settled them before."""
-    settled = np.zeros((len(events), len(COMPONENTS)), dtype=bool)
-    for row, event in enumerate(events):
-        if is_correction(event):
-            settled[row] = [name not in event[b"taught"] for name in COMPONENTS]
-        elif earlier := event[b"earlier"]:
-            settled[row] = [name in earlier or b"error" in earlier for name in COMPONENTS]
-    return settled
+    return np.array([settled(event) for event in events]).reshape(-1, len(COMPONENTS))
+
+
+def settled(event: Event) -> list[bool]:
+    """Of one event, likewise."""
+    if is_correction(event):
+        return [name not in event[b"taught"] for name in COMPONENTS]
+    earlier = event[b"earlier"]
+    return [name in earlier or b"error" in earlier for name in COMPONENTS]
 
 
 def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog]) -> OutcomeBatch:

@@ -18,6 +18,7 @@ from policy.arms.catalog import Catalog
 from policy.choosing.incumbent import Ledger
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
+from policy.plans.learned import PlanLearning
 from policy.values import models
 from policy.values.protocol import ValueModel
 from policy.values.snapshot import Header, State
@@ -31,6 +32,7 @@ from serving.learning.events import (
     shadow_batch_of,
     spared,
 )
+from serving.learning.plans import has_calls, is_plan, latencies, taught
 from serving.store.keys import Entry
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Fold:
         self.model = model
         self.scores = Scoreboard()
         self.ledger = Ledger.of(config, encoder.d)
+        self.plans: PlanLearning | None = None  # from the first plan's outcome on
         self._config = config
         self._encoder = encoder
         self._catalog = catalog
@@ -86,6 +89,8 @@ class Fold:
                 fold.model = models.read_model(header.kind, checkpoint.parts)
             if fold.ledger is not None and header.ledger is not None:
                 fold.ledger.restore(header.ledger)
+            if header.plans is not None:
+                fold.plans = PlanLearning.of(header.plans)
             fold.scores = Scoreboard.from_record(header.scores)
             fold.position = header.position
         return fold
@@ -103,21 +108,40 @@ class Fold:
         self.position = entries[-1][0]
 
     def _learn(self, model: ValueModel, events: Sequence[Event], corrected: bool) -> None:
-        encoder, d = self._encoder.fingerprint, self._encoder.d
+        encoder = self._encoder.fingerprint
         seen = [own for event in events if (own := as_seen(event, encoder)) is not None]
+        if corrected:  # what several calls have taught stays
+            self._correct(model, [event for event in seen if not has_calls(event)])
+            return
+        at = 0
+        if self.plans is None:
+            at = next((i for i, event in enumerate(seen) if is_plan(event)), len(seen))
+            self._add(model, seen[:at])
+        if at < len(seen):
+            self.plans = self.plans or PlanLearning()
+            self._add(model, seen[at:])
+
+    def _add(self, model: ValueModel, seen: Sequence[Event]) -> None:
+        plans = self.plans or PlanLearning()
+        told = list(taught(seen, plans, self._config.scales))
+        if not told:
+            return
+        batch = batch_of(told, self._encoder.d, self._catalog)
+        plans.add_latencies(batch.arms, latencies(batch))
+        # A failure is a decision that earned nothing, and no lesson on what its arm is worth.
+        model.learn(replace(batch, settled=batch.settled | spared(told)[:, None]))
+        if self.ledger is not None:
+            self.ledger.add(batch)
+
+    def _correct(self, model: ValueModel, seen: Sequence[Event]) -> None:
         if not seen:
             return
-        if corrected:
-            corrections = corrections_of(seen, encoder, d, self._catalog)
-            model.correct(corrections)
-            if self.ledger is not None:
-                self.ledger.correct(corrections)
-        else:
-            batch = batch_of(seen, d, self._catalog)
-            # A failure is a decision that earned nothing, and no lesson on what its arm is worth.
-            model.learn(replace(batch, settled=batch.settled | spared(seen)[:, None]))
-            if self.ledger is not None:
-                self.ledger.add(batch)
+        corrections = corrections_of(
+            seen, self._encoder.fingerprint, self._encoder.d, self._catalog
+        )
+        model.correct(corrections)
+        if self.ledger is not None:
+            self.ledger.correct(corrections)
 
     def _score(self, events: Sequence[Event], corrected: bool) -> None:
         read = [(event, orjson.loads(event[b"shadow"])) for event in events]
@@ -160,4 +184,5 @@ class Fold:
             position=self.position,
             events=self.events,
             scores=self.scores.to_record(),
+            plans=None if self.plans is None else self.plans.to_record(),
         )

@@ -146,5 +146,6 @@ def _built(name: str, loaded: Loaded, config: Config) -> Policy:
         catalog=config.arms,
         view=loaded.view,
         standing=loaded.standing,
+        plans=loaded.plans,
     )
     return replace(policy, scores=loaded.scores)

@@ -9,6 +9,7 @@ from features.encoder import Encoder
 from policy.choosing.incumbent import START, Standing
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
+from policy.plans.learned import NOTHING, PlanLearning, PlanValues
 from policy.values import models
 from policy.values.parts import Parts
 from policy.values.protocol import ValuesView
@@ -30,6 +31,7 @@ class Loaded:
     scores: Scoreboard
     standing: Standing = START
     parts: Parts = field(default_factory=dict)
+    plans: PlanValues = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +107,5 @@ async def _load(
     view = None if config.model in models.NO_VALUES else models.read_view(header.kind, parts)
     scores = Scoreboard.from_record(header.scores)
     standing = Standing.of(header.standing)
-    return Loaded(version, number, config, encoder, view, scores, standing, parts)
+    plans = NOTHING if header.plans is None else PlanLearning.of(header.plans).values()
+    return Loaded(version, number, config, encoder, view, scores, standing, parts, plans)

@@ -49,8 +49,9 @@ async def route_batch(request: Request) -> Response:
 
 async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
     decision, catalog, logged = await service.route(body)
-    metrics.decisions(decision.policy, decision.arm, logged).inc()
+    metrics.decisions(decision.policy, decision.first_arm, logged).inc()
     notes = unknown_names(catalog, body.constraints)
+    notes += service.policy(body.policy).config.plans.refused(body.plans)
     return answer(decision, catalog, logged, notes, body.alternatives)
 
 

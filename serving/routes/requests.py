@@ -19,6 +19,7 @@ from features.query import Hints, Query, null_is, whole
 from policy.arms.arm import ArmId
 from policy.arms.constraints import ANYTHING, Constraints
 from policy.objective import PRESETS, Preset, Weights
+from policy.plans.plan import Kind
 from serving.parsing.usage import MAX_TOKENS, Tokens, tokens
 
 MOST_OF_ERROR = 200  # characters that are kept: some report a whole traceback
@@ -100,6 +101,8 @@ class RouteRequest(Body):
     chosen: Chosen | None = None
     alternatives: Count | None = None
     """The most that the answer lists; all when absent."""
+    plans: Annotated[tuple[Kind, ...], Field(max_length=16), null_is((), tuple[Kind, ...])] = ()
+    """What the caller can carry out beside one call; without them the answer is one arm."""
 
     def weights(self) -> Weights | None:
         """The request's own weights, or None for the policy's."""
@@ -110,12 +113,61 @@ class RouteRequest(Body):
         return Weights.of(self.objective.quality, self.objective.latency, self.objective.cost)
 
 
-class RewardRequest(Body):
+class _Charged(Body):
+    """A call's cost, or what it can be computed from."""
+
+    cost_usd: Usd | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    usage: Usage | None = None
+
+    @model_validator(mode="after")
+    def _one_cost(self) -> Self:
+        if (self.input_tokens is None) != (self.output_tokens is None):
+            raise ValueError("give input_tokens and output_tokens together")
+        if self.input_tokens is not None and (self.cost_usd is not None or self.usage is not None):
+            raise ValueError("give cost_usd, usage or token counts, not several of them")
+        return self
+
+    def tokens(self) -> Tokens | None:
+        """What the call read and wrote, where its cost is to be computed from that."""
+        if self.input_tokens is not None and self.output_tokens is not None:
+            return Tokens(self.input_tokens, self.output_tokens)
+        return self.usage if self.cost_usd is None else None
+
+
+class AttemptBody(_Charged):
+    """One call of one arm, in the order in which they began. A cancelled one had no answer yet;
+    its latency is how long it was out."""
+
+    arm: Annotated[str, Field(min_length=1, max_length=128)]
+    quality: Quality | None = None
+    latency_ms: Milliseconds | None = None
+    error: Error | None = None
+    retry_after_s: Seconds | None = None
+    cancelled: Annotated[bool, Field(strict=True), null_is(False, bool)] = False
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.error is not None and self.cancelled:
+            raise ValueError("a call failed or was cancelled, not both")
+        if self.retry_after_s is not None and self.error is None:
+            raise ValueError("retry_after_s belongs to an error: give both")
+        if self.quality and (self.error is not None or self.cancelled):
+            raise ValueError("a call without an answer has no quality")
+        return self
+
+
+class RewardRequest(_Charged):
     """What came of a decision, in any parts; each component is accepted once.
 
     `usage` is what the provider sent with its answer (OpenAI, Anthropic or Gemini). `error` is
     timeout, connection, server_error, rate_limited, auth, bad_request, content_filter, cancelled,
     or any other word.
+
+    `attempts` are the calls that were made of a plan, or of an arm and others after it, in the
+    order in which they began, and `returned` is the arm whose answer was used. Latency and cost of
+    the whole are computed from them where they aren't given.
     """
 
     model_config = ConfigDict(
@@ -135,22 +187,22 @@ class RewardRequest(Body):
     decision_id: DecisionId
     quality: Quality | None = None
     latency_ms: Milliseconds | None = None
-    cost_usd: Usd | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    usage: Usage | None = None
     ttft_ms: Milliseconds | None = None
     error: Error | None = None
     retry_after_s: Seconds | None = None
     executed_arm: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     executed: Annotated[bool, Field(strict=True)] | None = None
+    attempts: Annotated[list[AttemptBody], Field(min_length=1, max_length=16)] | None = None
+    returned: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.input_tokens is None) != (self.output_tokens is None):
-            raise ValueError("give input_tokens and output_tokens together")
-        if self.input_tokens is not None and (self.cost_usd is not None or self.usage is not None):
-            raise ValueError("give cost_usd, usage or token counts, not several of them")
+        if self.attempts is None and self.returned is not None:
+            raise ValueError("returned belongs to attempts: give both")
+        if self.attempts is not None and (
+            self.error is not None or self.executed_arm is not None or self.tokens() is not None
+        ):
+            raise ValueError("with attempts, errors, arms and tokens are said of each of them")
         if self.retry_after_s is not None and self.error is None:
             raise ValueError("retry_after_s belongs to an error: give both")
         parts = (
@@ -161,6 +213,7 @@ class RewardRequest(Body):
             self.usage,
             self.ttft_ms,
             self.error,
+            self.attempts,
         )
         reported = any(part is not None for part in parts)
         if self.executed is False:
@@ -173,12 +226,6 @@ class RewardRequest(Body):
         if self.error is not None and self.quality:
             raise ValueError("an error means quality 0: leave quality out")
         return self
-
-    def tokens(self) -> Tokens | None:
-        """What the call read and wrote, where its cost is to be computed from that."""
-        if self.input_tokens is not None and self.output_tokens is not None:
-            return Tokens(self.input_tokens, self.output_tokens)
-        return self.usage if self.cost_usd is None else None
 
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]

@@ -24,8 +24,8 @@ class NewDecision:
 
     `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
     that it sees where that is another; `asked` is what rules choose by, where they are an
-    incumbent, `place` where the arm is called, `taken` what that takes of limits. All are empty
-    where there is none.
+    incumbent, `place` where the arm is called, `taken` what that takes of limits, and `plan` what
+    its events repeat of a plan. All are empty where there is none.
     """
 
     decision_id: str
@@ -45,6 +45,7 @@ class NewDecision:
     asked: str = ""
     place: str = ""
     taken: Mapping[str, Any] = field(default_factory=dict)
+    plan: bytes = b""
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -64,6 +65,7 @@ class NewDecision:
             self.asked,
             self.place,
             self._taken(),
+            self.plan,
         )
 
     def _taken(self) -> bytes:
@@ -104,6 +106,7 @@ class Report:
 
     `late_counts`: the policy takes silence for an answer, so the log takes one that comes late.
     `teaches`: the error, if any, says something of the arm's quality.
+    `attempts`: the calls that were made, as JSON.
     """
 
     decision_id: str
@@ -119,6 +122,7 @@ class Report:
     late_counts: bool = False
     teaches: bool = True
     tokens: int | None = None
+    attempts: str | None = None
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -134,6 +138,7 @@ class Report:
             str(int(self.late_counts)),
             str(int(self.teaches)),
             "" if self.tokens is None else str(self.tokens),
+            self.attempts or "",
         )
 
 

@@ -1,8 +1,8 @@
 -- Record decisions; begins with used.lua. KEYS[1] the decisions stream, KEYS[2] what is used of
 -- limits, KEYS[3] what is under way, then one key per decision.
--- ARGV[1] retention in ms, then sixteen values per decision; the last five are '' without a
+-- ARGV[1] retention in ms, then seventeen values per decision; the last six are '' without a
 -- challenger, where it has no context of its own, where no rules are an incumbent, where an arm has
--- no endpoint, and where nothing is taken of limits.
+-- no endpoint, where nothing is taken of limits, and without a plan.
 -- Replies, per decision, false when it was recorded, or what is under way at the places it asks of;
 -- {request digest, record, x, challenger's x} of the decision that has this id; or the number, from
 -- 0, of the bound that it would have gone beyond: then nothing was done.
@@ -35,7 +35,7 @@ end
 
 local replies = {}
 for i = 4, #KEYS do
-  local at = (i - 4) * 16 + 1
+  local at = (i - 4) * 17 + 1
   local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x')
   local h = ARGV[at + 16] ~= '' and cjson.decode(ARGV[at + 16])
   local refused = h and not seen[1] and take(h, ARGV[at + 8])
@@ -60,6 +60,7 @@ for i = 4, #KEYS do
       redis.call('HSET', KEYS[i], 'taken', ARGV[at + 16], 'took_tokens', h.n_tokens, 'took_usd',
         h.n_usd)
     end
+    if ARGV[at + 17] ~= '' then redis.call('HSET', KEYS[i], 'plan', ARGV[at + 17]) end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
     redis.call('XADD', KEYS[1], '*', unpack(entry))
     replies[i - 3] = h and told(h) or false

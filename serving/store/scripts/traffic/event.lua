@@ -6,7 +6,7 @@ local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local fields = {'arm', 'x', 'list_cost_usd', 'version', 'encoder', 'made_at_ms', 'propensity',
   'quality', 'latency_ms', 'cost_usd', 'error', 'executed_arm', 'executed_list_cost_usd',
   'executed', 'catalog', 'eligible', 'shadow', 'challenger_x', 'taught', 'corrected_by',
-  'quality_assumed', 'asked', 'place', 'taken', 'took_tokens', 'took_usd'}
+  'quality_assumed', 'asked', 'place', 'taken', 'took_tokens', 'took_usd', 'plan', 'attempts'}
 
 -- A decision by field; what it hasn't is false. `reported` are the values that were corrected.
 local function decision(key)
@@ -47,6 +47,8 @@ local function event_of(key, d, arm, list_cost_usd, executed, late)
   if d.shadow then event[#event + 1], event[#event + 2] = 'shadow', d.shadow end
   if d.challenger_x then event[#event + 1], event[#event + 2] = 'challenger_x', d.challenger_x end
   if d.asked then event[#event + 1], event[#event + 2] = 'asked', d.asked end
+  if d.plan then event[#event + 1], event[#event + 2] = 'plan', d.plan end
+  if d.attempts then event[#event + 1], event[#event + 2] = 'earlier_attempts', d.attempts end
   return event
 end
 
@@ -56,11 +58,12 @@ local function given_to(encoder)
   return learned[encoder] or tonumber(redis.call('HGET', KEYS[2], encoder) or 0)
 end
 
--- Count an event for those who learn it: how many each of them has then been given.
-local function count(d)
+-- Count an event for those who learn it, once for each of its calls: how many each of them has then
+-- been given.
+local function count(d, calls)
   local counts = {}
   for i, encoder in ipairs(encoders(d)) do
-    learned[encoder] = given_to(encoder) + 1
+    learned[encoder] = given_to(encoder) + (calls or 1)
     counts[i] = string.format('%.0f', learned[encoder])
   end
   return table.concat(counts, ',')

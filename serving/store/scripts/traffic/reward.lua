@@ -1,16 +1,18 @@
 -- Accept outcomes; begins with event.lua and used.lua. After the decisions' keys come those of what
--- is used of limits and of what is under way. From ARGV[3] on, twelve values per outcome: quality,
+-- is used of limits and of what is under way. From ARGV[3] on, thirteen values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
 -- retry_after_s, whether late ones count ('0' or '1'), whether the error teaches anything (likewise),
--- tokens; '' is absent. ttft_ms and retry_after_s are kept, and teach nothing.
+-- tokens, the calls that were made as JSON; '' is absent. ttft_ms and retry_after_s are kept, and
+-- teach nothing.
 -- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
 -- corrected is compared with what was reported, so that a repeated report stays one. A quality that
 -- was assumed stands until one is reported, or an error: that replaces it as a correction does.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}, and where a call
--- is told to be over {arm, place, when it was decided, whether it was made and nothing known of it before,
+-- is told to be over {arm, place, when it was decided, whether nothing was known of it before,
 -- {counter, value, ...} of what it has moved}.
 
-local asides = {'ttft_ms', 'retry_after_s'}
+local asides = {'ttft_ms', 'retry_after_s', 'attempts'}
+local aside_at = {8, 9, 13}
 
 -- Put a reported quality in the place of one that was assumed.
 local function replace_assumed(key, d, quality)
@@ -60,13 +62,14 @@ local function accept(key, at)
       end
     end
   end
-  local aside = {}
+  local aside, calls = {}, nil
   for j, name in ipairs(asides) do
-    local value = ARGV[at + 7 + j]
+    local value = ARGV[at + aside_at[j]]
     if value ~= '' then
       local kept = redis.call('HGET', key, name)
       if not kept then
         aside[#aside + 1], aside[#aside + 2] = name, value
+        if name == 'attempts' then calls = #cjson.decode(value).attempts end
         accepted[#accepted + 1] = name
       else
         local list = kept == value and unchanged or conflicts
@@ -111,7 +114,9 @@ local function accept(key, at)
     replace_assumed(key, d, quality)
     given.quality = nil
   end
-  if not (next(given) or withdrawn) then return {'ok', accepted, unchanged, missing, is_late(d)} end
+  if not (next(given) or withdrawn or calls) then
+    return {'ok', accepted, unchanged, missing, is_late(d)}
+  end
 
   local arm, list_cost_usd = d.executed_arm or d.arm, d.executed_list_cost_usd or d.list_cost_usd
   if not d.executed_arm and executed_arm ~= '' then
@@ -121,7 +126,7 @@ local function accept(key, at)
   local update = {'executed', was_executed, 'executed_arm', arm,
     'executed_list_cost_usd', list_cost_usd}
   local event = event_of(key, d, arm, list_cost_usd, was_executed, is_late(d))
-  local at_count, taught = not withdrawn and count(d), d.taught or ''
+  local at_count, taught = not withdrawn and count(d, calls), d.taught or ''
   for _, name in ipairs(names) do
     if given[name] then
       update[#update + 1], update[#update + 2] = name, given[name]
@@ -145,13 +150,13 @@ local function accept(key, at)
       ARGV[at + 12] ~= '' and ARGV[at + 12] or (free and '0') or d.took_tokens, withdrawn)
   end
   return {'ok', accepted, unchanged, missing, is_late(d),
-    {arm, arm == d.arm and d.place or '', d.made_at_ms, (d.executed or withdrawn) and 0 or 1,
+    {arm, arm == d.arm and d.place or '', d.made_at_ms, d.executed and 0 or 1,
       used}}
 end
 
 local replies = {}
 for i = 3, #KEYS - 2 do
-  replies[i - 2] = accept(KEYS[i], (i - 3) * 12 + 2)
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 13 + 2)
 end
 keep_counts()
 return replies

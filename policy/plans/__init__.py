@@ -1,0 +1,1 @@
+"""What to do with several arms for one query: fallback, hedge, race, cascade. Calls no model."""
