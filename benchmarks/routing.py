@@ -3,8 +3,10 @@
 
 Each folder holds full-information outcomes (see pointsman/trying/outcomes.py). The whole grid is
 every policy and peer x every set x {cold, warm} x {category hint, text only} x {rewards at once,
-delayed by 200 rounds, 30% missing}; options narrow it. Warm means that the first 500 queries of
-each shuffle come with all arms' outcomes, and that only the rounds after them count.
+delayed by 200 rounds, 30% missing}; options narrow it. `--context label` tells the category by a
+label that is not the task type, `--noise-labels N` adds N labels with 2,000 random values each.
+Warm means that the first 500 queries of each shuffle come with all arms' outcomes, and that only
+the rounds after them count.
 
 `captured` = (mean reward of all rounds, learning included, - best single arm) / (best arm per
 category - best single arm), both in hindsight over the same rounds; mean of the shuffles, its
@@ -205,6 +207,7 @@ def _as_json(cell: Cell, rows: Mapping[str, Figures], first: Played) -> dict[str
         "start": cell.start,
         "context": cell.context,
         "rewards": cell.rewards,
+        "noise_labels": cell.noise_labels,
         "rounds": n,
         "shuffles": m,
         "uniform": float(first.uniform.mean()),
@@ -247,6 +250,7 @@ def main() -> None:
     parser.add_argument("--calibration", action="store_true", help="of the default's confidence")
     parser.add_argument("--start", choices=[*STARTS, "both"], default="both")
     parser.add_argument("--context", choices=[*CONTEXTS, "both"], default="both")
+    parser.add_argument("--noise-labels", type=int, default=0, metavar="N")
     parser.add_argument("--rewards", choices=[*REWARDS, "all"], default="all")
     parser.add_argument("--shuffles", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
@@ -265,10 +269,10 @@ def main() -> None:
     grid = product(
         options.sets,
         _narrowed(options.start, STARTS, "both"),
-        _narrowed(options.context, CONTEXTS, "both"),
+        ["hints", "text"] if options.context == "both" else [options.context],
         _narrowed(options.rewards, REWARDS, "all"),
     )
-    cells = [Cell(*place) for place in grid]
+    cells = [Cell(*place, noise_labels=options.noise_labels) for place in grid]
     names = [*options.policies, *WIDTHS, *options.peers]
     made = report(
         cells, names, options.shuffles, options.processes, options.plot, options.calibration

@@ -1,9 +1,10 @@
 """Profile + hints -> x (d,), the context that a policy sees. Knows no arm and no outcome.
 
-Five groups, in this order: a bias, the soft task mix, scaled signals, hashed hints and projected
-text. Callers' labels have most of the dimensions, for they tell more than the text does. Fitted on
-a corpus with task labels (fitting.py), an encoder gives a query without one the expected code of
-its label, so that what was learned from labelled queries serves the others too.
+Groups, in this order: a bias, the soft task mix, scaled signals, the hashed task label ("hints"),
+a slot for each of three other labels (labels.py) and projected text. Callers' labels have most of
+the dimensions, for they tell more than the text does. Fitted on a corpus with task labels
+(fitting.py), an encoder gives a query without one the expected code of its label, so that what was
+learned from labelled queries serves the others too.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from types import MappingProxyType, ModuleType
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features import labels as callers
 from features import profile as profiles
 from features import signals
+from features.labels import D_SLOT, SLOTS, task_code
 from features.lexicon import TASK_TYPES
 from features.profile import Profile
 from features.query import FOCUS_CHARS, TAIL_CHARS, Hints, Query
@@ -29,18 +32,16 @@ from features.query import FOCUS_CHARS, TAIL_CHARS, Hints, Query
 Context = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 
-FORMAT = 2  # raise it when the same query would be encoded differently
+FORMAT = 3  # raise it when the same query would be encoded differently
 MAGIC = b"pm-encoder\n"
 D = 64
-D_TEXT = 12
+D_TEXT = 8
 BUCKETS = 4_096  # a power of two, for the mask
 MIN_HINTS = 8
 COMMON_WEIGHT = 0.1  # of words that every text has
-TASK_PREFIX_WEIGHT = 0.7  # of `code` in the label `code/review`
 SIGNAL_SCALE = 0.5
 DEFAULT_TEXT_NORM = 0.1  # more of a random projection only slowed learning down
 FITTED_TEXT_NORM = 0.2
-LABELS_WEIGHT = 0.7  # the norm of all other labels together, beside the task label's 1
 CLIP = 4.0  # standard deviations
 SIGNAL_NAMES = (
     "prompt_length",
@@ -75,14 +76,17 @@ class Encoder:
     names: tuple[str, ...] = field(init=False)
     fingerprint: str = field(init=False)
     _codes: Matrix = field(init=False, repr=False)
+    _slots: slice = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         groups = dimensions(self.d, self.d_text)
         _check(self.rows, self.offset, self.odds, len(self.labels))
         m = groups["hints"].stop - groups["hints"].start
-        codes = [_task_code(label, m) for label in self.labels]
+        codes = [task_code(label, m) for label in self.labels]
         object.__setattr__(self, "_codes", np.array(codes, dtype=np.float32).reshape(-1, m))
         object.__setattr__(self, "groups", groups)
+        slots = slice(groups["label0"].start, groups[f"label{SLOTS - 1}"].stop)
+        object.__setattr__(self, "_slots", slots)
         object.__setattr__(self, "names", _names(groups))
         object.__setattr__(self, "fingerprint", hashlib.sha256(self._payload()).hexdigest()[:32])
 
@@ -110,7 +114,10 @@ class Encoder:
         x[self.groups["task"]] = profile.task_mix
         x[self.groups["signals"]] = [SIGNAL_SCALE * value for value in _signals(profile)]
         into = x[self.groups["hints"]]
-        self._add_hints(into, hints)
+        if hints.task_type:
+            into += task_code(hints.task_type, len(into))
+        if hints.labels or hints.language:
+            x[self._slots] = callers.code(hints.labels, hints.language)
         if query is not None:
             told = self._told(query.focus())
             x[self.groups["text"]] = self._projected(told)
@@ -156,16 +163,6 @@ class Encoder:
         probabilities: Context = weights / weights.sum()
         return probabilities
 
-    def _add_hints(self, into: Context, hints: Hints) -> None:
-        m = len(into)
-        if hints.task_type:
-            into += _task_code(hints.task_type, m)
-        labels = _labels(hints)
-        if labels:
-            scale = np.float32(LABELS_WEIGHT / math.sqrt(len(labels)))
-            for label in labels:
-                into += scale * _code(label, m)
-
     def _payload(self) -> bytes:
         header = {
             "format": FORMAT,
@@ -205,24 +202,24 @@ class Encoder:
 
 def dimensions(d: int, d_text: int) -> Mapping[str, slice]:
     sizes = {"bias": 1, "task": len(TASK_TYPES), "signals": len(SIGNAL_NAMES)}
-    hints = d - sum(sizes.values()) - d_text
+    slots = {f"label{slot}": D_SLOT for slot in range(SLOTS)}
+    hints = d - sum(sizes.values()) - sum(slots.values()) - d_text
     if d_text < 0 or hints < MIN_HINTS:
         raise ValueError(f"d={d} with d_text={d_text} leaves {hints} for hints, needs {MIN_HINTS}")
     groups, start = {}, 0
-    for name, size in (*sizes.items(), ("hints", hints), ("text", d_text)):
+    for name, size in {**sizes, "hints": hints, **slots, "text": d_text}.items():
         groups[name] = slice(start, start + size)
         start += size
     return MappingProxyType(groups)
 
 
 def _names(groups: Mapping[str, slice]) -> tuple[str, ...]:
-    sizes = {name: group.stop - group.start for name, group in groups.items()}
+    hashed = [name for name in groups if name not in ("bias", "task", "signals")]
     return (
         "bias",
         *(f"task:{name}" for name in TASK_TYPES),
         *(f"signal:{name}" for name in SIGNAL_NAMES),
-        *(f"hint:{i}" for i in range(sizes["hints"])),
-        *(f"text:{i}" for i in range(sizes["text"])),
+        *(f"{name}:{i}" for name in hashed for i in range(groups[name].stop - groups[name].start)),
     )
 
 
@@ -256,41 +253,6 @@ def _log_length(tokens: int, centre: float) -> float:
     return min((math.log2(1 + tokens) - centre) / 6.0, 1.5) if tokens else 0.0
 
 
-def _labels(hints: Hints) -> list[str]:
-    """Everything but the task label, sorted: a sum must not depend on the order of JSON keys."""
-    labels = [f"label:{len(name)}:{name}={value}" for name, value in hints.labels.items()]
-    if hints.language:
-        labels.append(f"language:{hints.language.lower()}")
-    return sorted(labels)
-
-
-@lru_cache(maxsize=4_096)
-def _task_code(label: str, m: int) -> Context:
-    """A task label's code; `code/review` is also, in part, a `code`."""
-    total = _code(f"task:{label}", m)
-    first, slash, _ = label.partition("/")
-    if not slash:
-        return total
-    shared = total + np.float32(TASK_PREFIX_WEIGHT) * _code(f"task:{first}", m)
-    shared /= np.float32(math.sqrt(1.0 + TASK_PREFIX_WEIGHT**2))
-    shared.flags.writeable = False
-    return shared
-
-
-@lru_cache(maxsize=16_384)
-def _code(label: str, m: int) -> Context:
-    """A dense sign code (m,) of norm 1: any two labels differ in about half of the places.
-
-    One-hot buckets would make colliding labels the same for ever; these stay separable.
-    """
-    raw = label.encode("utf-8", "surrogatepass")
-    digest = hashlib.shake_256(b"pointsman hint\n" + raw).digest((m + 7) // 8)
-    bits = np.unpackbits(np.frombuffer(digest, dtype=np.uint8))[:m]
-    code: Context = ((2.0 * bits - 1.0) / math.sqrt(m)).astype(np.float32)
-    code.flags.writeable = False
-    return code
-
-
 def buckets(words: Sequence[bytes]) -> NDArray[np.int64]:
     """The bucket of each word, (number of words,)."""
     return np.fromiter(map(crc32, words), dtype=np.int64, count=len(words)) & (BUCKETS - 1)
@@ -303,9 +265,8 @@ def _commonbuckets() -> NDArray[np.int64]:
 @cache
 def _logic() -> str:
     """A digest of every constant that decides how a query is encoded."""
-    scales = (SIGNAL_SCALE, TASK_PREFIX_WEIGHT, LABELS_WEIGHT, CLIP * FITTED_TEXT_NORM)
-    here = (scales, SIGNAL_NAMES, FOCUS_CHARS, TAIL_CHARS)
-    tables = (here, _constants(signals), _constants(profiles))
+    here = (SIGNAL_SCALE, CLIP * FITTED_TEXT_NORM, SIGNAL_NAMES, FOCUS_CHARS, TAIL_CHARS)
+    tables = (here, *map(_constants, (callers, signals, profiles)))
     return hashlib.sha256(json.dumps(tables, default=_plain).encode()).hexdigest()[:16]
 
 

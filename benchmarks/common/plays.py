@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import labels
 from benchmarks.common.calibration import Noting
 from benchmarks.common.lints import WIDTHS, LinTS
 from benchmarks.common.peers import PEERS, PeerRouter
@@ -41,7 +42,11 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 
 WARM = 500  # queries of which every arm's outcome is known beforehand
 STARTS: Mapping[str, int] = {"cold": 0, "warm": WARM}
-CONTEXTS: Mapping[str, bool] = {"hints": True, "text": False}
+CONTEXTS: Mapping[str, Mapping[str, Any]] = {
+    "hints": {},
+    "text": {"hints": False},
+    "label": {"hints": False, "warm_labels": False},  # the category, but not as the task type
+}
 REWARDS: Mapping[str, Mapping[str, Any]] = {
     "at-once": {},
     "delayed": {"delay": 200},
@@ -59,14 +64,23 @@ class Cell:
     start: str
     context: str
     rewards: str
+    noise_labels: int = 0
 
     @property
     def traffic(self) -> Traffic:
-        given = REWARDS[self.rewards]
-        return Traffic(hints=CONTEXTS[self.context], warm=STARTS[self.start], **given)
+        return Traffic(warm=STARTS[self.start], **CONTEXTS[self.context], **REWARDS[self.rewards])
+
+    @property
+    def outcomes(self) -> OutcomeSet:
+        """The set's queries as this cell's callers send them."""
+        told = _load(self.folder)[0]
+        if self.context == "label":
+            told = labels.with_category(told)
+        return labels.with_noise(told, self.noise_labels)
 
     def __str__(self) -> str:
-        return f"{self.folder.name}, {self.start}, {self.context}, rewards {self.rewards}"
+        noise = f", {self.noise_labels} empty labels" if self.noise_labels else ""
+        return f"{self.folder.name}, {self.start}, {self.context}{noise}, rewards {self.rewards}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +117,7 @@ def play(cell: Cell, name: str, number: int) -> Played:
     traffic = cell.traffic
     order, lost = traffic.shuffle(len(outcomes), number)
     rows, lost = order[traffic.warm :], lost[traffic.warm :]
-    router = Noting(_router(cell.folder, traffic, name, number))
+    router = Noting(_router(cell, name, number))
     arms = drive(router, rows, lost, traffic.delay, silent)
     result = Result(outcomes, hindsight, rows[None], arms[None], 0.0)
     return Played.of(result, np.array(router.confidence)[None])
@@ -112,7 +126,7 @@ def play(cell: Cell, name: str, number: int) -> Played:
 def decision_us(folder: Path, name: str) -> float:
     """The median of one decision from x, in microseconds, once there is something learned."""
     outcomes, _, _ = _load(folder)
-    router = _router(folder, Traffic(), name, 0)
+    router = _router(Cell(folder, "cold", "hints", "at-once"), name, 0)
     order, lost = Traffic().shuffle(len(outcomes), 0)
     learned = min(LEARNED, len(outcomes) // 2)
     drive(router, order[:learned], lost[:learned], 0, silent)
@@ -133,14 +147,16 @@ def configured(name: str, outcomes: OutcomeSet, hindsight: Hindsight) -> PolicyC
     return PolicyConfig(objective=default.objective, **changes)
 
 
-def _router(folder: Path, traffic: Traffic, name: str, number: int) -> Router:
+def _router(cell: Cell, name: str, number: int) -> Router:
     """A policy or a peer before the first round that counts."""
-    outcomes, hindsight, _ = _load(folder)
+    traffic = cell.traffic
+    _, hindsight, _ = _load(cell.folder)
+    outcomes = cell.outcomes
     known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]
     if name in WIDTHS:
-        return _yardstick(name, hindsight, known, traffic.hints, number)
-    seen = replace(traffic, delay=0, loss=0.0)  # neither changes what a query looks like
-    encoder, queries = _encoded(folder, seen, number if traffic.warm else 0)
+        return _yardstick(name, hindsight, known, cell.context != "text", number)
+    seen = replace(cell, rewards="at-once")  # which doesn't change what a query looks like
+    encoder, queries = _encoded(seen, number if traffic.warm else 0)
     if name in PEERS:
         x = np.stack([query.x for query in queries])
         peer = PEERS[name].make(x.shape[1], hindsight.reward.shape[1], number)
@@ -174,10 +190,10 @@ def _load(folder: Path) -> tuple[OutcomeSet, Hindsight, PolicyConfig]:
 
 
 @lru_cache(maxsize=1)  # a process plays a shuffle by every policy and peer before the next
-def _encoded(folder: Path, traffic: Traffic, number: int) -> tuple[Encoder, list[Asked]]:
+def _encoded(cell: Cell, number: int) -> tuple[Encoder, list[Asked]]:
     """The queries as policies see them: where they start warm, by the encoder that is fitted in
     this shuffle."""
-    outcomes, _, config = _load(folder)
+    outcomes, traffic, config = cell.outcomes, cell.traffic, _load(cell.folder)[2]
     encoder = models.default_encoder(config)
     if traffic.warm:
         known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]

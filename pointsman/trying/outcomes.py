@@ -45,6 +45,7 @@ class OutcomeSet:
     cost_usd: Vector  # >= 0, NaN throughout where unknown
     latency_ms: Vector  # >= 0, NaN where unknown
     left_out: int = 0  # queries that some arm has no outcome for
+    labels: tuple[Mapping[str, str], ...] = ()  # what else a caller tells of each query
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -59,7 +60,12 @@ class OutcomeSet:
             quality=self.quality[rows],
             cost_usd=self.cost_usd[rows],
             latency_ms=self.latency_ms[rows],
+            labels=tuple(self.labels[i] for i in rows) if self.labels else (),
         )
+
+    def labels_of(self, row: int) -> Mapping[str, str]:
+        """The labels of a query; none where the set has none."""
+        return self.labels[row] if self.labels else {}
 
     def of_arms(self, columns: Sequence[int], catalog: Catalog) -> OutcomeSet:
         """Some of the arms only, which `catalog` has as well: its prices and traits hold."""

@@ -69,18 +69,19 @@ class Asked:
 def asked(outcomes: OutcomeSet, encoder: Encoder, hints: bool, tick: Tick) -> list[Asked]:
     """All queries of a set, encoded."""
     made = []
-    for text, category in zip(outcomes.texts, outcomes.categories, strict=True):
-        request = as_request(text, category, hints)
+    for row in range(len(outcomes)):
+        request = as_request(outcomes, row, hints)
         known = profile(request.query, request.hints)
         made.append(Asked(request, known, encoder.encode(request.query, request.hints, known)))
         tick(1)
     return made
 
 
-def as_request(text: str, category: str, hints: bool) -> Request:
-    """One query of a set; with `hints` its category is told as the task type."""
-    told = Hints(task_type=category) if hints and category else Hints()
-    return Request(Query(text=text), told)
+def as_request(outcomes: OutcomeSet, row: int, hints: bool) -> Request:
+    """One query of a set with its labels; with `hints` its category is told as the task type."""
+    category = outcomes.categories[row] if hints else ""
+    told = Hints(task_type=category or None, labels=dict(outcomes.labels_of(row)))
+    return Request(Query(text=outcomes.texts[row]), told)
 
 
 def round_id(run: str, number: int) -> str:
@@ -271,7 +272,8 @@ class InBatches:
 
 def _query(outcomes: OutcomeSet, row: int, hints: bool) -> RouteRequest:
     category = outcomes.categories[row] if hints else ""
-    return {"text": outcomes.texts[row], "task_type": category or None}
+    labels = outcomes.labels_of(row)
+    return {"text": outcomes.texts[row], "task_type": category or None, "labels": labels}
 
 
 def _routed(outcomes: OutcomeSet, row: int, decision: Decision) -> Routed:

@@ -88,10 +88,7 @@ def corpus(outcomes: OutcomeSet, rows: Index, labels: bool) -> Corpus:
     some = outcomes.take(rows)
     return Corpus(
         catalog=outcomes.catalog,
-        queries=[
-            as_request(text, category, labels)
-            for text, category in zip(some.texts, some.categories, strict=True)
-        ],
+        queries=[as_request(some, row, labels) for row in range(len(some))],
         row=np.repeat(np.arange(len(rows)), k),
         arm=np.tile(np.arange(k), len(rows)),
         quality=some.quality.ravel(),

@@ -210,13 +210,31 @@ def test_the_yardstick_draws_each_arm_by_its_spread():
 def test_text_alone_tells_the_yardstick_no_category(folder: Path):
     """Where the traffic has no hint, it must not see one either."""
     told, untold = (
-        plays._router(
-            folder, plays.Cell(folder, "cold", context, "at-once").traffic, "lints-0.2", 0
-        )
+        plays._router(plays.Cell(folder, "cold", context, "at-once"), "lints-0.2", 0)
         for context in ("hints", "text")
     )
     assert len(np.unique(told._x)) == 2
     assert len(np.unique(untold._x)) == 1
+
+
+def test_empty_labels_come_with_each_query(folder: Path):
+    """As many as are asked for, of the same values for whoever plays the cell."""
+    queries = cell(folder).outcomes
+    assert queries.labels == ()
+    told = replace(cell(folder), noise_labels=2).outcomes
+    assert [list(labels) for labels in told.labels] == [["id-0", "id-1"]] * len(queries)
+    assert len({labels["id-0"] for labels in told.labels}) > 30
+    assert told.take(np.array([3, 1])).labels == (told.labels[3], told.labels[1])
+    assert "2 empty labels" in str(replace(cell(folder), noise_labels=2))
+
+
+def test_a_category_may_be_a_label_of_another_name(folder: Path):
+    """Then it is no task type, not in a warm start either."""
+    told = replace(cell(folder), context="label")
+    assert [labels["kind"] for labels in told.outcomes.labels] == list(told.outcomes.categories)
+    router = plays._router(told, "default", 0)
+    assert {query.request.hints.task_type for query in router._queries} == {None}
+    assert not told.traffic.warm_labels
 
 
 def test_calibration_sets_what_was_said_beside_what_is_true():

@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,10 @@ def test_every_input_has_a_bounded_context(query: Query | None, hints: Hints) ->
 def test_groups_cover_x_in_order() -> None:
     """Contiguous slices from 0 to d, each with its names."""
     groups = ENCODER.groups
-    assert list(groups) == ["bias", "task", "signals", "hints", "text"]
+    assert list(groups) == [
+        *("bias", "task", "signals", "hints"),
+        *("label0", "label1", "label2", "text"),
+    ]
     edges = [0, *(group.stop for group in groups.values())]
     assert [group.start for group in groups.values()] == edges[:-1]
     assert edges[-1] == ENCODER.d == len(ENCODER.names) == len(set(ENCODER.names))
@@ -71,7 +73,7 @@ def test_text_may_have_no_dimensions() -> None:
     """All the room then goes to hints."""
     bare = Encoder.default(d_text=0)
     assert encode("some words", bare).shape == (64,)
-    assert bare.groups["hints"] == slice(20, 64)
+    assert bare.groups["hints"] == slice(20, 49)
 
 
 def test_nothing_known_is_a_bias_and_an_even_mix() -> None:
@@ -81,44 +83,6 @@ def test_nothing_known_is_a_bias_and_an_even_mix() -> None:
     assert x[ENCODER.groups["task"]] == pytest.approx([0.1] * 10)
     assert not x[ENCODER.groups["hints"]].any()
     assert not x[ENCODER.groups["text"]].any()
-
-
-def test_a_task_label_has_norm_one_and_others_less() -> None:
-    """Any number of labels together weighs 0.7 of the task label, so norms stay bounded."""
-    hints = ENCODER.groups["hints"]
-    assert np.linalg.norm(encode(task_type="gsm8k")[hints]) == pytest.approx(1.0, rel=1e-6)
-    assert np.linalg.norm(encode(labels={"app": "hrm"})[hints]) == pytest.approx(0.7, rel=1e-6)
-    many = {f"key{i}": "v" for i in range(32)}
-    assert np.linalg.norm(encode(labels=many)[hints]) < 1.4
-
-
-def test_labels_are_keyed_and_unordered() -> None:
-    """`a: b=c` is not `a=b: c`, and the order of JSON keys says nothing."""
-    assert not np.array_equal(encode(labels={"a": "b=c"}), encode(labels={"a=b": "c"}))
-    assert not np.array_equal(encode(labels={"task": "code"}), encode(task_type="code"))
-    first, second = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
-    assert np.array_equal(encode(labels=first), encode(labels=second))
-
-
-def test_a_subtype_is_like_its_type() -> None:
-    """`code/review` has the cosine 0.7 / sqrt(1.49) with `code` on average, unrelated labels 0.
-
-    Over 100 labels the standard error is 1 / sqrt(32 * 100).
-    """
-    hints = ENCODER.groups["hints"]
-    code = encode(task_type="code")[hints]
-    kin = [code @ encode(task_type=f"code/{i}")[hints] for i in range(100)]
-    other = [code @ encode(task_type=f"label{i}")[hints] for i in range(100)]
-    assert np.mean(kin) == pytest.approx(0.573, abs=4 / 56)
-    assert np.mean(other) == pytest.approx(0.0, abs=4 / 56)
-
-
-def test_labels_stay_separable() -> None:
-    """Forty labels: none collide, and a linear model tells thirty of them apart exactly."""
-    codes = np.array([encode(task_type=f"task-{i}")[ENCODER.groups["hints"]] for i in range(40)])
-    closest = max(abs(a @ b) for a, b in combinations(codes, 2))
-    assert closest < 0.85
-    assert np.linalg.matrix_rank(codes[:30]) == 30
 
 
 def test_the_same_bits_in_every_process() -> None:
@@ -155,11 +119,11 @@ def test_the_encoding_has_not_changed() -> None:
     """If this fails, the same query is encoded differently: raise FORMAT, then these numbers."""
     x = encode("Write a python function, please.", task_type="code/review", labels={"app": "hrm"})
     weights = np.cos(np.arange(64))
-    assert FORMAT == 2
+    assert FORMAT == 3
     assert float(x @ weights) == pytest.approx(GOLDEN, abs=1e-5)
 
 
-GOLDEN = 3.159563
+GOLDEN = 2.294232
 
 
 def test_a_context_tells_its_task_type() -> None:
@@ -200,7 +164,7 @@ def test_an_encoder_of_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_fingerprints_differ_with_what_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dimensions, fitted text and the format all show."""
     texts, _ = corpus()
-    made = [ENCODER, Encoder.default(d=48), Encoder.default(d_text=8), fit_encoder(texts)]
+    made = [ENCODER, Encoder.default(d=60), Encoder.default(d_text=4), fit_encoder(texts)]
     made.append(fit_encoder(texts[:200]))
     monkeypatch.setattr(module, "FORMAT", FORMAT + 1)
     made.append(Encoder.default())
@@ -234,7 +198,7 @@ def test_unseen_and_empty_texts_project_somewhere_finite() -> None:
 @pytest.mark.parametrize("texts", [[], ["one text"], ["", "?"] * 50])
 def test_too_few_texts_are_refused(texts: list[str]) -> None:
     """Fitting on next to nothing is an error that says how many texts it needs."""
-    with pytest.raises(ValueError, match="more than 13 texts"):
+    with pytest.raises(ValueError, match="more than 9 texts"):
         fit_encoder(texts)
 
 

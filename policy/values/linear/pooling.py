@@ -77,13 +77,15 @@ class Fitted:
 
 # Guessed variances of coefficients, in units of the noise variance, as in a g-prior (Zellner 1986):
 # where outcomes scatter little, arms and tasks are guessed to differ little. Each guess counts as
-# much as VARIANCE_WEIGHT coefficients that the outcomes determine, or NOISE_WEIGHT outcomes.
-POOLED_RATIO = {"bias": 1.0, "task": 0.2, "signals": 0.2, "hints": 0.4, "text": 0.1}
-ARM_RATIO = {"bias": 0.25, "task": 0.05, "signals": 0.08, "hints": 0.2, "text": 0.05}
+# much as VARIANCE_WEIGHT coefficients that the outcomes determine, or NOISE_WEIGHT outcomes. Most
+# labels that callers send say nothing of arms: their slots' guess is small, and soon given up.
+POOLED_RATIO = {"bias": 1.0, "task": 0.2, "signals": 0.2, "hints": 0.4, "label": 0.04, "text": 0.1}
+ARM_RATIO = {"bias": 0.25, "task": 0.05, "signals": 0.08, "hints": 0.2, "label": 0.02, "text": 0.05}
 PREDICTABLE = np.array([1.0, 5.0, 5.0])  # latency and cost follow x more closely than quality does
 POOLED_BIAS = 0.25  # not a ratio: where in [0, 1] all arms lie is unknown, however little noise
 NOISE_GUESS = np.array([0.15, 0.02, 0.01, 0.25, 0.25])
 VARIANCE_WEIGHT = 10.0
+LABEL_WEIGHT = 1.0  # in its place for the slots of labels
 NOISE_WEIGHT = 10.0
 SMALLEST = 1e-8
 
@@ -91,13 +93,24 @@ SMALLEST = 1e-8
 def guess(groups: tuple[str, ...], noise: Array = NOISE_GUESS) -> Spread:
     """The spread before any outcome, or what it is drawn towards given the noise (t,) learned.
 
-    `groups` are names of the encoder's groups; one that is new gets what text gets.
+    `groups` are names of the encoder's groups, some numbered; one that is new gets what text gets.
     """
+    groups = tuple(map(_kind, groups))
     scale = (PREDICTABLE * noise[:3])[:, None]
     pooled = scale * [POOLED_RATIO.get(name, POOLED_RATIO["text"]) for name in groups]
     arm = scale * [ARM_RATIO.get(name, ARM_RATIO["text"]) for name in groups]
     pooled[:, [name == "bias" for name in groups]] = POOLED_BIAS
     return Spread(pooled=pooled, arm=arm, noise=noise.copy())
+
+
+def _kind(group: str) -> str:
+    """The kind of a numbered group: no slot of labels differs from another beforehand."""
+    return group.rstrip("0123456789")
+
+
+def _weights(groups: tuple[str, ...]) -> Array:
+    """(g,) how many coefficients each group's guess counts as."""
+    return np.array([LABEL_WEIGHT if _kind(g) == "label" else VARIANCE_WEIGHT for g in groups])
 
 
 def solve(
@@ -160,12 +173,13 @@ def improve(
     deviation = (posterior.mean - posterior.pooled)[:, :3]
     variance0 = np.einsum("cii->ci", pooled_cov)
     parameters = (1.0 - own).sum(axis=-1)  # (k, c), tr(V S) / σ²
+    weight = _weights(groups)
     squares, spare = _residuals(sums, posterior, parameters)
     improved = Spread(
         pooled=_refit(
-            (posterior.pooled - start)[None, :3], variance0 / prior0, towards.pooled, group
+            (posterior.pooled - start)[None, :3], variance0 / prior0, towards.pooled, weight, group
         ),
-        arm=_refit(deviation, left, towards.arm, group),
+        arm=_refit(deviation, left, towards.arm, weight, group),
         noise=_noise(squares.sum(axis=0), spare.sum(axis=0), NOISE_GUESS),
     )
     noise = _noise(squares, spare, improved.noise)[:, :3]
@@ -185,14 +199,16 @@ def _spill(inverse: Array, ratio: Array, pooled_cov: Array, taught: NDArray[np.b
     return spill
 
 
-def _refit(coefficients: Array, left: Array, towards: Array, group: NDArray[np.intp]) -> Array:
+def _refit(
+    coefficients: Array, left: Array, towards: Array, weight: Array, group: NDArray[np.intp]
+) -> Array:
     """(c, g) variances of coefficients (n, c, d), of whose prior variance a share (n, c, d) or
-    (c, d) is left."""
+    (c, d) is left, drawn towards guesses (c, g) that count as `weight` (g,)."""
     determined = np.broadcast_to(np.clip(1.0 - left, 0.0, 1.0), coefficients.shape)
     members = np.eye(towards.shape[1])[group]  # (d, g)
     squares = (coefficients**2).sum(axis=0) @ members
     count = determined.sum(axis=0) @ members
-    fitted: Array = (squares + VARIANCE_WEIGHT * towards) / (count + VARIANCE_WEIGHT)
+    fitted: Array = (squares + weight * towards) / (count + weight)
     return np.maximum(fitted, SMALLEST)
 
 
