@@ -71,7 +71,7 @@ def one(arm: str = "a", x: Sequence[float] = (1.0,), **known: float) -> OutcomeB
 
 
 def part(batch: OutcomeBatch, at: int, to: int) -> OutcomeBatch:
-    return OutcomeBatch(**{n: getattr(batch, n)[at:to] for n in OutcomeBatch.__slots__})
+    return batch.take(np.arange(at, to))
 
 
 def taught(*batches: OutcomeBatch, forgetting: float = 1.0) -> LinearModel:

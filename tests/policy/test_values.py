@@ -89,7 +89,7 @@ def mixed(kind: str, n: int, seed: int = 0) -> OutcomeBatch:
 
 
 def part(batch: OutcomeBatch, at: int, to: int) -> OutcomeBatch:
-    return OutcomeBatch(**{n: getattr(batch, n)[at:to] for n in OutcomeBatch.__slots__})
+    return batch.take(np.arange(at, to))
 
 
 def taught(kind: str, *batches: OutcomeBatch) -> ValueModel:

@@ -66,7 +66,7 @@ def events(n: int, seed: int = 0, missing: float = 0.0) -> OutcomeBatch:
 
 
 def part(batch: OutcomeBatch, at: int, to: int) -> OutcomeBatch:
-    return OutcomeBatch(**{n: getattr(batch, n)[at:to] for n in OutcomeBatch.__slots__})
+    return batch.take(np.arange(at, to))
 
 
 def taught(*batches: OutcomeBatch, cb_type: str = "mtr") -> VwModel:
