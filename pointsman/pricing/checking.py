@@ -18,8 +18,8 @@ class Finding(NamedTuple):
 def findings(
     arms: Sequence[Arm], on: datetime.date, max_age_days: int, listed: Listed | None = None
 ) -> list[Finding]:
-    """What is wrong with the arms' prices on a day, in their order: missing, old, over, or other
-    than a list says. Of providers that the list doesn't know nothing can be said by it."""
+    """What is wrong with the arms' prices on a day, in their order: missing, old, or other than a
+    list says. Of providers that the list doesn't know nothing can be said by it."""
     return [
         Finding(arm.id, what)
         for arm in arms
@@ -32,8 +32,6 @@ def _by_date(arm: Arm, on: datetime.date, max_age_days: int) -> Iterator[str]:
         yield "nobody has said when its prices were checked (prices_checked)"
     elif (days := (on - arm.prices_checked).days) > max_age_days:
         yield f"its prices were checked {days} days ago, on {arm.prices_checked}"
-    if arm.prices_until is not None and arm.prices_until <= on:
-        yield f"its prices held until {arm.prices_until}"
 
 
 def _by_list(arm: Arm, listed: Listed | None) -> Iterator[str]:
@@ -46,9 +44,10 @@ def _by_list(arm: Arm, listed: Listed | None) -> Iterator[str]:
     for key, price in news(arm, found).items():
         if key == "price_tiers":
             yield "the list has other price_tiers"
-        elif key == "prices_until" and price is not None:
-            yield f"other prices hold from {price} on (prices_until)"
-        elif key in COSTS and key != "prices_until":
+        elif key == "price_changes":
+            days = ", ".join(str(change.on) for change in price) or "none"
+            yield f"the list has other price_changes: {days}"
+        elif key in COSTS:
             own = getattr(arm, key)
             said = "is missing" if own is None else f"is {own:g}"
             yield f"{key} {said}, the list has {price:g}"

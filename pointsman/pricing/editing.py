@@ -13,7 +13,7 @@ from policy.config.toml import arm_to_toml, parse, toml_value
 
 OWN = ("usd_per_mtok_cached_in", "usd_per_mtok_cache_write", "usd_per_request")
 """Prices that stay as an operator has put them where a list doesn't say them."""
-COSTS = ("usd_per_mtok_in", "usd_per_mtok_out", *OWN, "price_tiers", "prices_until")
+COSTS = ("usd_per_mtok_in", "usd_per_mtok_out", *OWN, "price_tiers", "price_changes")
 PRICES = (*COSTS, "prices_checked", "prices_source")
 
 
@@ -117,7 +117,7 @@ def _plain(price: Any) -> Any:
     """A field's value as a TOML value."""
     if not isinstance(price, tuple):
         return price
-    return [tier.model_dump(exclude_defaults=True) for tier in price]
+    return [one.model_dump(exclude_defaults=True) for one in price]
 
 
 def _default(key: str) -> Any:

@@ -53,7 +53,7 @@ def read(providers: Iterable[Any], on: datetime.date, source: str) -> Iterator[E
                 model.id,
                 kind,
                 **_prices(_in_force(model.prices, on)),
-                prices_until=min((day for day in _days(model) if day > on), default=None),
+                price_changes=_changes(model, kind, on),
                 prices_source=f"{source} {page}".strip(),
                 context_window_tokens=model.context_window or None,
             )
@@ -64,6 +64,15 @@ def _days(model: Any) -> list[datetime.date]:
     prices = model.prices if isinstance(model.prices, list) else []
     days = (getattr(price.constraint, "start_date", None) for price in prices)
     return [day for day in days if day is not None]
+
+
+def _changes(model: Any, kind: str, on: datetime.date) -> tuple[dict[str, Any], ...] | None:
+    """The prices to come, of those models whose prices say all that a call costs."""
+    writes = {} if kind == "chat" else {"usd_per_mtok_out": 0.0}
+    days = sorted({day for day in _days(model) if day > on})
+    changes = tuple({"on": d, **writes, **_prices(_in_force(model.prices, d))} for d in days)
+    whole = all({"usd_per_mtok_in", "usd_per_mtok_out"} <= change.keys() for change in changes)
+    return changes if whole else None
 
 
 def _in_force(prices: Any, on: datetime.date) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -38,6 +38,14 @@ def by_task_type(values: Mapping[str, float]) -> Mapping[str, float]:
     return values
 
 
+def by_length(tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+    """The tiers as they are; ValueError unless they come by rising length."""
+    lengths = [tier.above_tokens for tier in tiers]
+    if lengths != sorted(set(lengths)):
+        raise ValueError(f"must be by rising above_tokens, got {lengths}")
+    return tiers
+
+
 class UnknownPrice(LookupError):
     """A call used something that its arm has no price for: its cost can't be known."""
 
@@ -52,6 +60,25 @@ class PriceTier(BaseModel):
     usd_per_mtok_out: Price
     usd_per_mtok_cached_in: Price | None = None
     usd_per_mtok_cache_write: Price | None = None
+
+
+class PriceChange(BaseModel):
+    """All prices of an arm from a day (UTC) on, as they are announced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on: Annotated[datetime.date, Field(strict=True)]
+    usd_per_mtok_in: Price
+    usd_per_mtok_out: Price
+    usd_per_mtok_cached_in: Price | None = None
+    usd_per_mtok_cache_write: Price | None = None
+    usd_per_request: Price = 0.0
+    price_tiers: Annotated[tuple[PriceTier, ...], Field(max_length=16)] = ()
+
+    @field_validator("price_tiers")
+    @classmethod
+    def _rising(cls, tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+        return by_length(tiers)
 
 
 class Arm(Limits):
@@ -73,8 +100,8 @@ class Arm(Limits):
     price_tiers: Annotated[tuple[PriceTier, ...], Field(max_length=16)] = ()
     """Other prices for long prompts, by rising length."""
     prices_checked: Annotated[datetime.date, Field(strict=True)] | None = None
-    prices_until: Annotated[datetime.date, Field(strict=True)] | None = None
-    """The day from which others hold, where they are announced."""
+    price_changes: Annotated[tuple[PriceChange, ...], Field(max_length=16)] = ()
+    """Prices to come, by rising day: see `at`."""
     prices_source: Source | None = None
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=64)] = ("chat",)
     priors: Mapping[str, Share] = {}
@@ -110,10 +137,24 @@ class Arm(Limits):
     @field_validator("price_tiers")
     @classmethod
     def _rising(cls, tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
-        lengths = [tier.above_tokens for tier in tiers]
-        if lengths != sorted(set(lengths)):
-            raise ValueError(f"must be by rising above_tokens, got {lengths}")
-        return tiers
+        return by_length(tiers)
+
+    @field_validator("price_changes")
+    @classmethod
+    def _in_time(cls, changes: tuple[PriceChange, ...]) -> tuple[PriceChange, ...]:
+        days = [change.on for change in changes]
+        if days != sorted(set(days)):
+            raise ValueError(f"must be by rising day, got {', '.join(map(str, days))}")
+        return changes
+
+    def at(self, day: datetime.date) -> Self:
+        """This arm with the prices of a day; the changes that are to come are left."""
+        begun = [change for change in self.price_changes if change.on <= day]
+        if not begun:
+            return self
+        prices = {name: getattr(begun[-1], name) for name in PriceChange.model_fields}
+        del prices["on"]
+        return self.model_copy(update={**prices, "price_changes": self.price_changes[len(begun) :]})
 
     def _prices(self, prompt_tokens: float) -> Arm | PriceTier:
         """Where the prices of a call stand whose prompt has so many tokens."""

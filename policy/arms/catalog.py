@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import is_
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -132,6 +134,11 @@ class Catalog:
     @cached_property
     def enabled(self) -> Mask:
         return _readonly(np.array([arm.enabled for arm in self.arms]))
+
+    def at(self, day: datetime.date) -> Catalog:
+        """These arms with the prices of a day; itself where none of them changes by then."""
+        arms = tuple(arm.at(day) for arm in self.arms)
+        return self if all(map(is_, arms, self.arms)) else Catalog(arms)
 
     def having(self, capability: str) -> Mask:
         """Which arms have a capability."""

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policy.arms.arm import PriceTier
+from policy.arms.arm import PriceChange, PriceTier
 from policy.arms.endpoints import Endpoint
 from policy.config.plans import PlansConfig
 from policy.config.schema import GateConfig, ObjectiveConfig, RulesConfig
@@ -155,6 +155,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "gate": GateConfig,
     "plans": PlansConfig,
     "price_tiers": PriceTier,
+    "price_changes": PriceChange,
     "endpoints": Endpoint,
 }
 

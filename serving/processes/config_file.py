@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from policy.config.problems import ConfigError
@@ -12,11 +15,17 @@ from policy.config.toml import parse
 log = logging.getLogger(__name__)
 
 
-class ConfigFile:
-    """A file of arms and policies that an operator may edit at any time."""
+def utc_day() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class ConfigFile:
+    """A file of arms and policies that an operator may edit at any time. Arms have the prices of
+    the day, which `today` tells."""
+
+    def __init__(self, path: Path, today: Callable[[], datetime.date] = utc_day) -> None:
+        self._path, self._today = path, today
+        self._day = today()
         self._seen_ns = 0
         self._last: Config | None = None
 
@@ -28,6 +37,7 @@ class ConfigFile:
         ConfigError
             If it can't be read, or says something wrong.
         """
+        self._day = self._today()
         try:
             self._seen_ns = self._path.stat().st_mtime_ns
             text = self._path.read_text("utf-8")
@@ -36,7 +46,8 @@ class ConfigFile:
             if isinstance(error, FileNotFoundError):
                 reason = f"{reason}; `pointsman init` writes one to start from"
             raise ConfigError([f"{self._path}: can't be read: {reason}"]) from error
-        self._last = parse(text, str(self._path))
+        config = parse(text, str(self._path))
+        self._last = replace(config, arms=config.arms.at(self._day))
         return self._last
 
     def latest(self) -> Config:
@@ -51,8 +62,9 @@ class ConfigFile:
         return self._last
 
     def changed(self) -> bool:
-        """Whether the file differs from the one last read; one that is gone hasn't changed."""
+        """Whether the file differs from the one last read, or the day has, with its prices; a file
+        that is gone hasn't changed."""
         try:
-            return self._path.stat().st_mtime_ns != self._seen_ns
+            return self._path.stat().st_mtime_ns != self._seen_ns or self._today() != self._day
         except OSError:
             return False

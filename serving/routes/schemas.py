@@ -76,6 +76,7 @@ class ArmBody(BaseModel):
     usd_per_mtok_cache_write: float | None
     usd_per_request: float
     price_tiers: list[dict[str, Any]]
+    price_changes: list[dict[str, Any]]
     capabilities: list[str]
     enabled: bool
     places: list[PlaceBody]

@@ -27,7 +27,7 @@ usd_per_mtok_out = 9
 usd_per_mtok_cache_write = 0.7
 prices_checked = 2026-01-31            # long ago
 prices_source = "page #4"              # theirs
-prices_until = 2026-10-01              # announced
+price_changes = [{ on = 2027-03-01, usd_per_mtok_in = 1, usd_per_mtok_out = 1 }] # announced
 capabilities = ["chat"]
 
 [[arms]]
@@ -57,7 +57,10 @@ UPDATED = (
         'prices_source = "page #4"              # theirs',
         'prices_source = "LiteLLM https://prices.example/openai" # theirs',
     )
-    .replace("prices_until = 2026-10-01              #", "                                       #")
+    .replace(
+        "price_changes = [{ on = 2027-03-01, usd_per_mtok_in = 1, usd_per_mtok_out = 1 }] #",
+        f"{'#':>82}",
+    )
 )
 
 
@@ -91,7 +94,7 @@ def test_a_list_becomes_a_configuration(prices: str, tmp_path: Path):
 
 def test_a_file_of_ones_own_keeps_all_but_prices(prices: str, tmp_path: Path):
     """An arm is found by provider and model. Comments stay where they stood, and so do prices that
-    the list doesn't say; what has ended goes. The same list again changes nothing."""
+    the list doesn't say; what it announces no more goes. The same list again changes nothing."""
     to = tmp_path / "mine.toml"
     to.write_text(MINE)
     done = imported(prices, "--to", to, "--known")
@@ -152,25 +155,24 @@ def checked(tmp_path: Path, text: str, *arguments: str) -> tuple[int, list[dict[
     return done.exit_code, json.loads(done.stdout)["findings"]
 
 
-def test_check_names_what_is_old_over_or_never_said(tmp_path: Path):
+def test_check_names_what_is_old_or_never_said(tmp_path: Path):
     """By the calendar alone; prices of a day ago are none of these."""
     text = MINE.replace("prices_checked = 2026-11-15\n", "")
     assert checked(tmp_path, text) == (
         3,
         [
             {"arm": "long", "what": "its prices were checked 302 days ago, on 2026-01-31"},
-            {"arm": "long", "what": "its prices held until 2026-10-01"},
             {"arm": "own", "what": "nobody has said when its prices were checked (prices_checked)"},
         ],
     )
-    fresh = MINE.replace("2026-01-31", "2026-11-28").replace("2026-10-01", "2027-01-01")
+    fresh = MINE.replace("2026-01-31", "2026-11-28")
     assert checked(tmp_path, fresh) == (0, [])
     assert checked(tmp_path, fresh, "--max-age", "0")[0] == 3
 
 
 def test_check_names_what_a_list_says_otherwise(prices: str, tmp_path: Path):
     """Prices that differ and that are missing; of providers that the list hasn't, nothing."""
-    text = MINE.replace("2026-10-01", "2027-01-01") + (
+    text = MINE + (
         '\n[[arms]]\nid = "new"\nprovider = "openai"\nmodel = "gpt-none"\nusd_per_mtok_in = 1\n'
         "usd_per_mtok_out = 1\nprices_checked = 2026-11-15\n"
     )
@@ -181,6 +183,7 @@ def test_check_names_what_a_list_says_otherwise(prices: str, tmp_path: Path):
         {"arm": "long", "what": "usd_per_mtok_out is 9, the list has 10"},
         {"arm": "long", "what": "usd_per_mtok_cached_in is missing, the list has 0.013"},
         {"arm": "long", "what": "the list has other price_tiers"},
+        {"arm": "long", "what": "the list has other price_changes: none"},
         {"arm": "new", "what": "the list has no openai/gpt-none"},
     ]
 

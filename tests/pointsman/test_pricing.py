@@ -220,6 +220,13 @@ def test_the_package_prices_calls_as_we_do():
                 compared += 1
             dated += isinstance(model.prices, list)
             tiered += bool(arm.price_tiers)
+    later = datetime.date(2027, 2, 1)  # what is announced by then
+    changing = [arm for arm in source.read("genai-prices", ON).arms if arm.price_changes]
+    then = {arm.id: arm for arm in source.read("genai-prices", later).arms}
+    for arm in changing:
+        for tokens in (1_000, 900_000):
+            assert arm.at(later).cost_usd(tokens, 500) == then[arm.id].cost_usd(tokens, 500)
+    assert changing
     assert package
     assert compared > 4_000
     assert dated > 100

@@ -102,6 +102,32 @@ def test_what_a_cache_had_counts_towards_a_prompts_length():
         one.cost_usd(990, 0, cache_write=11)
 
 
+CHANGES: Any = (
+    {"on": datetime.date(2027, 1, 1), "usd_per_mtok_in": 2.0, "usd_per_mtok_out": 3.0},
+    {
+        "on": datetime.date(2027, 6, 1),
+        "usd_per_mtok_in": 4.0,
+        "usd_per_mtok_out": 5.0,
+        "price_tiers": LONG,
+    },
+)
+
+
+def test_announced_prices_hold_from_their_day_on():
+    """They take the place of all prices, and of what is announced the rest is left; arms without
+    any stay the very same."""
+    catalog = Catalog((arm("a"), arm("b", usd_per_mtok_cached_in=0.1, price_changes=CHANGES)))
+    assert catalog.at(datetime.date(2026, 12, 31)) is catalog
+    first = catalog.at(datetime.date(2027, 1, 1))
+    assert first.arms[0] is catalog.arms[0]
+    assert first.arm("b") == arm(
+        "b", usd_per_mtok_in=2.0, usd_per_mtok_out=3.0, price_changes=CHANGES[1:]
+    )
+    last = catalog.at(datetime.date(2028, 1, 1))
+    assert last.arm("b") == arm("b", usd_per_mtok_in=4.0, usd_per_mtok_out=5.0, price_tiers=LONG)
+    assert len({catalog.revision, first.revision, last.revision}) == 3
+
+
 def test_positions_follow_the_order_given():
     """Arm i stands at position i of the ids and of every vector."""
     assert CATALOG.ids == ("a", "b", "c")
@@ -137,7 +163,7 @@ def test_json_round_trip_keeps_everything():
                 endpoints=("http://127.0.0.1:1/v1", "second"),
                 usd_per_mtok_in=1,
                 price_tiers=LONG,
-                prices_until=datetime.date(2027, 1, 1),
+                price_changes=CHANGES,
             ),
         )
     )
@@ -187,7 +213,9 @@ def test_ids_are_unique_and_there_is_an_arm():
         {"usd_per_mtok_out": True},
         {"prices_checked": "2026-01-31"},
         {"prices_source": ""},
-        {"prices_until": "2026-01-31"},
+        {"price_changes": CHANGES[::-1]},
+        {"price_changes": ({**CHANGES[0], "on": "2027-01-01"},)},
+        {"price_changes": ({**CHANGES[0], "price_tiers": LONG[::-1]},)},
         {"price_tiers": LONG[::-1]},
         {"price_tiers": (LONG[0], LONG[0])},
         {"price_tiers": ({**LONG[0], "above_tokens": 0},)},

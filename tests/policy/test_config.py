@@ -210,6 +210,12 @@ TIERS = st.builds(
     st.fixed_dictionaries({"usd_per_mtok_in": AMOUNT, "usd_per_mtok_out": AMOUNT}),
     st.integers(1, 10**9),
 )
+CHANGES = st.builds(
+    lambda day, prices, tiers: ({"on": day, **prices, "price_tiers": tiers},),
+    st.dates(),
+    st.fixed_dictionaries({"usd_per_mtok_in": AMOUNT, "usd_per_mtok_out": AMOUNT}),
+    TIERS,
+)
 ARMS = st.builds(
     Arm,
     id=st.from_regex(r"\A[A-Za-z0-9._:/-]{1,20}\Z"),
@@ -229,7 +235,7 @@ ARMS = st.builds(
     usd_per_mtok_cache_write=st.none() | AMOUNT,
     usd_per_request=AMOUNT,
     price_tiers=st.just(()) | TIERS,
-    prices_until=st.none() | st.dates(),
+    price_changes=st.just(()) | CHANGES,
 )
 OBJECTIVES = st.builds(
     ObjectiveConfig,

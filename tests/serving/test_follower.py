@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import redis
 from policy.config import toml
 from serving.learning import follower
 from serving.learning.registering import register_policy
+from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import Embedded
 from serving.service import Service
 from serving.settings import Settings
@@ -244,3 +246,36 @@ def test_a_champion_that_is_loaded_while_the_file_changes_serves(
         return service.policies["default"].version
 
     assert asyncio.run(overtaken()) == "2"
+
+
+ANNOUNCED = (
+    "price_changes = [{ on = 2026-01-02, usd_per_mtok_in = 0.3, usd_per_mtok_out = 0.4 }, "
+    "{ on = 2200-01-01, usd_per_mtok_in = 0.5, usd_per_mtok_out = 0.6 }]"
+)
+CHANGING = CONFIG.replace('model = "small-8b"', f'model = "small-8b"\n{ANNOUNCED}')
+
+
+def test_announced_prices_act_on_their_day(tmp_path: Path):
+    """The file is read again when the day has changed, though nobody has touched it."""
+    path = tmp_path / "pointsman.toml"
+    path.write_text(CHANGING)
+    day = datetime.date(2026, 1, 1)
+    file = ConfigFile(path, lambda: day)
+    assert file.read().arms.arm("small").usd_per_mtok_in == 0.1
+    assert not file.changed()
+    day = datetime.date(2026, 1, 2)
+    assert file.changed()
+    assert file.latest().arms.arm("small").usd_per_mtok_in == 0.3
+    assert not file.changed()
+
+
+def test_a_service_has_the_prices_of_the_day(redis_url: str, tmp_path: Path):
+    """Those whose day has begun, in the catalog and in what a call is expected to cost."""
+    with http_service(settings_for(redis_url, tmp_path, CHANGING)) as http:
+        small = next(one for one in http.get("/arms").json()["arms"] if one["arm"] == "small")
+        assert (small["usd_per_mtok_in"], small["usd_per_mtok_out"]) == (0.3, 0.4)
+        assert [change["on"] for change in small["price_changes"]] == ["2200-01-01"]
+        body = {"constraints": {"allow": ["small"]}, "decision_id": "d"}
+        http.post("/route", json=body)
+        http.post("/reward", json={"decision_id": "d", "input_tokens": 1000, "output_tokens": 500})
+        assert http.get("/decisions/d").json()["outcome"]["cost_usd"] == pytest.approx(0.0005)
