@@ -18,7 +18,8 @@ from pointsman.plots.canvas import ALARM, GREY, blank
 
 Body = Mapping[str, Any]
 COLUMNS = 3
-NAMED = 8  # arms that a panel names at most
+FEW = 12  # arms that all have their intervals drawn; of more, those that none beats have
+APART = (0.6, 0.05)  # decades of cost, or quality, between arms that are named
 MARKERS = {
     "own": "o",
     "ultra_fast": ">",
@@ -78,9 +79,10 @@ def _panel(axes: Axes, task: Body, colour: ScalarMappable) -> None:
         label = "an arm; small: another one is better in all"
         for arm in (arm for arm in arms if arm["best"] == best):
             _draw(axes, arm, colour, "o", markersize=size, label=label if best else None)
+            if best or len(arms) <= FEW:
+                _bars(axes, arm)
             label = "_" + label
-    named = sorted((arm for arm in arms if arm["best"]), key=lambda arm: -arm["quality"]["mean"])
-    for arm in named[:NAMED]:
+    for arm in _named([arm for arm in arms if arm["best"]]):
         at = (_cost(arm), arm["quality"]["mean"])
         axes.annotate(arm["arm"], at, (5, 4), textcoords="offset points", fontsize="x-small")
     trades = [p for p in policies if p["name"].startswith("cost ") or p["name"] == "quality"]
@@ -91,6 +93,7 @@ def _panel(axes: Axes, task: Body, colour: ScalarMappable) -> None:
         if marker := MARKERS.get(point["name"]):
             style = {"markersize": 8.0, "markeredgecolor": ALARM, "markeredgewidth": 1.3}
             _draw(axes, point, colour, marker, label=f"its {point['name']}", zorder=4, **style)
+            _bars(axes, point)
     axes.set(xscale="log", xlabel="cost of a call (USD)")
     axes.margins(x=0.15)
     axes.set_title(task["task_type"], fontsize="medium")
@@ -101,15 +104,32 @@ def _cost(point: Body) -> float:
     return max(float(point["cost_usd"]["mean"]), FREE)
 
 
+def _named(arms: Sequence[Body]) -> list[Body]:
+    """Those of the highest quality that lie far enough apart for their names."""
+    found: list[Body] = []
+    for arm in sorted(arms, key=lambda arm: -float(arm["quality"]["mean"])):
+        if all(
+            abs(math.log10(_cost(arm) / _cost(other))) > APART[0]
+            or abs(arm["quality"]["mean"] - other["quality"]["mean"]) > APART[1]
+            for other in found
+        ):
+            found.append(arm)
+    return found
+
+
 def _draw(axes: Axes, point: Body, colour: ScalarMappable, marker: str, **style: Any) -> None:
-    """One point, and its intervals where there are any."""
-    x, quality, cost = _cost(point), point["quality"], point["cost_usd"]
     latency = point["latency_ms"]["mean"] or math.nan
     face = colour.to_rgba(np.ma.masked_invalid([latency]))[0]
-    axes.plot(x, quality["mean"], marker, color=face, **{"zorder": 3, **style})
-    bars: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "alpha": 0.5, "zorder": 1}
+    at = _cost(point), point["quality"]["mean"]
+    axes.plot(*at, marker, color=face, **{"zorder": 3, **style})
+
+
+def _bars(axes: Axes, point: Body) -> None:
+    """Its intervals, where there are any."""
+    x, quality, cost = _cost(point), point["quality"], point["cost_usd"]
+    style: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "alpha": 0.5, "zorder": 1}
     if quality["low"] is not None:
-        axes.plot([x, x], [quality["low"], quality["high"]], **bars)
+        axes.plot([x, x], [quality["low"], quality["high"]], **style)
     if cost["low"] is not None:
         ends = [max(cost["low"], FREE), max(cost["high"], FREE)]
-        axes.plot(ends, [quality["mean"]] * 2, **bars)
+        axes.plot(ends, [quality["mean"]] * 2, **style)
