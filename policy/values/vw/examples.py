@@ -19,9 +19,15 @@ from vowpal_wabbit_next import CBLabel, Example
 from policy.arms.arm import Arm
 from policy.records import Context
 
-LETTERS: Mapping[str, str] = {"task": "t", "signals": "s", "hints": "h", "text": "x"}
+LETTERS: Mapping[str, str] = {
+    "task": "t",
+    "signals": "s",
+    "hints": "h",
+    "label": "l",
+    "text": "x",
+}
 ARM, TRAITS = "a", "p"
-"""VW's namespaces: one per group of the encoder's features, and two of an arm."""
+"""VW's namespaces: one per kind of the encoder's features, and two of an arm."""
 
 
 class Encoding:
@@ -33,7 +39,8 @@ class Encoding:
         for name, size in sizes:
             if name != "bias" and size:
                 hashes = np.array([_hash(f"{name}:{i}") for i in range(size)], dtype=np.uint64)
-                self._parts.append((LETTERS[name], slice(start, start + size), hashes))
+                letter = LETTERS[name.rstrip("0123456789")]  # all slots of labels have one
+                self._parts.append((letter, slice(start, start + size), hashes))
             start += size
 
     def shared(self, x: Context) -> Example:
