@@ -31,7 +31,7 @@ from pointsman.trying.routers import Asked, asked
 from pointsman.trying.simulate import Traffic, corpus, silent
 from policy import policy as policies
 from policy.arms.catalog import Catalog, Index, Vector
-from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.arms.constraints import NoEligibleArm
 from policy.choosing.pacing import Budget, Pace, Purse, spent
 from policy.config.schema import PolicyConfig
 from policy.deciding import Encoded
@@ -154,14 +154,8 @@ class Run:
         self, policy: Policy, row: int, number: str, now_ms: int, cost: Vector
     ) -> tuple[int, OutcomeBatch]:
         query, pace = self.queries[row], Pace.of(self.budget, self.purse, now_ms)
-        request = replace(
-            query.request,
-            weights=pace.weights(policy.weights, policy.config.scales),
-            constraints=Constraints(max_cost_usd=pace.most_usd),
-        )
-        decision_id = f"{self.name}.{number}"
-        asked = Encoded(request, decision_id, query.known, query.x)
-        decision = policy.decide_encoded(asked, now_ms)
+        asked = Encoded(query.request, f"{self.name}.{number}", query.known, query.x)
+        decision = replace(policy, pace=pace).decide_encoded(asked, now_ms)
         index = np.array([policy.catalog.index(arm) for arm in decision.arms])
         listed = policy.catalog.list_cost_usd(
             query.known.prompt_tokens, query.known.output_tokens, index

@@ -15,7 +15,15 @@ import numpy as np
 from features.lexicon import TASK_TYPES
 from features.profile import Profile
 from policy.arms.catalog import Catalog
-from policy.arms.constraints import ActionSet, Constraints, NoEligibleArm, action_set, within
+from policy.arms.constraints import (
+    ActionSet,
+    Constraints,
+    Excluded,
+    NoEligibleArm,
+    action_set,
+    affordable,
+    within,
+)
 from policy.choosing import caller, explore
 from policy.choosing.bandit import Bandit
 from policy.choosing.caller import WrongChoice
@@ -57,6 +65,7 @@ class _Row(NamedTuple):
     at: int
     query: Encoded
     eligible: ActionSet
+    dear: Excluded = ()  # arms that a budget leaves out, and why
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +165,8 @@ def _groups(policy: Policy, rows: Sequence[_Row]) -> Iterator[_Group]:
     alike: dict[tuple[bytes, Weights], list[_Row]] = {}
     for row in rows:
         weights = row.query.request.weights or policy.weights
+        if policy.pace is not None:
+            weights = policy.pace.weights(weights, policy.config.scales)
         alike.setdefault((row.eligible.index.tobytes(), weights), []).append(row)
     for (_, weights), same in alike.items():
         yield _Group.of(policy.catalog, same, weights)
@@ -173,12 +184,12 @@ def _ruled(
         whole = []
         for i, row in enumerate(group.rows):
             try:
-                left = _within_limits(policy.catalog, row, ruling.outcome[i], latency_ms[i])
+                left = _within_limits(policy, row, ruling.outcome[i], latency_ms[i])
             except NoEligibleArm as error:
                 made[row.at] = error
                 continue
-            if len(left.index) < len(group.index):
-                narrowed.append(row._replace(eligible=left))
+            if len(left.eligible.index) < len(group.index):
+                narrowed.append(left)
             else:
                 whole.append(i)
         if len(whole) == len(group.rows):
@@ -200,15 +211,19 @@ def _at_most(rule: Rule, group: _Group) -> Sequence[Vector | None]:
     return [None] * len(asked) if latency_ms is None else list(latency_ms)
 
 
-def _within_limits(
-    catalog: Catalog, row: _Row, predicted: Vector, latency_ms: Vector | None
-) -> ActionSet:
-    """The part of a row's action set that is predicted (k, 3) to keep its limits."""
+def _within_limits(policy: Policy, row: _Row, predicted: Vector, latency_ms: Vector | None) -> _Row:
+    """A row with the part of its action set that is predicted (k, 3) to keep its limits, and that
+    the policy's budget affords."""
     limits = row.query.request.constraints.limits
-    if not limits:
-        return row.eligible
-    expected = catalog.expected(row.query.known, row.eligible.index)
-    return within(row.eligible, limits, predicted, expected, latency_ms)
+    spendable = None if policy.pace is None else policy.pace.limit
+    if not limits and spendable is None:
+        return row
+    expected = policy.catalog.expected(row.query.known, row.eligible.index)
+    dear: Excluded = ()
+    left = within(row.eligible, limits, predicted, expected, latency_ms)
+    if spendable is not None:
+        left, dear = affordable(row.eligible, left, spendable, predicted, expected)
+    return row._replace(eligible=left, dear=dear)
 
 
 def _parts(
@@ -281,7 +296,7 @@ def _drawn(
     ids = policy.catalog.ids
     available = policy.available
     answered = None if available.answered is None else available.answered[group.index]
-    unavailable = tuple(available.out.items()) or None
+    out = tuple(available.out.items())
     k, plans = len(group.index), () if found is None else found.plans
     actions = (*(ids[i] for i in group.index.tolist()), *(plan.id for plan in plans))
     for i, (row, drawn, shadow) in enumerate(zip(group.rows, draws, shadows, strict=True)):
@@ -315,7 +330,7 @@ def _drawn(
             x=query.x,
             task=TASK_TYPES[chosen_by(query.known)[0]] if policy.beside_rules else None,
             answered=answered,
-            unavailable=unavailable,
+            unavailable=(*out, *row.dear) or None,
             plan=plan,
             **(shadow or {}),
         )
@@ -357,6 +372,8 @@ def _shadows(
         both = zip(requests, known, strict=True)
         x = np.array([other.encoder.encode(one.query, one.hints, of) for one, of in both])
     weights = requests[0].weights or other.weights
+    if policy.pace is not None:
+        weights = group.weights
     if found is not None and isinstance(other.rule, Bandit):
         ruling, _ = _with_plans(other, group, x, weights, found.pairs)
     else:

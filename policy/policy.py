@@ -22,6 +22,7 @@ from policy.choosing.bandit import Bandit
 from policy.choosing.caller import Choice
 from policy.choosing.constant import Caller, Fixed, Uniform
 from policy.choosing.incumbent import START, Caution, Standing
+from policy.choosing.pacing import Pace
 from policy.choosing.protocol import Rule
 from policy.choosing.rules import Rules
 from policy.comparing import Scoreboard
@@ -62,7 +63,8 @@ class Policy:
     A challenger rules over the same action set, which the champion computes, and has `share` of
     the draw. `scores` are what this policy has as a challenger of others. `caution` leaves all of
     this, floor and share included, a part of the draw beside the incumbent's. `available` is what
-    of the catalog can be called now.
+    of the catalog can be called now, `pace` what a budget makes of the moment: its price is in the
+    weights, the challenger's too.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Policy:
     scores: Scoreboard = NO_SCORES
     caution: Caution | None = None
     available: Availability = EVERYTHING
+    pace: Pace | None = None
 
     @property
     def events(self) -> int:

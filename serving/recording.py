@@ -68,8 +68,14 @@ class Recorder:
         Raises
         ------
         UnknownPolicy, StoreUnavailable
+        Conflict
+            If the policy has a budget: what it spends isn't known elsewhere.
         """
         policy, other = self._service.policy(name), None
+        if policy.config.budget is not None:
+            raise Conflict(
+                f"policy {name!r} has a budget, which only the service keeps: ask /route"
+            )
         policy, champion = await self._version(policy, have)
         if policy.challenger is not None:
             challenger, other = await self._version(policy.challenger, have)

@@ -163,7 +163,7 @@ class Service:
                     raise Unlogged(decision) from error
                 raise
             finally:
-                self.fleet.done(policy.name, call, recorded)
+                self.fleet.done(decision, policy.catalog, call, recorded)
             if not isinstance(recorded, Refused):
                 return decision, recorded
             await self.fleet.refresh()

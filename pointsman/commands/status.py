@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -59,9 +60,21 @@ def text(body: Body) -> str:
             f"\n  it is shown to be worse than version {alarm['previous']}, which it replaced: "
             f"{'; '.join(alarm['reasons'])}\n  to go back: pointsman rollback {body['policy']}"
         )
+    if (budget := body["budget"]) is not None:
+        head += "\n  " + _budget(budget)
     if challenger is None:
         return head
     return "\n".join((head, *_challenger(body["policy"], challenger)))
+
+
+def _budget(body: Body) -> str:
+    until = datetime.fromtimestamp(body["until_ms"] / 1000, UTC)
+    pace = "" if body["pace"] is None else f", {body['pace']:.0%} of what was due by now"
+    said = (
+        f"budget of {body['usd']:g} USD a {body['per']}: {body['spent_usd']:.4g} USD spent{pace}; "
+        f"until {until:%Y-%m-%d %H:%M} UTC"
+    )
+    return said if body["can_be_kept"] else f"{said}\n  it can't be kept: {body['why']}"
 
 
 def _challenger(policy: str, body: Body) -> list[str]:

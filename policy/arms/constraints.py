@@ -142,6 +142,26 @@ class Limit(NamedTuple):
         return f"{word} {self.component} {_figure(value)}{unit} {sign} {_figure(self.bound)}{unit}"
 
 
+class Spendable(NamedTuple):
+    """What a call may cost for the sake of a budget: `bound`, but the cheapest arm what is left."""
+
+    bound: float
+    left_usd: float
+    until: str
+    component: str = "cost"
+    probability: float | None = None
+
+    def met(self, predicted: Vector) -> Mask:
+        met: Mask = ~(predicted > self.bound)
+        if not met.any():
+            met = (predicted == predicted.min()) & (predicted <= self.left_usd)
+        return met
+
+    def missed(self, word: str, value: float) -> str:
+        spend = f"{_figure(self.bound)} USD that the budget has for a call until {self.until}"
+        return f"{word} cost {_figure(value)} USD > {spend}"
+
+
 UNIT: Mapping[str, str] = MappingProxyType({"latency": " ms", "cost": " USD"})
 
 ANYTHING = Constraints()
@@ -300,7 +320,7 @@ def _left(left: Vector, catalog: Catalog, arm: Arm) -> str:
 
 def within(
     chosen: ActionSet,
-    limits: Sequence[Limit],
+    limits: Sequence[Limit | Spendable],
     predicted: Vector,
     expected: Vector,
     latency_ms: Vector | None = None,
@@ -333,8 +353,19 @@ def within(
     return left
 
 
+def affordable(
+    whole: ActionSet, left: ActionSet, limit: Spendable, predicted: Vector, expected: Vector
+) -> tuple[ActionSet, Excluded]:
+    """The part of what is `left` of a whole action set (k arms, as in `within`) that a budget
+    affords, and why it leaves the others out."""
+    among = np.isin(whole.index, left.index)
+    paid = within(left, (limit,), predicted[among], expected[among])
+    known = {arm for arm, _ in left.excluded}
+    return paid, tuple((arm, why) for arm, why in paid.excluded if arm not in known)
+
+
 def _misses(
-    chosen: ActionSet, limit: Limit, value: Vector, words: NDArray[np.str_], arm: Arm
+    chosen: ActionSet, limit: Limit | Spendable, value: Vector, words: NDArray[np.str_], arm: Arm
 ) -> str:
     i = np.searchsorted(chosen.index, chosen._catalog.index(arm.id))
     return limit.missed(str(words[i]), value[i])

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from policy.arms.constraints import Spendable
 from policy.objective import LOG_SLOPE, Scales, Weights
 
 Period = Literal["hour", "day", "month"]
@@ -29,6 +30,7 @@ FIRST = 0.02  # the price before any decision
 TAIL = 5.0  # a call may cost so many times what is predicted
 CHEAP = 4.0  # likewise, for the cheapest arm
 KEPT_SHORT = 0.05  # share of a due that is its least unit, where the budget is hardly enough
+FOLLOWS = 0.01  # of what a decision's cheapest arm costs, into the mean of that
 HOUR_MS = 3_600_000
 RECENT = 8  # windows that tell the traffic's rate
 SHRUNK = 10.0  # decisions, as which it counts that traffic is as it was a period before
@@ -104,6 +106,7 @@ class Pace:
     spare_usd: float
     due_usd: float
     unit_usd: float
+    made: int
     decisions: float
     price: float
     cheapest_usd: float
@@ -125,6 +128,7 @@ class Pace:
             spare_usd=spare,
             due_usd=spare / decisions,
             unit_usd=max(usual - purse.cheapest_usd, KEPT_SHORT * usual),
+            made=made,
             decisions=decisions,
             price=0.0 if price <= 1.001 * LOWEST else price,
             cheapest_usd=purse.cheapest_usd,
@@ -133,6 +137,12 @@ class Pace:
     @property
     def left_usd(self) -> float:
         return max(self.budget.usd - self.spent_usd, 0.0)
+
+    @property
+    def pace(self) -> float | None:
+        """What was spent, over what the decisions made had due of the budget: 1 is even."""
+        due = self.budget.usd * self.made / (self.made + self.decisions)
+        return self.spent_usd / due if due else None
 
     @property
     def can_be_kept(self) -> bool:
@@ -145,6 +155,14 @@ class Pace:
         if not self.budget.hard:
             return math.inf
         return min(self.left_usd, max(self.spare_usd, 0.0) / TAIL + CHEAP * self.cheapest_usd)
+
+    @property
+    def limit(self) -> Spendable | None:
+        """What it asks of predicted costs; None where the budget isn't hard."""
+        if not self.budget.hard:
+            return None
+        until = datetime.fromtimestamp(self.span.end_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Spendable(self.most_usd, self.left_usd, until)
 
     def weights(self, own: Weights, scales: Scales) -> Weights:
         """An objective's weights with the price in them: a cost of one unit above the due takes the
@@ -198,17 +216,13 @@ def spent(
     oldest = window - BEFORE[pace.budget.per] - RECENT
     recent = {at: n for at, n in purse.recent.items() if at >= oldest}
     recent[window] = recent.get(window, 0) + 1
+    known = purse.cheapest_usd
     return replace(
         purse,
         start_ms=pace.span.start_ms,
         spent_usd=pace.spent_usd + predicted_usd,
         log_price=max(purse.log_price + pace.step(expected_usd), math.log(LOWEST)),
-        cheapest_usd=averaged(purse.cheapest_usd, least, purse.began_ms > 0),
+        cheapest_usd=known + FOLLOWS * (least - known) if purse.began_ms else least,
         began_ms=purse.began_ms or now_ms,
         recent=recent,
     )
-
-
-def averaged(before: float, value: float, known: bool) -> float:
-    """A running mean over about a hundred decisions."""
-    return before + 0.01 * (value - before) if known else value

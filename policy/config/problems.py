@@ -17,8 +17,10 @@ from pydantic_core import ErrorDetails
 
 from policy.arms.arm import PriceChange, PriceTier
 from policy.arms.endpoints import Endpoint
+from policy.choosing.pacing import Budget
+from policy.config.gate import GateConfig
 from policy.config.plans import PlansConfig
-from policy.config.schema import GateConfig, ObjectiveConfig, RulesConfig
+from policy.config.schema import ObjectiveConfig, RulesConfig
 
 Path = tuple[str | int, ...]
 
@@ -154,6 +156,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "rules": RulesConfig,
     "gate": GateConfig,
     "plans": PlansConfig,
+    "budget": Budget,
     "price_tiers": PriceTier,
     "price_changes": PriceChange,
     "endpoints": Endpoint,

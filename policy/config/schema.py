@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from policy.arms.arm import ArmId, Share, by_task_type, distinct
 from policy.arms.catalog import Catalog
+from policy.arms.constraints import Chance
 from policy.arms.endpoints import Limits
+from policy.choosing.pacing import Budget
+from policy.config.gate import GateConfig, Seconds
 from policy.config.plans import PlansConfig
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Seconds = Annotated[int, Field(strict=True, gt=0, le=10**9)]
 
 
 class ObjectiveConfig(BaseModel):
@@ -81,31 +83,6 @@ class RulesConfig(BaseModel):
         return by_task_type(values)
 
 
-Chance = Annotated[float, Field(strict=True, gt=0, lt=1)]
-Margin = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-
-
-class GateConfig(BaseModel):
-    """What the gate asks of this policy's versions; what isn't said is as the gate has it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_age_s: Seconds = 604_800
-    """The most that the newest judged row's age may be, for the gate and for a promotion."""
-    alpha: Chance | None = None
-    guardrail_alpha: Chance | None = None
-    quality_margin: Margin | None = None
-    latency_margin: Margin | None = None
-    cost_margin: Margin | None = None
-    error_margin: Margin | None = None
-    task_margin: Margin | None = None
-
-    def settings(self) -> dict[str, float]:
-        """What was said, by the gate's own names."""
-        said = self.model_dump(exclude_none=True, exclude={"max_age_s"})
-        return said | {"max_age_ms": self.max_age_s * 1_000}
-
-
 PARAMETER_OF: Mapping[str, str] = {
     "thompson": "scale",
     "epsilon_greedy": "epsilon",
@@ -123,6 +100,7 @@ KEYS_OF: Mapping[str, Sequence[str]] = {
     "rules": ("rules",),
 }
 """The keys that only some models read, each by those that do."""
+LEARNS = tuple(model for model, keys in KEYS_OF.items() if "exploration" in keys)
 NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
     "nearest": {"exploration": "square_cb", "gamma": 300.0},  # measured: 100 explores for too long
     "vw": {"exploration": "square_cb", "gamma": 5_000.0},
@@ -196,6 +174,8 @@ class PolicyConfig(BaseModel):
     gate: GateConfig = GateConfig()
     plans: PlansConfig = PlansConfig()
     """What a request may ask to be answered with, other than one arm."""
+    budget: Budget | None = None
+    """What may be spent per period: its price on cost acts beside the objective's weights."""
 
     @field_validator("arms")
     @classmethod
@@ -328,6 +308,15 @@ def _check_plans(policy: PolicyConfig) -> None:
     policy.plans.check(policy.model, policy.incumbent)
 
 
+def _check_budget(policy: PolicyConfig) -> None:
+    if policy.budget is not None and policy.model not in LEARNS:
+        models = ", ".join(map(repr, LEARNS))
+        raise ValueError(
+            f"budget does nothing with model {policy.model!r}, whose choice no price moves: "
+            f"it is for {models}"
+        )
+
+
 CHECKS = (
     _check_arms,
     _check_model,
@@ -335,6 +324,7 @@ CHECKS = (
     _check_caution,
     _check_times,
     _check_plans,
+    _check_budget,
 )
 
 
@@ -351,6 +341,7 @@ ACTS_AT_ONCE = (
     "auto_rollback",
     "gate",
     "plans",
+    "budget",
 )
 
 

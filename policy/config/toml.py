@@ -16,6 +16,8 @@ from policy.arms.endpoints import Limits
 from policy.config.problems import Path, Problems, did_you_mean
 from policy.config.schema import MAX_SHARE, OF_THE_POLICY, RULES, Config, PolicyConfig, inherited
 
+A_CALL = (100, 100)  # tokens in and out, of a call that a budget must pay at least
+
 
 def parse(text: str, source: str) -> Config:
     """Read a configuration; ConfigError names every fault. `source` is what to call the text.
@@ -179,10 +181,26 @@ def _cross_check(
         *((("policies", name), policy) for name, policy in policies.items()),
         *((("policies", name, "challenger"), policy) for name, policy in challengers.items()),
     ]
+    for name, policy in policies.items():
+        _budget_pays(name, policy, arms, problems)
     for path, policy in paths:
         inherited = policies[str(path[1])].arms if len(path) > 2 else None
         arms_of = () if policy.arms == inherited else policy.arms or ()
         arms_exist(path, policy, arms_of, given, problems)
+
+
+def _budget_pays(
+    name: str, policy: PolicyConfig, arms: Mapping[str, Arm], problems: Problems
+) -> None:
+    """A budget that doesn't pay one call of the cheapest arm can't be meant."""
+    some = [arm for arm in arms.values() if policy.arms is None or arm.id in policy.arms]
+    if policy.budget is None or not some:
+        return
+    cheapest = min(some, key=lambda arm: arm.cost_usd(*A_CALL))
+    if (least := cheapest.cost_usd(*A_CALL)) > policy.budget.usd:
+        tokens = f"{A_CALL[0]} tokens in and {A_CALL[1]} out"
+        what = f"pays no call: the cheapest arm, {cheapest.id!r}, costs {least:g} USD for {tokens}"
+        problems.add(("policies", name, "budget", "usd"), f"{policy.budget.usd:g} {what}")
 
 
 def arms_exist(

@@ -31,6 +31,7 @@ from serving.availability.health import (
     tried,
 )
 from serving.availability.limits import Place, taken
+from serving.availability.spending import Spending
 from serving.availability.standing import Map, availability, next_place, shown
 from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
@@ -71,6 +72,7 @@ class Fleet:
         self._waiting: defaultdict[str, list[Report]] = defaultdict(list)
         self._used: dict[str, dict[str, float]] = {}  # by policy
         self._pending: Counter[str] = Counter()  # calls that aren't recorded yet
+        self.spending = Spending()
         self._reports = Group(self._commit)
         self._task: asyncio.Task[None] | None = None
 
@@ -78,7 +80,8 @@ class Fleet:
         """Put arms and limits in force."""
         self._providers, self._policies = config.providers, tuple(config.policies)
         self._maps = {config.arms.revision: Map(config.arms, config.providers)}
-        self._counted = self._maps[config.arms.revision].counted
+        self.spending.configure(config)
+        self._counted = self._maps[config.arms.revision].counted or bool(self.spending)
 
     async def start(self) -> None:
         await self.refresh()
@@ -111,6 +114,8 @@ class Fleet:
         if self._counted:
             now_ms = self._clock_ms()
             self._used = {name: await self._store.used(name, now_ms) for name in self._policies}
+            for name, used in self._used.items():
+                self.spending.read(name, used, now_ms)
 
     def at_hand(self, policy: Policy, but: Collection[str] = ()) -> Policy:
         """The policy, choosing among what can be called now, without the arms `but`; itself where
@@ -118,6 +123,7 @@ class Fleet:
         if not self.healths and not self._counted:
             return policy
         now_ms, here = self._clock_ms(), self._map(policy.catalog)
+        policy = self.spending.at_hand(policy, now_ms)
         available = availability(here, self.healths, self._now_used, now_ms)
         if but:
             busy = dict.fromkeys(but, "its limits are used up")
@@ -128,6 +134,10 @@ class Fleet:
         """The places of an arm, as `PlaceBody` tells of them."""
         here = self._map(catalog).places[arm]
         return shown(here, self.healths, self._now_used, self._clock_ms())
+
+    def budget(self, policy: str) -> dict[str, Any] | None:
+        """A policy's budget, as `BudgetBody` tells of it; None where it has none."""
+        return self.spending.shown(policy, self._clock_ms())
 
     def call(self, decision: Decision, catalog: Catalog) -> Call:
         """Where a decision's arm is to be called. Until `done` it counts as under way there."""
@@ -143,17 +153,19 @@ class Fleet:
         told = here if len(here) > 1 else ()
         others = self._used_but_by(decision.policy)
         takes = taken(place, told, decision.made_at_ms, tokens, usd, others)
+        takes = self.spending.takes(takes, decision, catalog)
         for counter in takes.get("under_way", ()):
             self._pending[counter] += 1
         return Call(place, tries, takes, told)
 
-    def done(self, policy: str, call: Call, recorded: Recorded) -> None:
+    def done(self, decision: Decision, catalog: Catalog, call: Call, recorded: Recorded) -> None:
         """A call was recorded, or wasn't."""
         for counter in call.taken.get("under_way", ()):
             self._pending[counter] -= 1
         if not isinstance(recorded, Taken):
             return
-        used, takes = self._used.setdefault(policy, {}), call.taken
+        self.spending.done(decision, catalog)
+        used, takes = self._used.setdefault(decision.policy, {}), call.taken
         amounts: tuple[float, ...] = 1, takes["n_tokens"], takes["n_usd"]
         for kind, by in zip(("requests", "tokens", "usd"), amounts, strict=True):
             for counter in takes[kind]:
@@ -179,6 +191,7 @@ class Fleet:
     ) -> None:
         """A call is over: what that says of the place where it was made."""
         self._used.setdefault(policy.name, {}).update(over.used)
+        self.spending.settled(policy.name, over.used, self._clock_ms())
         if (error is None and not over.first) or self._clock_ms() - over.made_at_ms > STALE_MS:
             return
         here = self._map(policy.catalog).places.get(over.arm, ())

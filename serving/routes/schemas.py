@@ -6,7 +6,7 @@ what is documented here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -158,6 +158,26 @@ class CautionBody(Body):
     error: float
 
 
+class BudgetBody(Body):
+    """What is spent of a budget in the period that goes on until `until_ms`. `pace` is that over
+    what was due by now (1: even; null before any decision), `price` what a call that costs
+    `unit_usd` above its due loses, in units of reward, `decisions_to_come` as many as are expected.
+    """
+
+    usd: float
+    per: Literal["hour", "day", "month"]
+    hard: bool
+    spent_usd: float
+    left_usd: float
+    until_ms: int
+    decisions_to_come: float
+    pace: float | None
+    price: float
+    unit_usd: float
+    can_be_kept: bool
+    why: str | None
+
+
 class PolicyBody(Body):
     """A running policy; `shares` are the parts of the draw that its versions have."""
 
@@ -171,6 +191,7 @@ class PolicyBody(Body):
     events: int
     alarm: AlarmBody | None
     caution: CautionBody | None
+    budget: BudgetBody | None
 
 
 class PolicyList(Body):

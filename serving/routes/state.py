@@ -134,6 +134,7 @@ def _body(service: Service, policy: Policy) -> dict[str, Any]:
         "events": policy.events,
         "alarm": None if alarm is None else asdict(alarm),
         "caution": None if policy.caution is None else _caution(policy.config, policy.caution),
+        "budget": service.fleet.budget(policy.name),
     }
 
 

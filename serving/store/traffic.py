@@ -221,7 +221,7 @@ class Store:
         self._decide = self._redis.register_script(script("used", "decide"))
         self._scripts = {
             "reward": self._redis.register_script(script("event", "used", "reward")),
-            "correct": self._redis.register_script(script("event", "correct")),
+            "correct": self._redis.register_script(script("event", "used", "correct")),
         }
         self._decisions: dict[tuple[str, int], Group[NewDecision, Recorded]] = {}
         self._reports: dict[tuple[str, int], Group[tuple[int, Report], Receipt]] = {}
@@ -304,10 +304,11 @@ class Store:
         arguments: list[Any] = [max(now for now, _ in items), window_ms]
         for _, item in items:
             arguments.extend(item.arguments())
-        more = (keys.used, keys.under_way) if name == "reward" else ()
         with reachable():
             replies: list[Any] = await self._direct.run(
-                self._scripts[name], [keys.outcomes, keys.learned, *decisions, *more], arguments
+                self._scripts[name],
+                [keys.outcomes, keys.learned, *decisions, keys.used, keys.under_way],
+                arguments,
             )
         return replies
 

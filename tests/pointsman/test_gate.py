@@ -14,7 +14,8 @@ import redis
 from features.encoder import Encoder
 from offline_eval.gate.verdict import Settings as GateSettings
 from pointsman.archiver import Window, archive_burst
-from policy.config.schema import GateConfig, PolicyConfig
+from policy.config.gate import GateConfig
+from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.snapshot import Header, State
 from serving.store.learning import LearnerStore

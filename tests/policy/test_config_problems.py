@@ -311,6 +311,8 @@ def test_an_incumbent_must_be_an_arm():
         ({"incumbent": "a", "under_way": 0}, "greater than or equal to 1"),
         ({"max_loss": 0.02}, "max_loss does nothing without an incumbent"),
         ({"forgetting": 0.0}, "greater than 0"),
+        ({"budget": {"usd": 0.0}}, "greater than 0"),
+        ({"budget": {"usd": 1.0}, "model": "rules"}, "budget does nothing with model 'rules'"),
     ],
     ids=str,
 )
@@ -335,6 +337,25 @@ def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, An
 def test_wrong_settings_of_the_gate_are_told(line: str, says: str):
     """With their place, value and what was expected."""
     assert says in faults(f"{GOOD}{line}\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("budget = { usd = -1.0 }", "policies.logging.budget.usd: must be > 0, got -1.0"),
+        ('budget = { usd = 1.0, per = "week" }', "must be one of 'hour', 'day', 'month', got"),
+        ("budget = { usd = 1.0, hrd = true }", "budget.hrd: unknown key, did you mean 'hard'?"),
+    ],
+)
+def test_wrong_budgets_are_told(line: str, says: str):
+    """With their place, value and what was expected."""
+    assert says in faults(f"{GOOD}{line}\n")[0]
+
+
+def test_a_budget_must_pay_a_call():
+    """Of the cheapest arm, or it can't be meant."""
+    (found,) = faults(GOOD + "[policies.poor]\nbudget = { usd = 1e-9 }\n")
+    assert "policies.poor.budget.usd: 1e-09 pays no call: the cheapest arm, 'small', " in found
 
 
 def test_without_vowpal_wabbit_its_model_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from features.query import Query
+from policy import policy as policies
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.choosing.pacing import LOWEST, Budget, Pace, Purse, Span, spent
+from policy.config.schema import ObjectiveConfig, PolicyConfig
 from policy.objective import Scales, Weights, reward
+from policy.policy import Request
+from policy.values import models
 
 DAY_MS = 86_400_000
 QUALITY = Weights.of(quality=1.0)
@@ -107,10 +115,45 @@ def test_a_new_period_begins_with_all_of_it_and_the_price_of_before():
 def test_the_price_is_what_one_more_unit_takes_from_the_reward(scale):
     scales = Scales(10_000.0, 0.01, scale)
     pace = Pace.of(Budget(usd=1.0), Purse(log_price=math.log(0.3)), 0)
-    pace = Pace(**{**{name: getattr(pace, name) for name in Pace.__slots__}, "unit_usd": 1e-4})
+    pace = replace(pace, unit_usd=1e-4)
     own = Weights.of(quality=1.0)
     with_price = pace.weights(own, scales)
     cost = np.array([1e-4, 1e-4 * 1.001])
     y = np.stack([np.full(2, 0.5), np.zeros(2), scales.cost(cost)], axis=1)
     lost = -np.diff(reward(y, with_price))[0] / with_price.quality
     assert lost == pytest.approx(0.3 * 0.001, rel=0.01)
+
+
+def test_the_pmf_is_that_of_the_weights_that_are_logged():
+    """So a propensity can be computed again from what a decision says of itself."""
+    arms = [
+        Arm(id=name, provider="p", model=name, usd_per_mtok_in=price, usd_per_mtok_out=price)
+        for name, price in (("cheap", 0.1), ("dear", 10.0))
+    ]
+    config = PolicyConfig(objective=ObjectiveConfig(quality=1.0))
+    encoder = models.default_encoder(config)
+    model = models.new_model(config, encoder)
+    assert model is not None
+    policy = policies.build(
+        "p", "1", 1, config=config, encoder=encoder, catalog=Catalog(tuple(arms)), view=model.view()
+    )
+    pace = Pace.of(Budget(usd=0.1), Purse(log_price=0.0), 0)
+    request = Request(Query(text="Sort a list."))
+    paced = replace(policy, pace=replace(pace, unit_usd=1e-4)).decide(request, "d", 0)
+    again = policy.decide(replace(request, weights=paced.weights), "d", 0)
+    free = policy.decide(request, "d", 0)
+    assert paced.weights.cost > 0.5
+    np.testing.assert_array_equal(paced.pmf, again.pmf)
+    assert paced.pmf[1] < free.pmf[1] - 0.1
+
+
+def test_the_cheapest_arm_stays_while_it_can_be_paid():
+    """However little the budget has for one call; what is out says why."""
+    pace = Pace.of(Budget(usd=1.0), Purse(start_ms=0, spent_usd=0.9, cheapest_usd=0.001), 0)
+    limit = replace(pace, decisions=1e6).limit
+    assert limit is not None
+    tight = limit._replace(bound=0.01)
+    assert tight.met(np.array([0.05, 0.08])).tolist() == [True, False]
+    assert tight.met(np.array([0.5, 0.8])).tolist() == [False, False]
+    assert tight.met(np.array([0.005, 0.008, 0.05])).tolist() == [True, True, False]
+    assert "0.05 USD > 0.01 USD that the budget has" in tight.missed("predicted", 0.05)

@@ -1,4 +1,5 @@
--- Overrule outcomes; begins with event.lua. From ARGV[3] on, five values per correction: quality,
+-- Overrule outcomes; begins with event.lua and used.lua. After the decisions' keys come those of what
+-- is used of limits and of what is under way. From ARGV[3] on, five values per correction: quality,
 -- latency_ms, cost_usd ('' is absent), by, reason. A request that can't be carried out whole
 -- changes nothing; a value that holds already is no change.
 -- Replies, per correction, {status, corrected or (status `unreported`) never reported, unchanged}.
@@ -36,11 +37,16 @@ local function correct(key, at)
   local by, reason = ARGV[at + 4], ARGV[at + 5]
   redis.call('HSET', key, 'corrected_by', by, 'correction_reason', reason, unpack(update))
   append_correction(key, d, corrected, values, {'by', by, 'reason', reason})
+  if d.taken and d.cost_usd then
+    local cost_usd = redis.call('HGET', key, 'cost_usd')
+    move(KEYS[#KEYS - 1], cjson.decode(d.taken).usd, tonumber(cost_usd) - tonumber(d.took_usd))
+    redis.call('HSET', key, 'took_usd', cost_usd)
+  end
   return {'ok', corrected, unchanged}
 end
 
 local replies = {}
-for i = 3, #KEYS do
+for i = 3, #KEYS - 2 do
   replies[i - 2] = correct(KEYS[i], (i - 3) * 5 + 2)
 end
 return replies

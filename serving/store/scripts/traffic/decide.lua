@@ -7,6 +7,15 @@
 -- {request digest, record, x, challenger's x} of the decision that has this id; or the number, from
 -- 0, of the bound that it would have gone beyond: then nothing was done.
 
+-- Let the price that paces a budget follow a decision, and the mean of what its cheapest arm costs.
+local function pace(p, made_at_ms)
+  local price = tonumber(redis.call('HGET', KEYS[2], p.price) or p.first) + p.step
+  redis.call('HSET', KEYS[2], p.price, math.max(price, p.lowest))
+  local known = tonumber(redis.call('HGET', KEYS[2], p.cheapest) or p.least)
+  redis.call('HSET', KEYS[2], p.cheapest, known + p.follows * (p.least - known))
+  redis.call('HSETNX', KEYS[2], p.began, made_at_ms)
+end
+
 -- Take what a decision takes, unless that is too much.
 local function take(h, made_at_ms)
   expire(KEYS[2], KEYS[3], made_at_ms)
@@ -21,6 +30,7 @@ local function take(h, made_at_ms)
   move(KEYS[2], h.requests, 1)
   move(KEYS[2], h.tokens, h.n_tokens)
   move(KEYS[2], h.usd, h.n_usd)
+  if h.paced then pace(h.paced, made_at_ms) end
   if #h.under_way > 0 then redis.call('ZADD', KEYS[3], h.until_ms, h.member) end
   return nil
 end
