@@ -168,7 +168,7 @@ def test_a_fitted_version_is_judged_on_rows_made_after_it(place: Place):
 @pytest.mark.parametrize(
     ("config", "encoder", "says"),
     [
-        (PolicyConfig(scale=0.7), Encoder.default(d=48), "the policy's encoder is"),
+        (PolicyConfig(scale=0.7), Encoder.default(d=56), "the policy's encoder is"),
         (PolicyConfig(model="rules"), ENCODER, "decides from more than a context"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_record_holds_the_challenger_bit_for_bit():
     """With its own context where its encoder is another, and without where it isn't."""
     same = beside(FIXED, LINEAR, 0.25).decide(REQUEST, "d", 0)
     assert same.challenger_encoder is same.challenger_x is None
-    encoder = Encoder.default(d=48)
+    encoder = Encoder.default(d=56)
     other = replace(LINEAR, encoder=encoder, rule=FIXED.rule)
     made = beside(FIXED, other, 0.25).decide(REQUEST, "d", 0)
     back = from_json(to_json(made), made.x.tobytes(), made.challenger_x.tobytes())

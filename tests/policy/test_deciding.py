@@ -155,7 +155,7 @@ def test_nor_does_what_is_logged_of_a_challenger(other: str):
     assert champion.caution is not None
     standing = Standing(earned=6.0, variance=0.1, noise=0.05)
     champion = replace(champion, caution=replace(champion.caution, standing=standing))
-    challenger = replace(policy(**KINDS[other]), version="2", encoder=Encoder.default(d=48))
+    challenger = replace(policy(**KINDS[other]), version="2", encoder=Encoder.default(d=56))
     if other != "caller":
         challenger = policy(**KINDS[other], floor=0.05)
     both, queries = champion.beside(replace(challenger, version="2"), 0.2), asked()

@@ -171,7 +171,7 @@ def test_a_challenger_sees_the_context_of_its_own_encoder(
 ):
     """What it encodes travels with the decision and its outcome, and is what it learns from."""
     text = config("", "scale = 0.5")
-    own = Encoder.default(d=48)
+    own = Encoder.default(d=56)
 
     async def register_both() -> None:
         """As the service will, but that the challenger gets an encoder of its own."""
@@ -193,6 +193,6 @@ def test_a_challenger_sees_the_context_of_its_own_encoder(
         assert shown(http, 12)["events"] == 12
     for decision in logged(raw):
         assert decision.challenger_encoder == own.fingerprint
-        assert (len(decision.x), len(decision.challenger_x)) == (64, 48)
+        assert (len(decision.x), len(decision.challenger_x)) == (64, 56)
     header = unpack(store.checkpoint("2") or b"").header
     assert (header.encoder, header.events) == (own.fingerprint, 12)

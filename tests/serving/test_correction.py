@@ -284,7 +284,7 @@ async def _register_both(redis_url: str, challenger_encoder: Encoder) -> None:
     await serving_store.close()
 
 
-@pytest.mark.parametrize("d", [64, 48])
+@pytest.mark.parametrize("d", [64, 56])
 def test_corrected_events_are_learned_as_if_they_had_been_right(
     redis_url: str, tmp_path: Path, store: LearnerStore, d: int
 ):
