@@ -131,8 +131,9 @@ class VersionState(_Answer):
 
 
 class PolicyState(_Answer):
-    """All that a policy decides with. `state` names it: it changes with any part. The challenger
-    has `share` of the draw."""
+    """All that a policy decides with. `state` names its versions, snapshots and arms: it changes
+    with any part; `tag` does as well when another arm is `out` (with the reason), or an arm
+    `answered` another share of its calls. The challenger has `share` of the draw."""
 
     policy: str
     state: str
@@ -141,3 +142,6 @@ class PolicyState(_Answer):
     champion: VersionState
     challenger: Optional[VersionState]
     share: float
+    tag: str
+    out: dict[str, str]
+    answered: dict[str, float]

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pointsman_client import failures
 from pointsman_client.answers import Decision, Receipt
 from pointsman_client.errors import NotSent, PointsmanError
 from pointsman_client.options import RewardRequest
@@ -24,7 +25,8 @@ class Call:
     latency_ms: float | None = None
     """Measured on exit, unless you set it."""
     error: str | None = None
-    """The exception's name on exit, unless you set it; an error means quality 0."""
+    """What the exception on exit was (timeout, connection, server_error, rate_limited, auth,
+    bad_request), or its name, unless you set it; an error means quality 0."""
     usage: Any = None
     """What the provider sent with its answer, as it is: priced at the decision's prices."""
     ttft_ms: float | None = None
@@ -71,8 +73,9 @@ class Call:
         """Stop the clock, take the failure down, and say what there is to report."""
         if self.latency_ms is None:
             self.latency_ms = (time.perf_counter() - self._started) * 1000.0
+        retry_after_s = None
         if failure is not None and self.error is None:
-            self.error = type(failure).__name__
+            self.error, retry_after_s = failures.kind(failure), failures.retry_after_s(failure)
         outcome: RewardRequest = {"decision_id": self.decision_id, "policy": self.decision.policy}
         if self.executed is False:
             return {**outcome, "executed": False}
@@ -86,6 +89,7 @@ class Call:
             "usage": self.usage,
             "ttft_ms": self.ttft_ms,
             "error": self.error,
+            "retry_after_s": retry_after_s,
             "executed_arm": self.executed_arm,
         }
 

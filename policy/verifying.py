@@ -14,6 +14,7 @@ import numpy as np
 
 from features.lexicon import TASK_INDEX, TASK_TYPES
 from features.profile import profile
+from policy.arms.availability import Availability
 from policy.arms.catalog import Catalog
 from policy.choosing import explore
 from policy.choosing.constant import Caller
@@ -70,6 +71,9 @@ def faults(
         return
     if not _is_pmf(decision.pmf):
         yield "pmf", "should be probabilities that sum to 1"
+        return
+    if decision.answered is not None and decision.answered.shape != (k,):
+        yield "answered", f"should have a share for each of {k} arms"
         return
     yield from _draw(decision, version)
     yield from _numbers(decision, version, now_ms)
@@ -149,8 +153,13 @@ def _is_pmf(pmf: Vector) -> bool:
 def contradicted(policy: Policy, decision: Decision) -> Iterator[Fault]:
     """What `policy`, the very state that is said to have decided, answers otherwise.
 
-    Nothing is said of a rule that looks at the query itself, nor of a draw that wasn't its own.
+    Nothing is said of a rule that looks at the query itself, nor of a draw that wasn't its own;
+    what was known of failures, `answered`, is taken as it is told.
     """
+    if decision.answered is not None:
+        answered = np.ones(len(policy.catalog))
+        answered[policy.catalog.among(decision.arms)] = decision.answered
+        policy = policy.given(Availability(answered=answered))
     other, shadow = policy.challenger, decision.challenger_pmf
     if other is not None and not isinstance(other.rule, Caller):
         if shadow is None or decision.challenger != other.version or decision.share > policy.share:

@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
+from serving.deciding import AllOut
 from serving.parsing.checking import Invalid
 from serving.parsing.decoding import Malformed
 from serving.parsing.unpacking import TooLarge
-from serving.service import AllOut, Conflict, UnknownArm, UnknownDecision, UnknownPolicy
+from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store.keys import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"

@@ -1,4 +1,4 @@
-"""What concurrent requests submit, in one round trip. Knows nothing of what it is."""
+"""What concurrent requests submit, done together. Knows nothing of what it is."""
 
 from __future__ import annotations
 
@@ -46,4 +46,36 @@ class Group(Generic[Item, Reply]):
             return
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():  # the caller may have hung up
+                future.set_result(reply)
+
+
+class Turn(Generic[Item, Reply]):
+    """Does what is submitted in one turn of the event loop in one go, at most `most` at a time."""
+
+    def __init__(self, do: Callable[[Sequence[Item]], Sequence[Reply]], most: int) -> None:
+        self._do = do
+        self._most = most
+        self._waiting: list[tuple[Item, asyncio.Future[Reply]]] = []
+
+    def submit(self, item: Item) -> asyncio.Future[Reply]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._go)
+        self._waiting.append((item, future))
+        return future
+
+    def _go(self) -> None:
+        group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._go)
+        try:
+            replies = self._do([item for item, _ in group])
+        except Exception as error:
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), reply in zip(group, replies, strict=True):
+            if not future.done():
                 future.set_result(reply)

@@ -52,6 +52,22 @@ def state_name(policy: Policy) -> str:
     return hashlib.blake2b(orjson.dumps(content), digest_size=8).hexdigest()
 
 
+def tag_of(policy: Policy) -> str:
+    """The same, and over what can be called now."""
+    available = policy.available
+    content = [state_name(policy), available.out, _shares(policy)]
+    return hashlib.blake2b(orjson.dumps(content), digest_size=8).hexdigest()
+
+
+def _shares(policy: Policy) -> dict[str, float]:
+    """Which share of their calls arms answer that fail now and then."""
+    answered = policy.available.answered
+    if answered is None:
+        return {}
+    both = zip(policy.catalog.ids, answered.round(3).tolist(), strict=True)
+    return {arm: share for arm, share in both if share < 1.0}
+
+
 class Recorder:
     """Gives out what others decide with, and logs what they decided, once it has been checked."""
 
@@ -71,7 +87,7 @@ class Recorder:
         Conflict
             If the policy has a budget: what it spends isn't known elsewhere.
         """
-        policy, other = self._service.policy(name), None
+        policy, other = self.at_hand(name), None
         if policy.config.budget is not None:
             raise Conflict(
                 f"policy {name!r} has a budget, which only the service keeps: ask /route"
@@ -88,7 +104,14 @@ class Recorder:
             "champion": champion,
             "challenger": other,
             "share": policy.share,
+            "tag": tag_of(policy),
+            "out": policy.available.out,
+            "answered": _shares(policy),
         }
+
+    def at_hand(self, name: str) -> Policy:
+        """A policy, among what can be called now; UnknownPolicy where there is none."""
+        return self._service.fleet.at_hand(self._service.policy(name))
 
     async def _version(self, policy: Policy, have: Collection[str]) -> tuple[Policy, Any]:
         """A version as it is stored: its snapshot may be newer than the one that serves here."""

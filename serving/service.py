@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from policy import records
 from policy.arms.arm import UnknownPrice
 from policy.arms.catalog import Catalog
-from policy.arms.constraints import Excluded, NoEligibleArm
+from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
 from policy.plans.plan import kind_of
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
 from serving.availability.fleet import Fleet
 from serving.calls import called, calls_over
+from serving.deciding import Deciding
 from serving.entries import new_decision, outcome_of, report_of, with_calls
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.store.keys import Alarm, StoreUnavailable
@@ -51,20 +51,12 @@ class Conflict(ValueError):
     """The request contradicts what has been stored before; nothing was changed."""
 
 
-class AllOut(NoEligibleArm):
-    """Every arm is out for its health, and the policy refuses then; one is back in so many ms."""
+class Routed(NamedTuple):
+    """A decision, the catalog it was made with, and whether it was logged."""
 
-    def __init__(self, excluded: Excluded, wait_ms: int) -> None:
-        super().__init__(excluded)
-        self.retry_after_s = max(math.ceil(wait_ms / 1_000), 1)
-
-
-class Unlogged(Exception):
-    """A decision was made, and couldn't be recorded."""
-
-    def __init__(self, decision: Decision) -> None:
-        super().__init__(decision.decision_id)
-        self.decision = decision
+    decision: Decision
+    catalog: Catalog
+    logged: bool
 
 
 class Catalogs:
@@ -100,6 +92,7 @@ class Service:
         self._serve_unlogged = serve_unlogged
         self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
+        self._deciding = Deciding(self.fleet, self.policy, clock_ms)
 
     def policy(self, name: str) -> Policy:
         try:
@@ -108,8 +101,8 @@ class Service:
             known = ", ".join(sorted(self.policies)) or "none"
             raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
 
-    async def route(self, body: RouteRequest) -> tuple[Decision, Catalog, bool]:
-        """A decision, the catalog it was made with, and whether it was logged.
+    async def route(self, body: RouteRequest) -> Routed:
+        """A decision; those that are asked for at the same time are made together.
 
         Raises
         ------
@@ -121,29 +114,28 @@ class Service:
         decision_id = body.decision_id or secrets.token_hex(16)
         digest = _digest(body) if body.decision_id else ""
         try:
-            decision, recorded = await self._made(policy, body, decision_id, digest)
+            made, recorded = await self._made(body, decision_id, digest)
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
             if answered is None:
                 raise
             return answered
-        except Unlogged as error:
-            return error.decision, policy.catalog, False
         if not isinstance(recorded, Stored):
-            return decision, policy.catalog, True
+            return made
         if recorded.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
         decision = records.from_json(recorded.record, recorded.x, recorded.challenger_x)
-        return decision, await self._catalogs.of(policy, decision.catalog), True
+        return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
     async def _made(
-        self, policy: Policy, body: RouteRequest, decision_id: str, digest: str
-    ) -> tuple[Decision, Recorded]:
+        self, body: RouteRequest, decision_id: str, digest: str
+    ) -> tuple[Routed, Recorded]:
         """A decision whose arm can be called, recorded; made again where that is news."""
+        asked = _asked(body)
         refused: list[str] = []
         while True:
-            decision = self._decided(policy, body, decision_id, refused)
+            policy, decision = await self._deciding.decide(body.policy, asked, decision_id, refused)
             call = self.fleet.call(decision, policy.catalog)
             if call.place.url is not None:
                 decision = replace(decision, endpoint=call.place.url)
@@ -158,50 +150,26 @@ class Service:
                     new_decision(decision, digest, policy.catalog, call),
                     policy.config.retention_ms,
                 )
-            except StoreUnavailable as error:
+            except StoreUnavailable:
                 if self._serve_unlogged:
-                    raise Unlogged(decision) from error
+                    return Routed(decision, policy.catalog, False), None
                 raise
             finally:
                 self.fleet.done(decision, policy.catalog, call, recorded)
             if not isinstance(recorded, Refused):
-                return decision, recorded
+                return Routed(decision, policy.catalog, True), recorded
             await self.fleet.refresh()
             refused.append(decision.first_arm)
 
-    def _decided(
-        self, policy: Policy, body: RouteRequest, decision_id: str, refused: Sequence[str]
-    ) -> Decision:
-        """A decision among the arms that can be called now, but for those that were refused over
-        and over since then; the one that comes back soonest where all are out."""
-        over_and_over = {arm for arm in refused if refused.count(arm) > 2}
-        here = self.fleet.at_hand(policy, over_and_over)
-        asked, now_ms = _asked(body), self._clock_ms()
-        try:
-            return here.decide(asked, decision_id, now_ms)
-        except NoEligibleArm as error:
-            back_ms = here.available.back_ms
-            for arm in sorted(back_ms, key=back_ms.__getitem__):
-                alone = here.given(here.available.only(arm, here.catalog))
-                try:
-                    decision = alone.decide(asked, decision_id, now_ms)
-                except NoEligibleArm:
-                    continue
-                if policy.config.when_all_out == "refuse":
-                    raise AllOut(error.excluded, back_ms[arm] - now_ms) from error
-                out = tuple(here.available.out.items())
-                return replace(decision, degraded="all_out", unavailable=out)
-            raise
-
     async def _answered(
         self, policy: Policy, decision_id: str | None, digest: str
-    ) -> tuple[Decision, Catalog, bool] | None:
+    ) -> Routed | None:
         """What this very request got before under its id, if anything."""
         fields = await self._store.decision(policy.name, decision_id) if decision_id else None
         if fields is None or fields["request"].decode() != digest:
             return None
         decision = records.from_json(fields["record"], fields["x"])
-        return decision, await self._catalogs.of(policy, decision.catalog), True
+        return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
     async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
         """Accept an outcome, whole or not at all; and what there is to say of it.

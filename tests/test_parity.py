@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import numpy as np
+import pytest
 import redis
 
 from features.encoder import Encoder
@@ -41,8 +44,9 @@ def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
     )
 
 
-def test_http_equals_in_process(http: httpx.Client, redis_url: str, raw: redis.Redis):
-    """Same snapshot, same decision id: same arm, same pmf, same predictions, same confidence."""
+@pytest.fixture
+def policy(http: httpx.Client, redis_url: str, raw: redis.Redis) -> Policy:
+    """What the service decides with, once it has learned."""
     for i in range(60):
         made = http.post("/route", json={"query": {"text": f"question {i}"}}).json()
         outcome = {"quality": (i % 4) / 3, "latency_ms": 100.0 + i, "cost_usd": 0.001 * (i % 3)}
@@ -53,6 +57,11 @@ def test_http_equals_in_process(http: httpx.Client, redis_url: str, raw: redis.R
         lambda: http.get("/policies/default").json()["snapshot"] == policy.snapshot,
         "the snapshot serves",
     )
+    return policy
+
+
+def test_http_equals_in_process(http: httpx.Client, policy: Policy):
+    """Same snapshot, same decision id: same arm, same pmf, same predictions, same confidence."""
     for i in range(40):
         text, hints = f"Translate number {i} into French", {"labels": {"app": f"app-{i % 3}"}}
         constraints = {"deny": ["small"]} if i % 5 == 0 else {}
@@ -86,3 +95,27 @@ def test_http_equals_in_process(http: httpx.Client, redis_url: str, raw: redis.R
         outcome = expected.predicted[expected.arms.index(expected.arm)]
         predicted = [np.nan if v is None else v for v in answer["predicted"].values()]
         np.testing.assert_array_equal(predicted, outcome)
+
+
+def test_requests_at_once_are_decided_as_each_alone(http: httpx.Client, policy: Policy):
+    """In whatever groups they come: same arm, the pmf to 1e-12, and one that no arm may serve
+    spoils no other."""
+
+    def ask(i: int) -> httpx.Response:
+        constraints = {"allow": []} if i % 7 == 0 else {"deny": ["small"]} if i % 5 == 0 else {}
+        query = {"text": f"question {i}"}
+        body = {"decision_id": f"at-once-{i}", "query": query, "constraints": constraints}
+        return http.post("/route", json=body)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(80)))
+    for i, answer in enumerate(answers):
+        if i % 7 == 0:
+            assert answer.json()["type"] == "/problems/no-eligible-arm"
+            continue
+        limits = Constraints(deny=("small",)) if i % 5 == 0 else Constraints()
+        asked = Request(Query(text=f"question {i}"), constraints=limits)
+        expected = policy.decide(asked, f"at-once-{i}", made_at_ms=0)
+        stored = http.get(f"/decisions/at-once-{i}").json()["decision"]
+        assert (stored["arm"], tuple(stored["arms"])) == (expected.arm, expected.arms)
+        np.testing.assert_allclose(stored["pmf"], expected.pmf, rtol=0, atol=1e-12)

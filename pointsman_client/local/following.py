@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import numpy as np
 import orjson
 
 from features.encoder import Encoder
@@ -15,6 +16,7 @@ from pointsman_client.client import Client
 from pointsman_client.errors import PointsmanError
 from pointsman_client.wire import Request
 from policy import policy as policies
+from policy.arms.availability import Availability
 from policy.arms.catalog import Catalog
 from policy.choosing.incumbent import START, Standing
 from policy.config.schema import PolicyConfig
@@ -26,10 +28,11 @@ from policy.values.snapshot import unpack
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A running policy, and the name of its state."""
+    """A running policy, the name of its state, and what to ask by whether anything is new."""
 
     policy: Policy
     state: str
+    tag: str
 
 
 class Follower:
@@ -50,7 +53,7 @@ class Follower:
             If the service can't be asked, or gives what can't be read here; `now` stays.
         """
         try:
-            state = self._fetch({"if-none-match": f'"{self.now.state}"'})
+            state = self._fetch({"if-none-match": f'"{self.now.tag}"'})
         except PointsmanError as error:
             if error.status == 304:  # nothing is new
                 return
@@ -65,7 +68,7 @@ class Follower:
 
     def _built(self, state: PolicyState) -> Followed:
         try:
-            return Followed(self._policy(state), state.state)
+            return Followed(self._policy(state), state.state, state.tag)
         except Exception as error:  # of another release, or without a library that it needs
             why = f"policy {self._name!r} can't be decided here: {error}"
             raise PointsmanError(None, "Unreadable state", why) from error
@@ -79,7 +82,11 @@ class Follower:
             policy = policy.beside(challenger, state.share)
         used = {version.encoder for version in (state.champion, other) if version is not None}
         self._encoders = {name: self._encoders[name] for name in used}
-        return policy
+        if not (state.out or state.answered):
+            return policy
+        shares = [state.answered.get(arm, 1.0) for arm in catalog.ids]
+        answered = np.array(shares) if state.answered else None
+        return policy.given(Availability(state.out, answered=answered))
 
     def _version(self, name: str, state: VersionState, catalog: Catalog) -> Policy:
         if state.encoder_bytes is not None:

@@ -13,11 +13,10 @@ from serving import metrics
 from serving.errors import problem
 from serving.parsing.checking import checked
 from serving.parsing.unpacking import TooLarge
-from serving.recording import Made, Recorder, state_name
+from serving.recording import Made, Recorder, tag_of
 from serving.routes import bodies
 from serving.routes.made import MadeBatch, MadeDecision
 from serving.routes.schemas import LoggedResults
-from serving.service import Service
 
 router = APIRouter(tags=["local"])
 
@@ -35,14 +34,13 @@ async def state(
         [], max_length=8, description="Fingerprints of encoders that needn't be sent again"
     ),
 ) -> Response:
-    service: Service = request.app.state.service
     recorder: Recorder = request.app.state.recorder
-    tag = _tag(state_name(service.policy(name)))
+    tag = _tag(tag_of(recorder.at_hand(name)))
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
     body = await recorder.state(name, have)
     answer = bodies.write(body)
-    answer.headers["etag"] = _tag(body["state"])
+    answer.headers["etag"] = _tag(body["tag"])
     return answer
 
 
@@ -79,5 +77,5 @@ def _result(one: Decision | Exception) -> dict[str, Any]:
     return {"decision_id": one.decision_id, "logged": True}
 
 
-def _tag(state: str) -> str:
-    return f'"{state}"'
+def _tag(name: str) -> str:
+    return f'"{name}"'

@@ -54,6 +54,8 @@ class MadeDecision(Body):
     query: str | None = None
     task: Annotated[str, AfterValidator(_task_type)] | None = None
     endpoint: str | None = Field(None, max_length=512)
+    answered: Annotated[list[Probability], Field(max_length=1000)] | None = None
+    unavailable: Annotated[tuple[tuple[ArmId, str], ...], Field(max_length=1000)] | None = None
     challenger: Named | None = None
     share: Share = 0.0
     challenger_pmf: Annotated[list[Probability], Field(max_length=1000)] | None = None
@@ -65,6 +67,7 @@ class MadeDecision(Body):
         """The record."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "state"}
         shadow, other_x = self.challenger_pmf, self.challenger_x
+        answered = self.answered
         return records.Decision(
             **{
                 **fields,
@@ -72,6 +75,7 @@ class MadeDecision(Body):
                 "predicted": _figures(self.predicted),
                 "weights": Weights(*self.weights),
                 "x": _context(self.x),
+                "answered": None if answered is None else np.array(answered),
                 "challenger_pmf": None if shadow is None else np.array(shadow),
                 "challenger_x": None if other_x is None else _context(other_x),
             }

@@ -21,8 +21,16 @@ DECISION: dict[str, Any] = {
     "confidence": None,
     "predicted": {"quality": 0.7, "latency_ms": None, "cost_usd": 0.0001},
     "alternatives": [
-        {"arm": "large", "provider": "p", "model": "m-70b", "propensity": 0.1, "predicted": {}}
+        {
+            "arm": "large",
+            "provider": "p",
+            "model": "m-70b",
+            "propensity": 0.1,
+            "predicted": {},
+            "plan": None,
+        }
     ],
+    "plan": None,
     "logged": True,
     "notes": [],
     "a_field_of_the_future": [1],

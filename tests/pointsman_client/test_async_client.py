@@ -83,7 +83,7 @@ def test_a_timeout_inside_the_block_is_the_arms(service: Service):
                     await asyncio.wait_for(asyncio.sleep(60), 0.01)
 
     asyncio.run(use())
-    assert service.bodies("/reward")[0]["error"] == "TimeoutError"
+    assert service.bodies("/reward")[0]["error"] == "timeout"
 
 
 async def fail_with(call: Call) -> None:

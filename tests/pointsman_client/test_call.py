@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -72,6 +74,51 @@ def test_a_call_that_raises_reports_its_error(service: Service, client: Client):
     [reward] = service.bodies("/reward")
     assert reward["error"] == "ZeroDivisionError"
     assert reward.keys() == {"decision_id", "policy", "latency_ms", "error"}
+
+
+class Refused(Exception):
+    """As SDKs raise it: with the response, or its status."""
+
+    def __init__(self, status: int, headers: Any = None) -> None:
+        super().__init__(status)
+        self.status_code = status
+        self.response = SimpleNamespace(headers=headers or {})
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (TimeoutError(), "timeout"),
+        (httpx.ReadTimeout("late"), "timeout"),
+        (ConnectionResetError(), "connection"),
+        (httpx.ConnectError("refused"), "connection"),
+        (Refused(500), "server_error"),
+        (Refused(529), "server_error"),
+        (Refused(401), "auth"),
+        (Refused(422), "bad_request"),
+        (Refused(429), "rate_limited"),
+        (Refused(404), "Refused"),
+        (KeyError("status"), "KeyError"),
+    ],
+)
+def test_what_failed_is_told_by_its_kind(
+    service: Service, client: Client, failure: Exception, error: str
+):
+    """So the service knows whether the arm is well, whatever library the exception is of."""
+    with pytest.raises(type(failure)), client.call("x") as call:
+        fail_with(call, failure)
+    assert service.bodies("/reward")[0]["error"] == error
+
+
+@pytest.mark.parametrize(("header", "told"), [("7", 7.0), ("Wed, 21 Oct 2026", None), (None, None)])
+def test_a_rate_limit_tells_how_long(
+    service: Service, client: Client, header: str | None, told: float | None
+):
+    """In seconds; a date is passed over."""
+    failure = Refused(429, {} if header is None else {"retry-after": header})
+    with pytest.raises(Refused), client.call("x") as call:
+        fail_with(call, failure)
+    assert service.bodies("/reward")[0].get("retry_after_s") == told
 
 
 def test_what_the_caller_sets_counts(service: Service, client: Client):

@@ -30,7 +30,7 @@ def served(http: httpx.Client, snapshot: int) -> None:
 def follows(decider: Decider, http: httpx.Client) -> None:
     """Wait until the decider has what the service has."""
     tag = http.get("/policies/default/state").headers["etag"]
-    until(lambda: f'"{decider._follower.now.state}"' == tag, "the decider follows")
+    until(lambda: f'"{decider._follower.now.tag}"' == tag, "the decider follows")
 
 
 def arms_of(decision: Decision) -> set[str]:
@@ -100,6 +100,30 @@ def test_what_rules_choose_by_is_told_where_they_are_the_incumbent(
         assert stored == f"code {lengths}"
         wrong = http.post("/decisions", json={"decisions": [{**record, "task": "nonsense"}]})
         assert "must be one of" in str(wrong.json()["results"][0]["errors"])
+
+
+def test_what_fails_is_left_alone(http: httpx.Client, decider: Decider):
+    """By what was reported to the service, the decider's own decisions among it; and it says with
+    which share of failures it has reckoned."""
+    for n in range(5):
+        made = http.post("/route", json={"constraints": {"allow": ["small"]}}).json()
+        failed = {"error": "timeout"} if n == 1 else {"quality": 1.0}
+        http.post("/reward", json={"decision_id": made["decision_id"], **failed})
+    follows(decider, http)
+    decision = decider.route("Why?", constraints={"allow": ["small", "large"]})
+    assert decider.flush()
+    assert decision.logged
+    logged = http.get(f"/decisions/{decision.decision_id}").json()["decision"]
+    answered = dict(zip(logged["arms"], logged["answered"], strict=True))
+    assert answered == {"small": pytest.approx(0.98, abs=0.005), "large": 1.0}
+    for _ in range(3):
+        made = decider.route("Why?", constraints={"allow": ["large"]})
+        decider.reward(made.decision_id, error="server_error")
+    assert decider.flush()
+    follows(decider, http)
+    decision = decider.route("Why?")
+    assert arms_of(decision) == {"small"}
+    assert [one.arm for one in decision.excluded] == ["large"]
 
 
 def test_acknowledged_decisions_are_learned_from(

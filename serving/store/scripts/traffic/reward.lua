@@ -8,7 +8,7 @@
 -- corrected is compared with what was reported, so that a repeated report stays one. A quality that
 -- was assumed stands until one is reported, or an error: that replaces it as a correction does.
 -- Replies, per outcome, {status, accepted or conflicting, unchanged, missing, late}, and where a call
--- is told to be over {arm, place, when it was decided, whether nothing was known of it before,
+-- is told to be over {arm, place, when it was decided, whether it was made and nothing known of it before,
 -- {counter, value, ...} of what it has moved}.
 
 local asides = {'ttft_ms', 'retry_after_s', 'attempts'}
@@ -150,7 +150,7 @@ local function accept(key, at)
       ARGV[at + 12] ~= '' and ARGV[at + 12] or (free and '0') or d.took_tokens, withdrawn)
   end
   return {'ok', accepted, unchanged, missing, is_late(d),
-    {arm, arm == d.arm and d.place or '', d.made_at_ms, d.executed and 0 or 1,
+    {arm, arm == d.arm and d.place or '', d.made_at_ms, (d.executed or withdrawn) and 0 or 1,
       used}}
 end
 

@@ -1,0 +1,95 @@
+"""Decisions, made together: what arrives in one turn of the event loop is one pass of a policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from policy.arms.constraints import Excluded, NoEligibleArm
+from policy.policy import Policy, Request
+from policy.records import Decision
+from serving.availability.fleet import Fleet
+from serving.grouping import Turn
+
+AT_ONCE = 64  # that are decided while nobody else is served
+
+Asked = tuple[Request, str]
+"""A request and its decision's id."""
+
+
+class AllOut(NoEligibleArm):
+    """Every arm is out for its health, and the policy refuses then; one is back in so many ms."""
+
+    def __init__(self, excluded: Excluded, wait_ms: int) -> None:
+        super().__init__(excluded)
+        self.retry_after_s = max(math.ceil(wait_ms / 1_000), 1)
+
+
+class Deciding:
+    """Decides by the policies as they are now, among the arms that can be called now."""
+
+    def __init__(
+        self, fleet: Fleet, policy: Callable[[str], Policy], clock_ms: Callable[[], int]
+    ) -> None:
+        self._fleet = fleet
+        self._policy = policy
+        self._clock_ms = clock_ms
+        self._turns: dict[str, Turn[Asked, tuple[Policy, Decision | Exception]]] = {}
+
+    async def decide(
+        self, name: str, request: Request, decision_id: str, refused: Sequence[str] = ()
+    ) -> tuple[Policy, Decision]:
+        """A decision and the state it was made with, without arms that were `refused` over and
+        over since; the arm that comes back soonest where all are out.
+
+        Raises
+        ------
+        NoEligibleArm, WrongChoice
+        """
+        asked = request, decision_id
+        if over_and_over := {arm for arm in refused if refused.count(arm) > 2}:
+            here = self._fleet.at_hand(self._policy(name), over_and_over)
+            (made,) = _decided(here, [asked], self._clock_ms())
+        else:
+            if name not in self._turns:
+                self._turns[name] = Turn(partial(self._together, name), AT_ONCE)
+            here, made = await self._turns[name].submit(asked)
+        if isinstance(made, NoEligibleArm):
+            made = self._soonest(here, asked, made)
+        if isinstance(made, Exception):
+            raise made
+        return here, made
+
+    def _together(
+        self, name: str, asked: Sequence[Asked]
+    ) -> list[tuple[Policy, Decision | Exception]]:
+        here = self._fleet.at_hand(self._policy(name))
+        return [(here, made) for made in _decided(here, asked, self._clock_ms())]
+
+    def _soonest(self, here: Policy, asked: Asked, error: NoEligibleArm) -> Decision | Exception:
+        """Where an arm is out for its health alone: the one that is back soonest, or AllOut."""
+        back_ms, now_ms = here.available.back_ms, self._clock_ms()
+        for arm in sorted(back_ms, key=back_ms.__getitem__):
+            alone = here.given(here.available.only(arm, here.catalog))
+            try:
+                decision = alone.decide(*asked, now_ms)
+            except NoEligibleArm:
+                continue
+            if here.config.when_all_out == "refuse":
+                return AllOut(error.excluded, back_ms[arm] - now_ms)
+            out = tuple(here.available.out.items())
+            return replace(decision, degraded="all_out", unavailable=out)
+        return error
+
+
+def _decided(policy: Policy, asked: Sequence[Asked], now_ms: int) -> Sequence[Decision | Exception]:
+    """A decision for each request, or what is wrong with it: also where that is our own mistake,
+    which is to spoil no other."""
+    try:
+        return policy.decide_all(asked, now_ms)
+    except Exception as error:
+        if len(asked) == 1:
+            return [error]
+        return [made for one in asked for made in _decided(policy, [one], now_ms)]
