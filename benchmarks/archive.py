@@ -21,7 +21,7 @@ from pathlib import Path
 import orjson
 import redis
 
-from benchmarks.learner import GROUP, MADE, POLICY, make
+from benchmarks.learner.stream import GROUP, POLICY, make
 from benchmarks.serving import ARMS, configuration
 from offline_eval.log.reading import read_log
 from pointsman.archiver import Window, archive_burst
@@ -29,6 +29,7 @@ from serving.processes.embedded import Embedded
 from serving.store.keys import Keys
 
 ROUNDS = 1_000_000
+MADE = 4_000  # by the service; the others are copies
 AT_ONCE = 50_000  # rounds that the server holds
 WINDOW_MS = 3_600_000
 

@@ -60,8 +60,8 @@ id = "arm-{i}"
 provider = "provider-{i % 3}"
 model = "model-{i}"
 context_window_tokens = 128000
-usd_per_mtok_in = {0.1 * 1.5**i:.4f}
-usd_per_mtok_out = {0.4 * 1.5**i:.4f}
+usd_per_mtok_in = {0.1 * 1.5 ** (i % 10):.4f}
+usd_per_mtok_out = {0.4 * 1.5 ** (i % 10):.4f}
 prices_checked = 2026-01-01
 prices_source = "made up for this benchmark"
 """

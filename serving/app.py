@@ -50,6 +50,8 @@ BODIES = (
     made.MadeBatch,
 )
 
+SWITCH_S = 0.0005  # that a thread which reads a large body or snapshot holds the event loop up
+
 
 def clock_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -74,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        sys.setswitchinterval(0.0005)  # s, that a thread which reads a large body holds the loop up
+        sys.setswitchinterval(SWITCH_S)
         try:
             yield
         finally:

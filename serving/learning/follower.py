@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policy import policy as policies
@@ -38,7 +38,8 @@ class Follower:
         self._file = ConfigFile(config_path)
         self._clock_ms = clock_ms
         self._config: Config | None = None
-        self._running: dict[str, Running] = {}
+        self._serving: dict[str, _Serving] = {}
+        self._turn = asyncio.Lock()  # of whoever swaps a policy: the newest comes last
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -75,33 +76,36 @@ class Follower:
             await register_policy(self._store, name, config, self._clock_ms())
         self._config = config
         self._service.fleet.configure(config)
-        for name in set(self._running) - set(config.policies):
-            del self._running[name]
+        for name in set(self._serving) - set(config.policies):
+            del self._serving[name]
             del self._service.policies[name]
         for name in config.policies:
-            await self._refresh(name, config)
-            self._swap(name, config)
+            await self._refresh(name)
 
-    async def _refresh(self, name: str, config: Config) -> None:
-        """Load what is new of one policy and swap it in; does nothing when nothing is."""
-        self._service.alarms[name] = await self._store.alarm(name)
-        before = self._running.get(name)
-        running = await load_running(self._store, name, before)
-        config = self._config or config  # a newer file may have been adopted meanwhile
-        if running != before and name in config.policies:
-            self._running[name] = running
-            self._swap(name, config)
+    async def _refresh(self, name: str) -> None:
+        """Load what is new of one policy, in store or file, and swap it in, if anything is.
 
-    def _swap(self, name: str, config: Config) -> None:
-        running = self._running[name]
-        challenger = running.challenger
-        self._service.policies[name] = _built(name, running.champion, config).beside(
-            None if challenger is None else _built(name, challenger, config), running.share
-        )
+        It is put together on a thread, and what it replaces is freed there, so that requests
+        needn't wait for either.
+        """
+        async with self._turn:
+            self._service.alarms[name] = await self._store.alarm(name)
+            before = self._serving.get(name)
+            running = await load_running(self._store, name, before.running if before else None)
+            # A newer file may be adopted meanwhile, once or again.
+            while (config := self._config) is not None and name in config.policies:
+                if before is not None and before.running == running and before.config is config:
+                    break
+                put = await asyncio.to_thread(_put_together, name, running, config, before)
+                if config is self._config:
+                    old = [before, self._service.policies.get(name)]
+                    before = self._serving[name] = put
+                    self._service.policies[name] = put.policy
+                    await asyncio.to_thread(old.clear)  # which frees what is large
 
     async def _follow_store(self) -> None:
-        async for _ in self._store.hints(list(self._running), POLL_S):
-            for name in list(self._running):
+        async for _ in self._store.hints(list(self._serving), POLL_S):
+            for name in list(self._serving):
                 await self._attempt(name)
 
     async def _attempt(self, name: str) -> None:
@@ -110,7 +114,7 @@ class Follower:
         if config is None or name not in config.policies:
             return
         try:
-            await self._refresh(name, config)
+            await self._refresh(name)
         except StoreUnavailable as error:
             log.warning("policy %s: %s; serving the last snapshot", name, error)
         except Exception:
@@ -134,6 +138,33 @@ class Follower:
             except Exception:
                 pending = None
                 log.exception("configuration not reloaded, the old one stays in force")
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """A policy as it serves, and what it was put together from."""
+
+    running: Running
+    config: Config
+    policy: Policy
+
+    def of(self, loaded: Loaded, config: Config) -> Policy | None:
+        """What of it needn't be put together again."""
+        if config is not self.config:
+            return None
+        if loaded is self.running.champion:
+            return self.policy.beside(None, 0.0)
+        return self.policy.challenger if loaded is self.running.challenger else None
+
+
+def _put_together(name: str, running: Running, config: Config, before: _Serving | None) -> _Serving:
+    def built(loaded: Loaded) -> Policy:
+        kept = None if before is None else before.of(loaded, config)
+        return kept or _built(name, loaded, config)
+
+    challenger = None if running.challenger is None else built(running.challenger)
+    policy = built(running.champion).beside(challenger, running.share)
+    return _Serving(running, config, policy)
 
 
 def _built(name: str, loaded: Loaded, config: Config) -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -104,7 +105,9 @@ async def _load(
     header, parts = state.header, state.parts
     if header.encoder != encoder.fingerprint:
         raise ValueError(f"snapshot {number} of version {version} has another encoder")
-    view = None if config.model in models.NO_VALUES else models.read_view(header.kind, parts)
+    view = None
+    if config.model not in models.NO_VALUES:
+        view = await asyncio.to_thread(models.read_view, header.kind, parts)
     scores = Scoreboard.from_record(header.scores)
     standing = Standing.of(header.standing)
     plans = NOTHING if header.plans is None else PlanLearning.of(header.plans).values()

@@ -1,0 +1,1 @@
+"""The learner, from the events of a stream to a snapshot that serves."""
