@@ -19,6 +19,7 @@ from policy.arms.constraints import (
     ActionSet,
     Constraints,
     Excluded,
+    Limit,
     NoEligibleArm,
     action_set,
     affordable,
@@ -261,6 +262,9 @@ def _with_plans(
 def _setting(policy: Policy, group: _Group, row: _Row, weights: Weights | None = None) -> Setting:
     """What plans for a row are made under."""
     request, ids = row.query.request, policy.catalog.ids
+    limits = request.constraints.limits
+    if policy.pace is not None and (spendable := policy.pace.limit) is not None:
+        limits = (*limits, Limit("cost", spendable.bound))
     return Setting(
         [ids[i] for i in group.index.tolist()],
         policy.config.plans,
@@ -268,7 +272,7 @@ def _setting(policy: Policy, group: _Group, row: _Row, weights: Weights | None =
         weights or group.weights,
         policy.config.scales,
         int(row.query.known.task_mix.argmax()),
-        request.constraints.limits,
+        limits,
     )
 
 

@@ -13,6 +13,7 @@ from features.encoder import Encoder
 from features.query import Hints
 from policy import policy as policies
 from policy.arms.constraints import Constraints
+from policy.choosing.pacing import TAIL, Budget, Pace, Purse
 from policy.config.problems import ConfigError
 from policy.config.toml import parse, to_toml
 from policy.objective import Scales
@@ -286,3 +287,16 @@ def test_a_batch_decides_each_query_as_if_alone():
     for one, (request, decision_id) in zip(together, asked, strict=True):
         alone = policy.decide(request, decision_id, 0)
         assert to_json(one) == to_json(alone)  # type: ignore[arg-type]
+
+
+def test_a_plan_is_within_what_a_budget_has_for_a_call():
+    """As an arm is: a race of two costs more than the least that the plans do."""
+    policy = make()
+    costs = policy.decide(ask(*DRAWN), "d", 0).predicted[3:, 2]
+    between = (costs.min() + costs.max()) / 2
+    pace = Pace.of(Budget(usd=TAIL * between), Purse(), 0)
+    assert pace.most_usd == pytest.approx(between)
+    paced = replace(policy, pace=pace).decide(ask(*DRAWN), "d", 0)
+    of_plans = [kind_of(action) is not None for action in paced.arms]
+    assert any(of_plans)
+    assert paced.predicted[of_plans, 2].max() <= between
