@@ -12,6 +12,7 @@ import orjson
 
 from policy import records
 from policy.arms.arm import UnknownPrice
+from policy.arms.availability import EVERYTHING
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
@@ -136,7 +137,12 @@ class Service:
         refused: list[str] = []
         while True:
             policy, decision = await self._deciding.decide(body.policy, asked, decision_id, refused)
-            call = self.fleet.call(decision, policy.catalog)
+            # A caller's own router, and what serves when all are out, call what isn't well, too.
+            whatever = decision.degraded is not None or policy.available is EVERYTHING
+            call = self.fleet.call(decision, policy.catalog, whatever)
+            if call is None:
+                refused.append(decision.arm)
+                continue
             if call.place.url is not None:
                 decision = replace(decision, endpoint=call.place.url)
             if policy.config.store_text and body.query is not None:
@@ -144,6 +150,7 @@ class Service:
             recorded: Recorded = None
             try:
                 if call.tries and not await self.fleet.claim(call.place):
+                    refused.append(decision.arm)
                     continue
                 recorded = await self._store.record(
                     policy.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -30,9 +30,9 @@ from serving.availability.health import (
     all_fail,
     tried,
 )
-from serving.availability.limits import Place, taken
+from serving.availability.limits import Place, moved, taken
 from serving.availability.spending import Spending
-from serving.availability.standing import Map, availability, next_place, shown
+from serving.availability.standing import Map, availability, next_place, shown, soonest
 from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 STALE_MS = 600_000
 """What was decided longer ago says nothing of how its place is now."""
+ROUNDING = 1e-9  # of sums of USD
 MAPS = 8  # catalogs whose places are remembered
 
 
@@ -71,7 +72,7 @@ class Fleet:
         self.healths: dict[str, Health] = {}
         self._waiting: defaultdict[str, list[Report]] = defaultdict(list)
         self._used: dict[str, dict[str, float]] = {}  # by policy
-        self._pending: Counter[str] = Counter()  # calls that aren't recorded yet
+        self._pending: defaultdict[str, float] = defaultdict(float)  # what isn't recorded yet
         self.spending = Spending()
         self._reports = Group(self._commit)
         self._task: asyncio.Task[None] | None = None
@@ -139,37 +140,37 @@ class Fleet:
         """A policy's budget, as `BudgetBody` tells of it; None where it has none."""
         return self.spending.shown(policy, self._clock_ms())
 
-    def call(self, decision: Decision, catalog: Catalog) -> Call:
-        """Where a decision's arm is to be called. Until `done` it counts as under way there."""
-        here = self._map(catalog).places[decision.first_arm]
+    def call(self, decision: Decision, catalog: Catalog, whatever: bool) -> Call | None:
+        """Where a decision's arm is to be called; None where it can't be any more, but for one that
+        is to be called `whatever` is known. Until `done` it counts as under way there."""
+        here = self._map(catalog).places[decision.arm]
         tokens = decision.prompt_tokens + decision.output_tokens
-        usd = catalog.arm(decision.first_arm).cost_usd(
-            decision.prompt_tokens, decision.output_tokens
-        )
+        usd = catalog.arm(decision.arm).cost_usd(decision.prompt_tokens, decision.output_tokens)
         u = spread(decision.decision_id)
-        place, tries = next_place(
-            here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u
-        )
+        found = next_place(here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u)
+        if found is None and not whatever:
+            return None
+        place, tries = found or (soonest(here, self.healths), False)
         told = here if len(here) > 1 else ()
         others = self._used_but_by(decision.policy)
         takes = taken(place, told, decision.made_at_ms, tokens, usd, others)
         takes = self.spending.takes(takes, decision, catalog)
-        for counter in takes.get("under_way", ()):
-            self._pending[counter] += 1
+        for counter, amount in moved(takes):
+            self._pending[counter] += amount
         return Call(place, tries, takes, told)
 
     def done(self, decision: Decision, catalog: Catalog, call: Call, recorded: Recorded) -> None:
         """A call was recorded, or wasn't."""
-        for counter in call.taken.get("under_way", ()):
-            self._pending[counter] -= 1
+        for counter, amount in moved(call.taken):
+            self._pending[counter] -= amount
+            if abs(self._pending[counter]) < ROUNDING:
+                del self._pending[counter]
         if not isinstance(recorded, Taken):
             return
         self.spending.done(decision, catalog)
-        used, takes = self._used.setdefault(decision.policy, {}), call.taken
-        amounts: tuple[float, ...] = 1, takes["n_tokens"], takes["n_usd"]
-        for kind, by in zip(("requests", "tokens", "usd"), amounts, strict=True):
-            for counter in takes[kind]:
-                used[counter] = used.get(counter, 0.0) + by
+        used = self._used.setdefault(decision.policy, {})
+        for counter, amount in moved(call.taken):
+            used[counter] = used.get(counter, 0.0) + amount
         for place, count in zip(call.told, recorded.under_way, strict=True):
             used[place.under_way] = count
 
@@ -273,7 +274,7 @@ class Fleet:
 
     def _now_used(self, counter: str) -> float:
         known = sum(used.get(counter, 0.0) for used in self._used.values())
-        return known + self._pending[counter]
+        return known + self._pending.get(counter, 0.0)
 
     def _used_but_by(self, policy: str) -> Callable[[str], float]:
         others = [used for name, used in self._used.items() if name != policy]

@@ -70,6 +70,14 @@ class Health:
     def may_be_tried(self, now_ms: int) -> bool:
         return 0 < self.until_ms <= now_ms and self.tried_until_ms <= now_ms
 
+    def row(self) -> int:
+        """How many of its last calls failed in a row."""
+        return _row(self.recent)
+
+    def back_ms(self) -> int:
+        """When it may be tried, 0 where it is in."""
+        return max(self.until_ms, self.tried_until_ms)
+
     def rate(self, now_ms: int) -> float:
         """The share of its calls that fail. It fades, or what isn't called for its failures would
         never be called again."""
@@ -111,7 +119,7 @@ def after(health: Health, report: Report, now_ms: int) -> Health:
 def all_fail(healths: Sequence[Health]) -> bool:
     """Whether an arm fails, whichever of its endpoints is called: each one failed at last, and
     they did so often enough together."""
-    rows = [_row(health.recent) if health.is_in() else IN_A_ROW for health in healths]
+    rows = [health.row() if health.is_in() else IN_A_ROW for health in healths]
     return min(rows) > 0 and sum(rows) >= IN_A_ROW_OF_ARM
 
 

@@ -7,7 +7,7 @@ them add up to what a limit bounds. A minute is the 10 s that go on and the six 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ DAY_MS = 86_400_000
 UNDER_WAY_MS = 120_000
 """A call whose outcome nobody has reported by then no longer counts as under way."""
 
+KINDS = ("under_way", "requests", "tokens", "usd")
 Used = Callable[[str], float]  # what a counter stands at
 
 
@@ -161,14 +162,11 @@ def taken(
     if not place.scopes:
         return {}
     bounds = place.bounds(made_at_ms)
-    moved = {
-        kind: [bound.fields[0] for bound in bounds if bound.kind == kind]
-        for kind in ("requests", "tokens", "usd", "under_way")
-    }
-    if len(told) > 1 and place.under_way not in moved["under_way"]:
-        moved["under_way"].insert(0, place.under_way)
+    counters = {kind: [bound.fields[0] for bound in bounds if bound.kind == kind] for kind in KINDS}
+    if len(told) > 1 and place.under_way not in counters["under_way"]:
+        counters["under_way"].insert(0, place.under_way)
     return {
-        **moved,
+        **counters,
         "n_tokens": tokens,
         "n_usd": usd,
         "until_ms": made_at_ms + UNDER_WAY_MS,
@@ -177,6 +175,15 @@ def taken(
         ],
         "told": [one.under_way for one in told],
     }
+
+
+def moved(takes: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The counters that a decision moves, and by how much."""
+    if takes:
+        amounts = (1.0, 1.0, takes["n_tokens"], takes["n_usd"])
+        for kind, by in zip(KINDS, amounts, strict=True):
+            for counter in takes[kind]:
+                yield counter, by
 
 
 def moment(ms: int) -> str:

@@ -89,7 +89,7 @@ def availability(map_: Map, healths: Healths, used: Used, now_ms: int) -> Availa
         if not usable:
             out[arm] = "; ".join(dict.fromkeys(_why(stand, now_ms) for stand in stands))
             if unspent:
-                back_ms[arm] = min(map(_back_ms, unspent))
+                back_ms[arm] = min(stand.health.back_ms() for stand in unspent)
             continue
         i = map_.catalog.index(arm)
         answered[i] = 1.0 - float(np.mean([stand.health.rate(now_ms) for stand in usable]))
@@ -106,10 +106,6 @@ def availability(map_: Map, healths: Healths, used: Used, now_ms: int) -> Availa
 
 def _unless(values: Vector, usual: float) -> Vector | None:
     return None if (values == usual).all() else values
-
-
-def _back_ms(stand: _Stand) -> int:
-    return max(stand.health.until_ms, stand.health.tried_until_ms)
 
 
 def _why(stand: _Stand, now_ms: int) -> str:
@@ -145,6 +141,11 @@ def shown(here: Sequence[Place], healths: Healths, used: Used, now_ms: int) -> l
     return rows
 
 
+def soonest(here: Sequence[Place], healths: Healths) -> Place:
+    """Which of an arm's places comes back first, where all are out."""
+    return min(here, key=lambda place: healths.get(place.key, WELL).back_ms())
+
+
 def next_place(
     here: Sequence[Place],
     healths: Healths,
@@ -152,12 +153,12 @@ def next_place(
     now_ms: int,
     needs: tuple[float, float],
     u: float,
-) -> tuple[Place, bool]:
+) -> tuple[Place, bool] | None:
     """Which of an arm's places takes a call that needs so many tokens and so much USD, and whether
-    that call tries it. The one that comes back soonest where all are out.
+    that call tries it; None where none can be called now.
 
     One that may be tried is tried first; else the least outstanding by weight, u in [0, 1) choosing
-    among equals.
+    among equals. Failures in a row count as outstanding: what fails fast is no quick answer.
     """
     if len(here) == 1 and here[0].key not in healths:
         return here[0], False
@@ -166,7 +167,7 @@ def next_place(
     fit = [s for s in stands if not s.spent and s.tokens_left >= tokens and s.usd_left >= usd]
     usable = [stand for stand in fit if stand.open]
     if not usable:
-        return min(fit or stands, key=_back_ms).place, False
+        return None
     for stand in usable:
         if not stand.health.is_in():
             return stand.place, True
@@ -174,7 +175,7 @@ def next_place(
         return usable[0].place, False
     chosen = least_outstanding(
         [stand.place.weight for stand in usable],
-        [used(stand.place.under_way) for stand in usable],
+        [used(stand.place.under_way) + stand.health.row() for stand in usable],
         u,
     )
     return usable[chosen].place, False

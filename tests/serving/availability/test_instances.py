@@ -68,13 +68,25 @@ def test_one_dead_instance_takes_no_arm_out(redis_url: str, tmp_path: Path):
             seen.append(made["endpoint"])
             assert made["excluded"] == []
             assert made["propensity"] == 1.0
-            report(http, made, **(DOWN if made["endpoint"] == "http://2" else GOOD))
+            if made["endpoint"] == "http://2":  # the others are slow
+                report(http, made, **DOWN)
         assert seen.count("http://2") == 3
         places = next(arm for arm in http.get("/arms").json()["arms"] if arm["arm"] == "good")
         states = {place["endpoint"]: place for place in places["places"]}
         assert states["http://1"]["state"] == "in"
         assert states["http://2"]["state"] == "out"
         assert states["http://2"]["why"] == "connection"
+
+
+def test_a_failed_call_weighs_as_one_under_way(redis_url: str, tmp_path: Path):
+    """So an instance that fails, and fast, isn't taken for the one with the most room."""
+    with http_service(settings_for(redis_url, tmp_path, arms(THREE))) as http:
+        seen = []
+        for _ in range(30):
+            made = route(http, **ONLY)
+            seen.append(made["endpoint"])
+            report(http, made, **(DOWN if made["endpoint"] == "http://2" else GOOD))
+        assert seen.count("http://2") == 1
 
 
 def test_an_arm_whose_instances_all_fail_is_out(redis_url: str, tmp_path: Path):
