@@ -141,7 +141,7 @@ class Service:
             whatever = decision.degraded is not None or policy.available is EVERYTHING
             call = self.fleet.call(decision, policy.catalog, whatever)
             if call is None:
-                refused.append(decision.arm)
+                refused.append(decision.first_arm)
                 continue
             if call.place.url is not None:
                 decision = replace(decision, endpoint=call.place.url)
@@ -150,7 +150,7 @@ class Service:
             recorded: Recorded = None
             try:
                 if call.tries and not await self.fleet.claim(call.place):
-                    refused.append(decision.arm)
+                    refused.append(decision.first_arm)
                     continue
                 recorded = await self._store.record(
                     policy.name,

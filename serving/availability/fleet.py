@@ -141,11 +141,12 @@ class Fleet:
         return self.spending.shown(policy, self._clock_ms())
 
     def call(self, decision: Decision, catalog: Catalog, whatever: bool) -> Call | None:
-        """Where a decision's arm is to be called; None where it can't be any more, but for one that
-        is to be called `whatever` is known. Until `done` it counts as under way there."""
-        here = self._map(catalog).places[decision.arm]
+        """Where a decision's first arm is to be called; None where it can't be any more, but for
+        one that is to be called `whatever` is known. Until `done` it counts as under way there."""
+        first = decision.first_arm
+        here = self._map(catalog).places[first]
         tokens = decision.prompt_tokens + decision.output_tokens
-        usd = catalog.arm(decision.arm).cost_usd(decision.prompt_tokens, decision.output_tokens)
+        usd = catalog.arm(first).cost_usd(decision.prompt_tokens, decision.output_tokens)
         u = spread(decision.decision_id)
         found = next_place(here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u)
         if found is None and not whatever:
