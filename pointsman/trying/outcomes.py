@@ -2,13 +2,15 @@
 
 Three files, as in RouterBench and its kin: queries.parquet (query_id, text, category),
 outcomes.parquet (query_id, arm, quality, and where they are known cost_usd and latency_ms) and
-arms.csv (arm, price_in_per_m, price_out_per_m). Knows no policy's state and drives nothing.
+arms.csv (arm, price_in_per_m, price_out_per_m, and where they are known maker and size, such as 8B
+or 8x7B). Knows no policy's state and drives nothing.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -216,6 +218,8 @@ def _arm(path: Path, row: Mapping[str, str | None], modified: datetime.date) -> 
         provider=provider if slash else "unknown",
         model=model or name,
         context_window_tokens=CONTEXT_WINDOW_TOKENS,
+        maker=row.get("maker") or None,
+        parameters_b=_size(row.get("size")),
         usd_per_mtok_in=prices[0],
         usd_per_mtok_out=prices[1],
         prices_checked=_date(path, row.get("prices_checked")) or modified,
@@ -230,6 +234,12 @@ def _price(path: Path, arm: str, column: str, given: str | None) -> float:
         raise ValueError(
             f"{path}: {column} of arm {arm!r} must be a number, got {given!r}"
         ) from None
+
+
+def _size(given: str | None) -> float | None:
+    """Billions of parameters; None where what is given says no number of them."""
+    said = re.fullmatch(r"(?:(\d+)x)?(\d+(?:\.\d+)?)b", (given or "").strip().lower())
+    return float(said[1] or 1) * float(said[2]) if said else None
 
 
 def _date(path: Path, given: str | None) -> datetime.date | None:

@@ -89,6 +89,10 @@ class Arm(Limits):
     model: Name
     context_window_tokens: Annotated[int, Field(strict=True, gt=0, le=10**9)] | None = None
     """None where nobody has said: then no query is too long for it."""
+    maker: Name | None = None
+    """Who trained the model; `provider` is who runs it."""
+    parameters_b: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    """Its size: billions of parameters."""
     usd_per_mtok_in: Price
     usd_per_mtok_out: Price
     usd_per_mtok_cached_in: Price | None = None

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from features.lexicon import TASK_TYPES
 from policy.arms.arm import Arm
+from policy.arms.traits import traits
 
 Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -130,6 +131,11 @@ class Catalog:
         """(k, number of task types) in the order of TASK_TYPES, NaN where nobody has said."""
         rows = [[arm.priors.get(task, np.nan) for task in TASK_TYPES] for arm in self.arms]
         return _readonly(np.array(rows, dtype=np.float64))
+
+    @cached_property
+    def traits(self) -> Vector:
+        """(k, number of traits.NAMES)."""
+        return _readonly(np.array([traits(arm) for arm in self.arms]))
 
     @cached_property
     def enabled(self) -> Mask:

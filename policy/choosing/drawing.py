@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from policy.choosing import explore
@@ -9,7 +11,8 @@ from policy.config.schema import PolicyConfig
 from policy.records import Vector
 from policy.values.protocol import Forecast
 
-DOUBT = 0.1  # of thompson's draw, from the posterior as it is
+WIDE = 1.2  # the scale of thompson's draw where nothing is known ...
+FEW = 9  # ... of so many arms or fewer; of more, each gets less
 
 
 def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector | None]:
@@ -27,20 +30,21 @@ def explored(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector |
 def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
     """The pmf, and each arm's probability of being the best, (n, k) each.
 
-    The posterior is drawn from at the scale `config.scale`, widened towards 1 as far as an arm is
-    unknown for this query: trying it is worth most where nothing was learned. So the scale follows
-    the evidence, a warm start's among it, and settles. A share DOUBT is drawn as probable as each
-    arm is to be the best: a few unlucky outcomes never shut an arm out (Jin et al. 2023, "Thompson
-    sampling with less exploration is fast and optimal", mix a greedy rule likewise).
+    The posterior is drawn from at the scale `config.scale`, widened towards WIDE as far as an arm
+    is unknown for this query: trying it is worth most where nothing was learned. So the scale
+    follows the evidence, a warm start's among it, and settles. Of many arms it is worth less to
+    find the very best (Bayati et al. 2020, "Unreasonable effectiveness of greedy algorithms in
+    multi-armed bandit with many arms"), so WIDE falls as one over the root of their number.
     """
     mean, sd = forecast.utility, forecast.utility_sd
     assert sd is not None
     tried = sd if forecast.explored_sd is None else forecast.explored_sd
     scale: float | Vector = config.scale
     if forecast.unknown is not None:
-        scale = scale + max(1.0 - scale, 0.0) * forecast.unknown
+        widest = WIDE * min(math.sqrt(FEW / mean.shape[-1]), 1.0)
+        scale = scale + max(widest - scale, 0.0) * forecast.unknown
     pmf, best = explore.thompson(np.array((mean, mean)), np.array((scale * tried, sd)))
-    return (1.0 - DOUBT) * pmf + DOUBT * best, best
+    return pmf, best
 
 
 def _without_posterior(config: PolicyConfig, mean: Vector) -> Vector:

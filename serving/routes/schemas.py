@@ -70,6 +70,8 @@ class ArmBody(BaseModel):
     provider: str
     model: str
     context_window_tokens: int | None
+    maker: str | None
+    parameters_b: float | None
     usd_per_mtok_in: float
     usd_per_mtok_out: float
     usd_per_mtok_cached_in: float | None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.arms.arm import Arm
+from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
 from policy.records import OutcomeBatch
 from policy.values.linear.model import LinearModel
@@ -21,9 +23,17 @@ QUALITY = Weights.of(quality=1.0)
 MIXED = Weights.of(quality=0.7, latency=0.2, cost=0.1)
 
 
-def unseen(n: int) -> dict[str, Any]:
-    """What this model doesn't look at: how the arms were drawn, and from which."""
-    return {"propensity": np.full(n, np.nan), "catalogs": [None] * n, "eligible": [b""] * n}
+def plain(names: Sequence[str]) -> Catalog:
+    """Arms of which nothing is known."""
+    known = {"provider": "p", "usd_per_mtok_in": 0.0, "usd_per_mtok_out": 0.0}
+    return Catalog(tuple(Arm(id=name, model=name, **known) for name in dict.fromkeys(names)))
+
+
+def unseen(arms: Sequence[str]) -> dict[str, Any]:
+    """How the arms were drawn, which this model doesn't look at, and that they have no traits."""
+    n = len(arms)
+    catalogs = [plain(arms)] * n
+    return {"propensity": np.full(n, np.nan), "catalogs": catalogs, "eligible": [b""] * n}
 
 
 def events(n: int, k: int = 3, seed: int = 0, missing: float = 0.0) -> OutcomeBatch:
@@ -45,7 +55,7 @@ def events(n: int, k: int = 3, seed: int = 0, missing: float = 0.0) -> OutcomeBa
         error=rng.random(n) < 0.1 * missing,
         settled=rng.random((n, 3)) < 0.1 * missing,
         list_cost_usd=rng.lognormal(-6.0, 0.4, n),
-        **unseen(n),
+        **unseen([f"arm-{a}" for a in arms]),
     )
 
 
@@ -66,7 +76,7 @@ def one(arm: str = "a", x: Sequence[float] = (1.0,), **known: float) -> OutcomeB
         error=np.array([bool(known.get("error"))]),
         settled=np.array([[bool(known.get(f"settled_{c}")) for c in range(3)]]),
         list_cost_usd=column("list_cost_usd", 0.0),
-        **unseen(1),
+        **unseen([arm]),
     )
 
 

@@ -16,6 +16,7 @@ from features.profile import profile
 from features.query import Hints
 from policy import policy as policies
 from policy.arms.constraints import Constraints, NoEligibleArm
+from policy.choosing import explore
 from policy.choosing.bandit import Bandit
 from policy.choosing.drawing import explored
 from policy.config.schema import PolicyConfig
@@ -134,17 +135,25 @@ def test_outcomes_overrule_a_prior():
     assert quality_of_pure_code(many) == pytest.approx(0.1, abs=0.02)
 
 
-def test_the_scale_is_one_where_nothing_is_known_and_falls_to_what_was_asked_for():
-    """Two arms of gap 0.1 and spread 0.2: v = 1, 0.575 and 0.15, where all, half and nothing of
-    the variance is left, and a tenth is drawn from the posterior as it is."""
+def test_the_scale_is_wide_where_nothing_is_known_and_falls_to_what_was_asked_for():
+    """Two arms of gap 0.1 and spread 0.2: v = 1.2, 0.675 and 0.15, where all, half and nothing of
+    the variance is left."""
     mean, sd = np.array([0.6, 0.5]), np.array([0.2, 0.2])
     gap = 0.1 / math.hypot(0.2, 0.2)
-    for unknown, scale in ((1.0, 1.0), (0.5, 0.575), (0.0, 0.15)):
+    for unknown, scale in ((1.0, 1.2), (0.5, 0.675), (0.0, 0.15)):
         known = Forecast(mean, sd, np.zeros((2, 3)), sd, np.full(2, unknown))
         pmf, best = explored(PolicyConfig(), known)
         assert best is not None
         assert best[0] == pytest.approx(norm.cdf(gap), abs=1e-6)
-        assert pmf[0] == pytest.approx(0.9 * norm.cdf(gap / scale) + 0.1 * best[0], abs=1e-6)
+        assert pmf[0] == pytest.approx(norm.cdf(gap / scale), abs=1e-6)
+
+
+def test_of_many_arms_each_is_explored_less():
+    """Of 36, four times as many as are few, unknown ones at half the scale."""
+    mean, sd = np.append(0.7, np.full(35, 0.5)), np.full(36, 0.2)
+    known = Forecast(mean, sd, np.zeros((36, 3)), sd, np.ones(36))
+    pmf, _ = explored(PolicyConfig(), known)
+    assert pmf == pytest.approx(explore.thompson(mean[None], 0.6 * sd[None])[0], abs=1e-6)
 
 
 def test_what_is_unknown_falls_with_evidence_of_that_arm_and_query():
@@ -248,7 +257,7 @@ def test_what_was_learned_outweighs_what_the_catalog_says():
     with pytest.raises(NoEligibleArm) as caught:
         policy.decide(asking(min_quality=0.6, max_latency_ms=1_000.0), "any", 0)
     reasons = dict(caught.value.excluded)
-    assert re.fullmatch(r"predicted latency [\d.]+ ms > 1000 ms", reasons["quick"])
+    assert re.fullmatch(r"predicted p90 latency [\d.]+ ms > 1000 ms", reasons["quick"])
     assert re.fullmatch(r"predicted quality 0\.\d+ < 0\.6", reasons["slow"])
 
 

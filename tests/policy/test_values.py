@@ -21,6 +21,7 @@ from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values import models
 from policy.values.protocol import Forecast, ValueModel, ValuesView
 from tests.policy.damaged import damaged
+from tests.policy.linear_model import plain
 from tests.policy.one_query import forecast_one
 
 OBJECTIVE = ObjectiveConfig(quality=1.0, latency_ref_ms=1_000.0, cost_ref_usd=0.01)
@@ -56,8 +57,9 @@ def events(kind: str, rows: Sequence[dict[str, Any]]) -> OutcomeBatch:
     def column(name: str, default: float = math.nan) -> NDArray[np.float64]:
         return np.array([row.get(name, default) for row in rows], dtype=np.float64)
 
+    arms = [row.get("arm", "a") for row in rows]
     return OutcomeBatch(
-        arms=[row.get("arm", "a") for row in rows],
+        arms=arms,
         x=np.stack([context(kind, row.get("task", "code")) for row in rows]),
         quality=column("quality"),
         latency_ms=column("latency_ms"),
@@ -66,7 +68,7 @@ def events(kind: str, rows: Sequence[dict[str, Any]]) -> OutcomeBatch:
         settled=np.array([row.get("settled", (False, False, False)) for row in rows]),
         list_cost_usd=column("list_cost_usd", 0.001),
         propensity=np.full(n, np.nan),
-        catalogs=[None] * n,  # type: ignore[list-item]
+        catalogs=[plain(arms)] * n,
         eligible=[b""] * n,
     )
 
@@ -336,7 +338,7 @@ def test_what_was_never_learned_here_is_not_taken_back(kind: str, since: int):
     model.learn(events(kind, KNOWN[:2]))
     before = model.to_parts()
     model.correct(correction(events(kind, KNOWN), [0], [since], **BETTER))
-    unseen = events(kind, [KNOWN[0] | {"arm": "never seen"}])
+    unseen = events(kind, [KNOWN[0] | {"arm": "never-seen"}])
     model.correct(correction(unseen, [0], [1_000], **BETTER))
     assert model.to_parts() == before
 

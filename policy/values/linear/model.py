@@ -164,7 +164,9 @@ class LinearModel:
         x = batch.x.astype(np.float64)
         if x.shape != (len(batch), self.d) or not np.isfinite(x).all():
             raise ValueError(f"x must be finite and of shape {(len(batch), self.d)}, got {x.shape}")
+        before = len(self.arms)
         arm = self._learned.positions(batch.arms, self.events)
+        self._learned.describe(before, batch.arms, batch.catalogs)
         return arm, x, targets.targets(batch, self.scales)
 
     def _tune(self, k: int) -> None:
@@ -172,14 +174,18 @@ class LinearModel:
         learned, groups = self._learned, tuple(self.sizes)
         sums, changes = learned.sums.first(k), learned.changes[:k]
         inverse = self._inverses.of(sums, changes, self._spread)
-        fitted = pooling.improve(sums, inverse, self._spread, groups, self._start, self._group)
+        fitted = pooling.improve(
+            sums, learned.traits[:k], inverse, self._spread, groups, self._start, self._group
+        )
         self._spread = fitted.spread
         self.watch.refer(fitted, learned.taught[:k] > 0)
 
     def _posterior(self) -> Posterior:
-        sums = self._learned.sums
-        inverse = self._inverses.of(sums, self._learned.changes, self._spread)
-        return pooling.solve(sums, inverse, self._spread, self._start, self._group)
+        learned, spread = self._learned, self._spread
+        inverse = self._inverses.of(learned.sums, learned.changes, spread)
+        return pooling.solve(
+            learned.sums, learned.traits, inverse, spread, self._start, self._group
+        )
 
     def sums(self) -> dict[str, Array]:
         """The learned sums by name, arms first."""
@@ -203,6 +209,7 @@ class LinearModel:
             recurring=recurring[self._group],
             mean=posterior.mean.astype(np.float32),
             fresh_mean=posterior.pooled.astype(np.float32),
+            slopes=posterior.slopes.astype(np.float32),
             fresh_cov=triangles(fresh[:, :, None] * np.eye(self.d)).astype(np.float32),
             cov=tuple(self._inverses.parts()),
         )

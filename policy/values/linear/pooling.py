@@ -2,11 +2,13 @@
 
 For each component, and with ε ~ N(0, σ²):
 
-    y = x·θ_a + ε,   θ_a ~ N(m, T),   m ~ N(m00, T0),   T and T0 diagonal, one variance per group
+    y = x·θ_a + ε,   θ_a ~ N(m + e z_a·b, T),   m ~ N(m00, T0),   b ~ N(0, S),
+    T and T0 diagonal, one variance per group, S a share of the bias' in T, e the bias' unit vector
 
-(Lindley and Smith 1972, "Bayes estimates for the linear model", section 3). Everything below is
-in units of σ², R = σ² T^-1: a regression of another target on the same rows can then use the same
-matrices. Shapes: k arms, c components (quality, latency, cost), t targets, d features, g groups.
+(Lindley and Smith 1972, "Bayes estimates for the linear model", section 3), where z_a are the arm's
+traits and b is what they say of it. Everything below is in units of σ², R = σ² T^-1: a regression
+of another target on the same rows can then use the same matrices. Shapes: k arms, c components
+(quality, latency, cost), t targets, d features, the bias first, g groups, r traits.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class Posterior:
     """Means of the arms' coefficients, given m at its posterior mean."""
 
     pooled: Array  # (t, d) m
+    slopes: Array  # (t, r) b
     mean: Array  # (k, t, d)
 
 
@@ -82,6 +85,7 @@ class Fitted:
 POOLED_RATIO = {"bias": 1.0, "task": 0.2, "signals": 0.2, "hints": 0.4, "label": 0.04, "text": 0.1}
 ARM_RATIO = {"bias": 0.25, "task": 0.05, "signals": 0.08, "hints": 0.2, "label": 0.02, "text": 0.05}
 PREDICTABLE = np.array([1.0, 5.0, 5.0])  # latency and cost follow x more closely than quality does
+TRAIT_SHARE = 0.4  # of an arm's variance: what a trait that is 1 is guessed to make of its bias
 POOLED_BIAS = 0.25  # not a ratio: where in [0, 1] all arms lie is unknown, however little noise
 NOISE_GUESS = np.array([0.15, 0.02, 0.01, 0.25, 0.25])
 VARIANCE_WEIGHT = 10.0
@@ -114,31 +118,65 @@ def _weights(groups: tuple[str, ...]) -> Array:
 
 
 def solve(
-    sums: Sums, inverse: Array, spread: Spread, start: Array, group: NDArray[np.intp]
+    sums: Sums,
+    traits: Array,
+    inverse: Array,
+    spread: Spread,
+    start: Array,
+    group: NDArray[np.intp],
 ) -> Posterior:
     """The posterior, from `inverse` (k, c, d, d), (S + R)^-1, which times σ² is the covariance of
-    an arm's coefficients; `start` (t, d) is m00 and `group` (d,) the group of each feature."""
-    return _solve(sums, inverse, spread, start, group)[0]
+    an arm's coefficients; `traits` (k, r) are z, `start` (t, d) is m00 and `group` (d,) the group
+    of each feature."""
+    return _solve(sums, traits, inverse, spread, start, group)[0]
 
 
 def _solve(
-    sums: Sums, inverse: Array, spread: Spread, start: Array, group: NDArray[np.intp]
+    sums: Sums,
+    traits: Array,
+    inverse: Array,
+    spread: Spread,
+    start: Array,
+    group: NDArray[np.intp],
 ) -> tuple[Posterior, Array]:
     """Also (c, d, d), the covariance of m."""
-    k, _, d, _ = sums.xx.shape
-    matrix, on_diagonal = list(MATRIX), np.arange(d)
+    d, matrix = len(group), list(MATRIX)
     noise = spread.noise[:3]
     ratio = noise[:, None] / spread.arm[:, group]  # (c, d), R
     ratio0 = noise[:, None] / spread.pooled[:, group]
-    # m's precision: Σ W = Σ (T + σ² S^-1)^-1 = Σ R - R (S + R)^-1 R, without inverting S
-    information = -ratio[:, :, None] * inverse.sum(axis=0) * ratio[:, None]
-    information[:, on_diagonal, on_diagonal] += k * ratio + ratio0
-    pooled_cov = inverted(0.5 * (information + information.swapaxes(-1, -2)))  # (c, d, d)
+    both_cov = inverted(_information(traits, inverse, ratio, ratio0))
     fitted = _times(inverse, sums.xy)
     evidence = ratio[matrix] * fitted.sum(axis=0) + ratio0[matrix] * start  # (t, d)
-    pooled = _times(pooled_cov, evidence)
+    of_bias = ratio[matrix, :1]  # (t, 1)
+    on_slopes = of_bias * (fitted[:, :, 0].T @ traits)  # (t, r)
+    both = _times(both_cov, np.concatenate([evidence, on_slopes], axis=1))
+    pooled, slopes = both[:, :d], both[:, d:]
+    expected = of_bias * (slopes @ traits.T)  # (t, k)
     mean = fitted + _times(inverse, ratio[matrix] * pooled)
-    return Posterior(pooled, mean), pooled_cov * noise[:, None, None]
+    mean += inverse[..., 0][:, matrix] * expected.T[:, :, None]
+    return Posterior(pooled, slopes, mean), both_cov[:, :d, :d] * noise[:, None, None]
+
+
+def _information(traits: Array, inverse: Array, ratio: Array, ratio0: Array) -> Array:
+    """(c, d + r, d + r), the precision of m and b: the prior's, and Σ W = Σ (T + σ² S^-1)^-1
+    = Σ R - R (S + R)^-1 R, without inverting S, for m; for b, traits times what W says of biases.
+    """
+    (k, r), (c, d) = traits.shape, ratio.shape
+    of_bias = ratio[:, :1]  # (c, 1)
+    information = np.empty((c, d + r, d + r))
+    of_m, of_b = information[:, :d, :d], information[:, d:, d:]
+    on_diagonal = np.arange(d)
+    np.multiply(-ratio[:, :, None], inverse.sum(axis=0) * ratio[:, None], out=of_m)
+    of_m[:, on_diagonal, on_diagonal] += k * ratio + ratio0
+    biases = of_bias - of_bias**2 * inverse[:, :, 0, 0].T  # (c, k)
+    of_b[:] = (traits.T * biases[:, None]) @ traits
+    of_b[:, np.arange(r), np.arange(r)] += of_bias / TRAIT_SHARE
+    across = -(ratio * of_bias)[:, :, None] * np.tensordot(inverse[..., 0], traits, (0, 0))
+    across[:, 0] += of_bias * traits.sum(axis=0)
+    information[:, :d, d:] = across
+    information[:, d:, :d] = across.swapaxes(1, 2)
+    of_m[:] = 0.5 * (of_m + of_m.swapaxes(-1, -2))
+    return information
 
 
 def _times(matrices: Array, vectors: Array) -> Array:
@@ -151,6 +189,7 @@ def _times(matrices: Array, vectors: Array) -> Array:
 
 def improve(
     sums: Sums,
+    traits: Array,
     inverse: Array,
     spread: Spread,
     groups: tuple[str, ...],
@@ -163,7 +202,7 @@ def improve(
     the outcomes determine: γ = Σ (1 - posterior variance / prior variance). What no outcome speaks
     of keeps its guess, and the rest settles in a few steps, where EM's would take hundreds.
     """
-    posterior, pooled_cov = _solve(sums, inverse, spread, start, group)
+    posterior, pooled_cov = _solve(sums, traits, inverse, spread, start, group)
     towards = guess(groups, spread.noise)
     prior, prior0 = spread.arm[:, group], spread.pooled[:, group]  # (c, d)
     ratio = spread.noise[:3, None] / prior
@@ -171,6 +210,7 @@ def improve(
     # Var(θ_a - m | y) = V + (I - V/T) C (I - V/T)', with C the covariance of m
     left = own + _spill(inverse, ratio, pooled_cov, sums.weight > 0.0) / prior
     deviation = (posterior.mean - posterior.pooled)[:, :3]
+    deviation[..., 0] -= traits @ posterior.slopes[:3].T
     variance0 = np.einsum("cii->ci", pooled_cov)
     parameters = (1.0 - own).sum(axis=-1)  # (k, c), tr(V S) / σ²
     weight = _weights(groups)

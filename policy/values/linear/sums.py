@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.arms import traits
+from policy.arms.catalog import Catalog
 from policy.values.arrays import expect, floats, symmetric, triangle, triangles
 from policy.values.linear.pooling import MATRIX, Array, C, Sums, T
 from policy.values.parts import Kept, Part, Parts, numbered, of_rows
@@ -20,8 +22,9 @@ START_LASTS = 10.0  # times as long as events do
 class Learned:
     """The sums of all arms, in the order in which they came, and what is left of the start in them.
 
-    `taught` (k, c) counts outcomes; `joined` (k,) counts all events before an arm's first;
-    `changes` (k,) counts how often an arm's sums have changed since they were read or made.
+    `traits` (k, r) are the arms' when they came; `taught` (k, c) counts outcomes; `joined` (k,)
+    counts all events before an arm's first; `changes` (k,) counts how often an arm's sums have
+    changed since they were read or made.
     """
 
     def __init__(self, d: int) -> None:
@@ -31,6 +34,7 @@ class Learned:
         self.sums = Sums(
             np.zeros((0, C, d, d)), np.zeros((0, T, d)), np.zeros((0, T)), np.zeros((0, C))
         )
+        self.traits = np.zeros((0, len(traits.NAMES)))
         self.taught = np.zeros((0, C), dtype=np.int64)
         self.joined = np.zeros(0, dtype=np.int64)
         self.started = self.sums  # of the arms known then
@@ -47,9 +51,18 @@ class Learned:
             before = [events + arms.index(arm) for arm in new]
             self.joined = np.append(self.joined, np.array(before, dtype=np.int64))
             self.sums = Sums(*(_longer(part, len(new)) for part in self.sums.parts))
+            self.traits = _longer(self.traits, len(new))
             self.taught = _longer(self.taught, len(new))
             self.changes = _longer(self.changes, len(new))
         return np.array([self._position[arm] for arm in arms], dtype=np.intp)
+
+    def describe(self, before: int, arms: Sequence[str], catalogs: Sequence[Catalog]) -> None:
+        """Note the traits of arms that came after the first `before`: those that the catalog of
+        their first event tells, if it has them."""
+        for i in range(before, len(self.arms)):
+            catalog = catalogs[arms.index(self.arms[i])]
+            if self.arms[i] in catalog:
+                self.traits[i] = catalog.traits[catalog.index(self.arms[i])]
 
     def __contains__(self, arm: str) -> bool:
         return arm in self._position
@@ -135,6 +148,7 @@ class Learned:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is small of it, by name."""
         return {
+            "traits": self.traits,
             "taught": self.taught,
             "joined": self.joined,
             **_small("", self.sums),
@@ -154,12 +168,13 @@ class Learned:
         k, known = len(self.arms), len(arrays["start_weight"])
         if known > k:
             raise ValueError(f"expected a start with at most {k} arms, got {known}")
-        shapes = {"taught": (k, C), "joined": (k,)}
+        shapes = {"traits": self.traits.shape, "taught": (k, C), "joined": (k,)}
         for prefix, n in (("", k), ("start_", known)):
             shapes |= {f"{prefix}yy": (n, T), f"{prefix}weight": (n, C)}
         expect({name: arrays[name] for name in shapes}, shapes)
         self.sums = self._read("", arrays, of_rows("arm", of, k))
         self.started = self._read("start_", arrays, of_rows("start", of, known))
+        self.traits = arrays["traits"]
         self.taught, self.joined = arrays["taught"], arrays["joined"]
 
     def _read(self, prefix: str, arrays: Mapping[str, NDArray[Any]], parts: Sequence[Part]) -> Sums:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from policy.arms import traits
 from policy.arms.catalog import Catalog
 from policy.objective import Scales, Weights
 from policy.records import Context, Vector
@@ -25,7 +26,7 @@ Index = NDArray[np.intp]
 LOG_BOUND = 30.0
 ARRAYS = (
     *("events", "joined", "seen", "noise", "scatter", "recurring"),
-    *("mean", "fresh_mean", "fresh_cov"),
+    *("mean", "fresh_mean", "slopes", "fresh_cov"),
 )
 
 
@@ -34,7 +35,8 @@ class LinearView:
     """What a snapshot holds: the posterior of k arms, and what an arm never seen starts from.
 
     `mean` (k, t, d) and `cov` (k, each the float32 bytes of (c, d (d + 1) / 2), upper triangles by
-    rows) are of coefficients; `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's. `seen`
+    rows) are of coefficients; `fresh_mean` (t, d) and `fresh_cov` (c, ...) of a new arm's, whose
+    bias its traits move by `slopes` (t, r). `seen`
     (c,) tells which components were ever taught, `noise` (t,) is residual variance, `recurring`
     (d,) tells of which features the uncertainty is explored, and `scatter` (k,) is the residual
     variance of each arm's own log latency. `joined` (k + 1,) counts all events before an arm's
@@ -51,6 +53,7 @@ class LinearView:
     recurring: NDArray[np.bool_]
     mean: Single
     fresh_mean: Single
+    slopes: Single
     fresh_cov: Single
     cov: tuple[Part, ...]
 
@@ -61,7 +64,8 @@ class LinearView:
         usual: Weights | None = None,
         catalog: Catalog | None = None,
     ) -> LinearValues:
-        """Stack for these arm ids; one never seen gets the shared prior.
+        """Stack for these arm ids; one never seen gets the prior that arms of its traits share,
+        which `catalog` tells.
 
         `expected`, parallel to `arms`, is what somebody expects of an arm's quality where a
         feature is 1 (beside the bias, feature 0). It moves the mean of that arm's prior, and so
@@ -72,14 +76,19 @@ class LinearView:
         fresh = self.fresh_cov.tobytes()
         each = (self.cov[i].data if i >= 0 else fresh for i in at.tolist())
         cov = floats(each, "<f4", self.fresh_cov.size).reshape(-1, *self.fresh_cov.shape)
+        by_traits = np.zeros((len(arms), T), dtype=np.float32)
+        if catalog is not None:
+            by_traits += catalog.traits.astype(np.float32) @ self.slopes.T
+        mean[at < 0, :, 0] += by_traits[at < 0]
         for i, of_features in enumerate(expected):
             if of_features:
-                mean[i, 0] += self._moved(cov[i, 0], of_features)
+                mean[i, 0] += self._moved(cov[i, 0], by_traits[i, 0], of_features)
         return LinearValues(self, at, mean, cov, usual)
 
-    def _moved(self, cov: Single, of_features: Expected) -> Single:
+    def _moved(self, cov: Single, by_traits: np.float32, of_features: Expected) -> Single:
         """V T^-1 (m' - m): how an arm's posterior mean moves when its prior's does, (d,)."""
-        pooled = self.fresh_mean[0]
+        pooled = self.fresh_mean[0].copy()
+        pooled[0] += by_traits
         move = np.zeros(len(pooled), dtype=np.float32)
         for feature, quality in of_features.items():
             move[feature] = quality - pooled[0] - pooled[feature]
@@ -108,6 +117,7 @@ class LinearView:
                 "recurring": (d,),
                 "mean": (k, T, d),
                 "fresh_mean": (T, d),
+                "slopes": (T, len(traits.NAMES)),
                 "fresh_cov": (C, triangle(d)),
             }
             expect(arrays, shapes)
