@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pointsman.pricing.traits import maker, parameters_b
 from policy.arms.arm import Arm
 
 Entry = tuple[str, Arm | str]
@@ -22,8 +23,9 @@ _NO_CHAT = re.compile(
 def entry(provider: str, model: str, kind: str, can: tuple[str, ...] = (), **said: Any) -> Entry:
     """The arm PROVIDER/MODEL of a kind (`chat`, `embeddings`, `rerank`), which `can` do more; of
     its other fields None is the same as nothing said. What it writes costs nothing where it writes
-    nothing."""
+    nothing; its maker and size are what its name tells."""
     name = f"{provider}/{model}"
+    said |= {"maker": maker(model), "parameters_b": parameters_b(model)}
     known = {field: value for field, value in said.items() if value is not None}
     if kind != "chat":
         known.setdefault("usd_per_mtok_out", 0.0)

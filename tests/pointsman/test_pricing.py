@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.pricing import genai, source
+from pointsman.pricing import genai, source, traits
 from policy.arms.arm import Arm, PriceTier
 from tests.pointsman.lists import LITELLM, MODELS_DEV, written
 
@@ -50,11 +50,13 @@ def test_litellms_list(tmp_path: Path):
             prices_checked=DATED,
             prices_source="LiteLLM https://prices.example/openai",
             capabilities=("chat", "vision", "tools"),
+            maker="openai",
         ),
         "dashscope/qwen-steps": Arm(
             id="dashscope/qwen-steps",
             provider="dashscope",
             model="qwen-steps",
+            maker="alibaba",
             usd_per_mtok_in=0.05,
             usd_per_mtok_out=0.4,
             price_tiers=(
@@ -121,6 +123,28 @@ def test_the_list_of_models_dev(tmp_path: Path):
         "acme/guard-8b": "neither chat nor embeddings",
         "acme/unpriced": "no price per token",
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "made_by", "billions"),
+    [
+        ("meta-llama/Llama-3.3-70B-Instruct", "meta", 70.0),
+        ("mistralai/Mixtral-8x7B-v0.1", "mistral", 56.0),
+        ("qwen3-235b-a22b", "alibaba", 235.0),
+        ("deepseek-r1-distill-llama-70b", "deepseek", 70.0),
+        ("gemma-3n-e4b-it", "google", None),
+        ("accounts/fireworks/models/glm-5p3", "zai", None),
+        ("accounts/fireworks/models/unheard-of", None, None),
+        ("baidu/ERNIE-4.5-21B-A3B", "baidu", 21.0),
+        ("gpt-4o-mini", "openai", None),
+        ("claude-haiku-5-5", "anthropic", None),
+        ("composer-2.5", None, None),
+    ],
+)
+def test_a_name_tells_maker_and_size(model: str, made_by: str | None, billions: float | None):
+    """Of well-known families, and of what is written as a number of parameters."""
+    assert traits.maker(model) == made_by
+    assert traits.parameters_b(model) == billions
 
 
 def test_patterns_choose(tmp_path: Path):
