@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
 from policy.plans.plan import Plan, arms_of
 from policy.records import Decision
@@ -62,11 +61,11 @@ def answer(
         "gave_way": decision.gave_way,
         "excluded": [{"arm": arm, "reason": why} for arm, why in decision.unavailable or ()],
         "degraded": decision.degraded,
-        "plan": None if decision.plan is None else _plan(decision, decision.plan, catalog),
+        "plan": None if decision.plan is None else _plan(decision.plan, catalog),
     }
 
 
-def _plan(decision: Decision, plan: Plan, catalog: Catalog) -> dict[str, Any]:
+def _plan(plan: Plan, catalog: Catalog) -> dict[str, Any]:
     """The body of `pointsman_client.answers.Plan`."""
     steps: list[dict[str, Any]] = []
     for step in plan.steps:
@@ -76,15 +75,8 @@ def _plan(decision: Decision, plan: Plan, catalog: Catalog) -> dict[str, Any]:
                 "arm": arm.id,
                 "provider": arm.provider,
                 "model": arm.model,
-                "endpoint": _endpoint(decision, arm, first=not steps),
+                "endpoint": step.endpoint,
                 "begin": step.begin(),
             }
         )
     return {"id": plan.id, "kind": plan.kind, "deadline_ms": plan.deadline_ms, "steps": steps}
-
-
-def _endpoint(decision: Decision, arm: Arm, first: bool) -> str | None:
-    """Where a step's arm is called: that of the first was chosen, of others any may do."""
-    if first:
-        return decision.endpoint
-    return arm.endpoints[0].url if arm.endpoints else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import orjson
@@ -19,7 +20,8 @@ from serving.store.traffic import Over
 @dataclass(frozen=True, slots=True)
 class Called:
     """A decision's own outcome; `executed_arm` where what ran isn't what was drawn. `record` is
-    what is stored of the calls."""
+    what is stored of the calls, `places` where each arm with endpoints was called, as far as the
+    answer said it."""
 
     quality: float | None
     latency_ms: float | None
@@ -29,6 +31,7 @@ class Called:
     executed_list_cost_usd: float | None
     record: str
     notes: list[str]
+    places: Mapping[str, str]
 
 
 def called(body: RewardRequest, decision: Decision, catalog: Catalog) -> Called:
@@ -61,19 +64,30 @@ def called(body: RewardRequest, decision: Decision, catalog: Catalog) -> Called:
         executed_list_cost_usd=None if executed is None else _listed(catalog, executed, decision),
         record=orjson.dumps(calls.to_record()).decode(),
         notes=notes,
+        places=_places(decision),
     )
 
 
-def calls_over(over: Over, body: RewardRequest) -> list[tuple[Over, str | None, float | None]]:
+def _places(decision: Decision) -> dict[str, str]:
+    """Where the answer said to call each arm, of those with endpoints."""
+    said = [(decision.first_arm, decision.endpoint)]
+    if decision.plan is not None:
+        said += [(step.arm, step.endpoint) for step in decision.plan.steps]
+    return {arm: f"{arm} {endpoint}" for arm, endpoint in said if endpoint is not None}
+
+
+def calls_over(
+    over: Over, body: RewardRequest, made: Called | None
+) -> list[tuple[Over, str | None, float | None]]:
     """The calls that are over, each with its error and how long its place wants to be left alone.
     One that was cancelled says nothing of its place, and a plan nothing of its arms."""
-    if body.attempts is None:
+    if body.attempts is None or made is None:
         if kind_of(over.arm) is None:
             return [(over, body.error, body.retry_after_s)]
         return [(replace(over, first=False), None, None)]
     told: list[tuple[Over, str | None, float | None]] = []
-    for i, one in enumerate(body.attempts):
-        place = over.place if i == 0 and over.place.split(" ")[0] == one.arm else ""
+    for one in body.attempts:
+        place = made.places.get(one.arm, "")
         if not one.cancelled:
             told.append((replace(over, arm=one.arm, place=place), one.error, one.retry_after_s))
     return told or [(replace(over, first=False), None, None)]

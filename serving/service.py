@@ -143,8 +143,7 @@ class Service:
             if call is None:
                 refused.append(decision.first_arm)
                 continue
-            if call.place.url is not None:
-                decision = replace(decision, endpoint=call.place.url)
+            decision = self.fleet.placed(decision, policy.catalog, call)
             if policy.config.store_text and body.query is not None:
                 decision = replace(decision, query=body.query.prompt())
             recorded: Recorded = None
@@ -217,7 +216,7 @@ class Service:
                 f"decision {body.decision_id!r} contradicts what was accepted before: {names}"
             )
         if receipt.over is not None:
-            for call, why, wait_s in calls_over(receipt.over, body):
+            for call, why, wait_s in calls_over(receipt.over, body, made):
                 await self.fleet.over(policy, call, why, wait_s)
         return receipt, notes
 

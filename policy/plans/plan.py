@@ -36,6 +36,8 @@ class Step:
     """... the logarithm of its latency in ms, ..."""
     log_latency_sd: float | None = None
     """... and by how much it varies."""
+    endpoint: str | None = None
+    """Where it is called, if the arm has endpoints."""
 
     def begin(self) -> dict[str, float | bool]:
         """When it begins, as the answer says it."""

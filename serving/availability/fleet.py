@@ -160,6 +160,21 @@ class Fleet:
             self._pending[counter] += amount
         return Call(place, tries, takes, told)
 
+    def placed(self, decision: Decision, catalog: Catalog, call: Call) -> Decision:
+        """A decision with where its arm is called, and the arms of its plan's later steps."""
+        url, plan = call.place.url, decision.plan
+        if plan is None:
+            return decision if url is None else replace(decision, endpoint=url)
+        first, *others = plan.steps
+        steps = [replace(first, endpoint=url)]
+        for step in others:
+            here, u = self._map(catalog).places[step.arm], spread(decision.decision_id)
+            now_ms = self._clock_ms()
+            found = next_place(here, self.healths, self._now_used, now_ms, (0.0, 0.0), u)
+            place = soonest(here, self.healths) if found is None else found[0]
+            steps.append(replace(step, endpoint=place.url))
+        return replace(decision, endpoint=url, plan=replace(plan, steps=tuple(steps)))
+
     def done(self, decision: Decision, catalog: Catalog, call: Call, recorded: Recorded) -> None:
         """A call was recorded, or wasn't."""
         for counter, amount in moved(call.taken):

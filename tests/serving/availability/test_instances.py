@@ -97,6 +97,27 @@ def test_an_arm_whose_instances_all_fail_is_out(redis_url: str, tmp_path: Path):
         until(lambda: probability(route(http), "good") > 0, "it may be tried", 7.0)
 
 
+def test_each_call_of_a_plan_tells_of_its_place(redis_url: str, tmp_path: Path):
+    """The answer says where each arm is to be called, and where one fails it isn't called again."""
+    config = arms("").replace('id = "poor"', 'id = "poor"\nendpoints = ["http://1", "http://2"]')
+    with http_service(settings_for(redis_url, tmp_path, config)) as http:
+        seen = []
+        for _ in range(30):
+            made = route(http, plans=["fallback"])
+            steps = {step["arm"]: step["endpoint"] for step in made["plan"]["steps"]}
+            assert steps["good"] is None
+            seen.append(steps["poor"])
+            failed = steps["poor"] == "http://2"
+            attempts = [
+                {"arm": "poor", **({"error": "timeout"} if failed else {"quality": 1.0})},
+                {"arm": "good", "quality": 1.0},
+            ]
+            body = {"attempts": attempts, "returned": "good"}
+            report(http, made, **body)
+        assert 1 <= seen.count("http://2") <= 3
+        assert route(http, plans=["fallback"])["excluded"] == []
+
+
 def test_its_state_survives_the_kill_of_a_serving_process(tmp_path: Path):
     """Of two, either may die, and what takes its place knows what they knew."""
     (tmp_path / "pointsman.toml").write_text(arms(THREE))
