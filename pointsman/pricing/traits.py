@@ -6,7 +6,6 @@ import re
 
 _MAKERS = {
     "ai21": "jamba",
-    "alibaba": "qwen|qwq|qvq",
     "amazon": "nova|titan",
     "anthropic": "claude",
     "cohere": "command|c4ai|aya|rerank-v",
@@ -21,6 +20,7 @@ _MAKERS = {
     "nvidia": "nemotron",
     "openai": r"gpt|chatgpt|davinci|o[1-9]|text-embedding-(?:3|ada)",
     "perplexity": "sonar",
+    "qwen": "qwen|qwq|qvq",
     "x-ai": "grok",
     "xiaomi": "mimo",
     "zai": "glm|chatglm",

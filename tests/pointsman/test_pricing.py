@@ -56,7 +56,7 @@ def test_litellms_list(tmp_path: Path):
             id="dashscope/qwen-steps",
             provider="dashscope",
             model="qwen-steps",
-            maker="alibaba",
+            maker="qwen",
             usd_per_mtok_in=0.05,
             usd_per_mtok_out=0.4,
             price_tiers=(
@@ -130,7 +130,7 @@ def test_the_list_of_models_dev(tmp_path: Path):
     [
         ("meta-llama/Llama-3.3-70B-Instruct", "meta", 70.0),
         ("mistralai/Mixtral-8x7B-v0.1", "mistral", 56.0),
-        ("qwen3-235b-a22b", "alibaba", 235.0),
+        ("qwen3-235b-a22b", "qwen", 235.0),
         ("deepseek-r1-distill-llama-70b", "deepseek", 70.0),
         ("gemma-3n-e4b-it", "google", None),
         ("accounts/fireworks/models/glm-5p3", "zai", None),
