@@ -78,12 +78,18 @@ def test_the_command_shows_and_draws_it(http: httpx.Client, tmp_path: Path):
     assert "40 outcomes learned" in done.stdout
     assert "code" in done.stdout
     assert "math" not in done.stdout
-    for name in ("small", "policy, own", "policy, ultra_fast", "policy, cheap"):
-        assert f"  {name}" in done.stdout
+    body = http.get("/policies/default/frontier").json()
+    code = next(one for one in body["task_types"] if one["task_type"] == "code")
+    for arm in code["arms"]:
+        assert (f"\n  {arm['arm']} " in done.stdout) == arm["best"]
+    for name in ("own", "ultra_fast", "fast", "balanced", "quality", "cheap"):
+        assert f"\n  policy, {name} " in done.stdout
     assert " to " in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert json.loads(run(http, "--json").stdout) == http.get("/policies/default/frontier").json()
-    assert "(1 arms" not in run(http, "--all").stdout
+    assert json.loads(run(http, "--json").stdout) == body
+    whole = run(http, "--all").stdout
+    assert "aren't shown" not in whole
+    assert all(f"\n  {arm['arm']} " in whole for arm in code["arms"])
 
 
 def test_the_picture_has_a_panel_per_task_type(http: httpx.Client):
