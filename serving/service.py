@@ -12,7 +12,6 @@ import orjson
 
 from policy import records
 from policy.arms.arm import UnknownPrice
-from policy.arms.availability import EVERYTHING
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import Choice, WrongChoice
@@ -137,9 +136,7 @@ class Service:
         refused: list[str] = []
         while True:
             policy, decision = await self._deciding.decide(body.policy, asked, decision_id, refused)
-            # A caller's own router, and what serves when all are out, call what isn't well, too.
-            whatever = decision.degraded is not None or policy.available is EVERYTHING
-            call = self.fleet.call(decision, policy.catalog, whatever)
+            call = self.fleet.call(policy, decision)
             if call is None:
                 refused.append(decision.first_arm)
                 continue

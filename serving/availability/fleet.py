@@ -128,7 +128,8 @@ class Fleet:
         available = availability(here, self.healths, self._now_used, now_ms)
         if but:
             busy = dict.fromkeys(but, "its limits are used up")
-            available = replace(available, out={**available.out, **busy})
+            back_ms = {arm: at for arm, at in available.back_ms.items() if arm not in busy}
+            available = replace(available, out={**available.out, **busy}, back_ms=back_ms)
         return policy if available is EVERYTHING else policy.given(available)
 
     def shown(self, catalog: Catalog, arm: str) -> list[dict[str, Any]]:
@@ -140,22 +141,29 @@ class Fleet:
         """A policy's budget, as `BudgetBody` tells of it; None where it has none."""
         return self.spending.shown(policy, self._clock_ms())
 
-    def call(self, decision: Decision, catalog: Catalog, whatever: bool) -> Call | None:
-        """Where a decision's first arm is to be called; None where it can't be any more, but for
-        one that is to be called `whatever` is known. Until `done` it counts as under way there."""
-        first = decision.first_arm
+    def call(self, policy: Policy, decision: Decision) -> Call | None:
+        """Where a decision's first arm is to be called; None where it can't be any more. Until
+        `done` it counts as under way there.
+
+        What serves when all are out is called all the same; and so is what a caller's own router
+        chose, whatever limits say.
+        """
+        first, catalog = decision.first_arm, policy.catalog
+        of_caller = policy.config.model == "caller"
         here = self._map(catalog).places[first]
         tokens = decision.prompt_tokens + decision.output_tokens
         usd = catalog.arm(first).cost_usd(decision.prompt_tokens, decision.output_tokens)
         u = spread(decision.decision_id)
         found = next_place(here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u)
-        if found is None and not whatever:
+        if found is None and decision.degraded is None and not of_caller:
             return None
         place, tries = found or (soonest(here, self.healths), False)
         told = here if len(here) > 1 else ()
         others = self._used_but_by(decision.policy)
         takes = taken(place, told, decision.made_at_ms, tokens, usd, others)
         takes = self.spending.takes(takes, decision, catalog)
+        if of_caller and takes:
+            takes = {**takes, "bounds": []}
         for counter, amount in moved(takes):
             self._pending[counter] += amount
         return Call(place, tries, takes, told)

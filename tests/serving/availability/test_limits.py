@@ -178,6 +178,19 @@ def test_what_nobody_reports_is_over_in_time(raw: redis.Redis, redis_url: str, t
         route(service, **ONLY)
 
 
+def test_what_a_callers_own_router_chose_is_recorded(redis_url: str, tmp_path: Path):
+    """It has happened: limits and health count it, and refuse nothing."""
+    config = arms("requests_per_day = 2", policy='model = "caller"')
+    with http_service(settings_for(redis_url, tmp_path, config)) as http:
+        for _ in range(5):
+            made = route(http, chosen={"arm": "good"})
+            assert (made["arm"], made["excluded"]) == ("good", [])
+            report(http, made, error="timeout")
+        places = http.get("/arms").json()["arms"][0]["places"]
+        assert places[0]["state"] == "out"
+        assert places[0]["limits"][0]["left"] <= -1
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
