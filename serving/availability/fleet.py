@@ -10,30 +10,20 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import orjson
 
 from policy.arms.availability import EVERYTHING
 from policy.arms.catalog import Catalog
 from policy.arms.endpoints import Limits, spread
 from policy.config.schema import Config
 from policy.policy import Policy
-from policy.records import OF_HEALTH, Decision
-from serving.availability.health import (
-    FIRST_OUT_MS,
-    WELL,
-    Health,
-    Report,
-    after,
-    all_fail,
-    tried,
-)
+from policy.records import Decision
+from serving.availability.health import Report
+from serving.availability.healths import Healths
 from serving.availability.limits import Place, moved, taken
 from serving.availability.spending import Spending
 from serving.availability.standing import Map, availability, next_place, shown, soonest
-from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
 from serving.store.traffic import Over, Recorded, Taken
@@ -68,13 +58,10 @@ class Fleet:
         self._policies: Sequence[str] = ()
         self._maps: dict[str, Map] = {}
         self._counted = False
-        self._known: dict[str, bytes] = {}  # of each place, as the store has it
-        self.healths: dict[str, Health] = {}
-        self._waiting: defaultdict[str, list[Report]] = defaultdict(list)
+        self._healths = Healths(store, clock_ms)
         self._used: dict[str, dict[str, float]] = {}  # by policy
         self._pending: defaultdict[str, float] = defaultdict(float)  # what isn't recorded yet
         self.spending = Spending()
-        self._reports = Group(self._commit)
         self._task: asyncio.Task[None] | None = None
 
     def configure(self, config: Config) -> None:
@@ -109,9 +96,7 @@ class Fleet:
         ------
         StoreUnavailable
         """
-        known = await self._store.health()
-        for place in known.keys() | self._known.keys():
-            self._learn(place, known.get(place, b""))
+        await self._healths.refresh()
         if self._counted:
             now_ms = self._clock_ms()
             self._used = {name: await self._store.used(name, now_ms) for name in self._policies}
@@ -121,11 +106,11 @@ class Fleet:
     def at_hand(self, policy: Policy, but: Collection[str] = ()) -> Policy:
         """The policy, choosing among what can be called now, without the arms `but`; itself where
         that is everything."""
-        if not self.healths and not self._counted:
+        if not self._healths.now and not self._counted:
             return policy
         now_ms, here = self._clock_ms(), self._map(policy.catalog)
         policy = self.spending.at_hand(policy, now_ms)
-        available = availability(here, self.healths, self._now_used, now_ms)
+        available = availability(here, self._healths.now, self._now_used, now_ms)
         if but:
             busy = dict.fromkeys(but, "its limits are used up")
             back_ms = {arm: at for arm, at in available.back_ms.items() if arm not in busy}
@@ -135,7 +120,7 @@ class Fleet:
     def shown(self, catalog: Catalog, arm: str) -> list[dict[str, Any]]:
         """The places of an arm, as `PlaceBody` tells of them."""
         here = self._map(catalog).places[arm]
-        return shown(here, self.healths, self._now_used, self._clock_ms())
+        return shown(here, self._healths.now, self._now_used, self._clock_ms())
 
     def budget(self, policy: str) -> dict[str, Any] | None:
         """A policy's budget, as `BudgetBody` tells of it; None where it has none."""
@@ -154,10 +139,12 @@ class Fleet:
         tokens = decision.prompt_tokens + decision.output_tokens
         usd = catalog.arm(first).cost_usd(decision.prompt_tokens, decision.output_tokens)
         u = spread(decision.decision_id)
-        found = next_place(here, self.healths, self._now_used, self._clock_ms(), (tokens, usd), u)
+        found = next_place(
+            here, self._healths.now, self._now_used, self._clock_ms(), (tokens, usd), u
+        )
         if found is None and decision.degraded is None and not of_caller:
             return None
-        place, tries = found or (soonest(here, self.healths), False)
+        place, tries = found or (soonest(here, self._healths.now), False)
         told = here if len(here) > 1 else ()
         others = self._used_but_by(decision.policy)
         takes = taken(place, told, decision.made_at_ms, tokens, usd, others)
@@ -176,10 +163,9 @@ class Fleet:
         first, *others = plan.steps
         steps = [replace(first, endpoint=url)]
         for step in others:
-            here, u = self._map(catalog).places[step.arm], spread(decision.decision_id)
-            now_ms = self._clock_ms()
-            found = next_place(here, self.healths, self._now_used, now_ms, (0.0, 0.0), u)
-            place = soonest(here, self.healths) if found is None else found[0]
+            here = self._map(catalog).places[step.arm]
+            found = self._next(here, (0.0, 0.0), decision.decision_id)
+            place = soonest(here, self._healths.now) if found is None else found[0]
             steps.append(replace(step, endpoint=place.url))
         return replace(decision, endpoint=url, plan=replace(plan, steps=tuple(steps)))
 
@@ -201,15 +187,7 @@ class Fleet:
     async def claim(self, place: Place) -> bool:
         """Try a place that was out, as the only one of all processes to do so; False where another
         one does."""
-        now_ms = self._clock_ms()
-        health = self.healths.get(place.key, WELL)
-        if not health.may_be_tried(now_ms):
-            return health.is_in()
-        before, claimed = self._known.get(place.key, b""), _packed(tried(health, now_ms))
-        self.healths[place.key] = tried(health, now_ms)
-        found = (await self._store.swap([(place.key, before, claimed)], tell=True))[0]
-        self._learn(place.key, found)
-        return found == claimed
+        return await self._healths.claim(place.key)
 
     async def over(
         self, policy: Policy, over: Over, error: str | None, retry_after_s: float | None
@@ -224,69 +202,13 @@ class Fleet:
         if len(keys) != 1:  # another arm was called than was drawn, and nobody said where
             return
         report = Report(over.made_at_ms, error, retry_after_s)
-        changed = [(keys[0], report)] if self._heard(keys[0], report) else []
-        if changed and len(here) > 1:
-            changed += self._failing_alike(here, keys[0], report)
-        try:
-            await asyncio.gather(*map(self._reports.submit, changed))
-        except StoreUnavailable as problem:
-            log.warning("health of %s: %s; other processes don't know of it", keys[0], problem)
+        await self._healths.tell(keys[0], [place.key for place in here], report)
 
-    def _heard(self, key: str, report: Report) -> bool:
-        """Take a report in, at once; whether it changes anything."""
-        before = self.healths.get(key, WELL)
-        now = after(before, report, self._clock_ms())
-        if now == before:
-            return False
-        self.healths[key] = now
-        self._waiting[key].append(report)
-        return True
-
-    def _failing_alike(
-        self, here: Sequence[Place], key: str, report: Report
-    ) -> list[tuple[str, Report]]:
-        """Where all of an arm's endpoints fail, all of them are out, and one is tried for all."""
-        healths = [self.healths.get(place.key, WELL) for place in here]
-        if report.error not in OF_HEALTH or not all_fail(healths):
-            return []
-        now_ms = self._clock_ms()
-        until_ms = max(self.healths[key].until_ms, now_ms + FIRST_OUT_MS)
-        alike = replace(report, out_until_ms=until_ms)
-        return [(place.key, alike) for place in here if self._heard(place.key, alike)]
-
-    async def _commit(self, reports: Sequence[tuple[str, Report]]) -> list[None]:
-        """Write what these reports change, on top of what others have written meanwhile."""
-        by_place: defaultdict[str, list[Report]] = defaultdict(list)
-        for key, report in reports:
-            by_place[key].append(report)
-        left = dict(by_place)
-        while left:
-            now_ms, swaps = self._clock_ms(), []
-            for key, some in left.items():
-                old = self._known.get(key, b"")
-                swaps.append((key, old, _packed(_folded(_unpacked(old), some, now_ms))))
-            found = await self._store.swap(swaps, tell=any(map(_turns, swaps)))
-            for (key, _, new), known in zip(swaps, found, strict=True):
-                self._known[key] = known
-                if known == new:
-                    done = left.pop(key)
-                    self._waiting[key] = self._waiting[key][len(done) :]
-                    self._learn(key, known)
-        return [None] * len(reports)
-
-    def _learn(self, key: str, known: bytes) -> None:
-        """Take what the store knows of a place, and on top of it what it hasn't been told yet."""
-        self._known[key] = known
-        waiting = self._waiting.get(key, [])
-        health = _folded(_unpacked(known), waiting, self._clock_ms())
-        if not waiting:
-            self._waiting.pop(key, None)
-        if not known:
-            self._known.pop(key)
-        if health == WELL:
-            self.healths.pop(key, None)
-        else:
-            self.healths[key] = health
+    def _next(
+        self, here: Sequence[Place], needs: tuple[float, float], decision_id: str
+    ) -> tuple[Place, bool] | None:
+        u, now_ms = spread(decision_id), self._clock_ms()
+        return next_place(here, self._healths.now, self._now_used, now_ms, needs, u)
 
     def _map(self, catalog: Catalog) -> Map:
         found = self._maps.get(catalog.revision)
@@ -303,23 +225,3 @@ class Fleet:
     def _used_but_by(self, policy: str) -> Callable[[str], float]:
         others = [used for name, used in self._used.items() if name != policy]
         return lambda counter: sum(used.get(counter, 0.0) for used in others)
-
-
-def _folded(health: Health, reports: Sequence[Report], now_ms: int) -> Health:
-    for report in reports:
-        health = after(health, report, now_ms)
-    return health
-
-
-def _packed(health: Health) -> bytes:
-    return b"" if health == WELL else orjson.dumps(asdict(health))
-
-
-def _unpacked(known: bytes) -> Health:
-    return Health(**orjson.loads(known)) if known else WELL
-
-
-def _turns(swap: tuple[str, bytes, bytes]) -> bool:
-    """Whether a place goes out or comes in."""
-    _, old, new = swap
-    return _unpacked(old).until_ms != _unpacked(new).until_ms or bool(old) != bool(new)
