@@ -262,15 +262,14 @@ def instructed(reading: Reading) -> list[int]:
     words = reading.words
     head = words[:INSTRUCTION_HEAD_WORDS]
     tail = words[INSTRUCTION_HEAD_WORDS:][-INSTRUCTION_TAIL_WORDS:]
-    return _counts(_INSTRUCTION, dict.fromkeys([*head, *tail]))
+    return _counts(_INSTRUCTION, [*head, *tail])
 
 
 def _counts(lexicon: Mapping[bytes, tuple[int, ...]], words: Iterable[bytes]) -> list[int]:
     scores = [0] * len(TASK_TYPES)
-    for word in words:
-        if word in lexicon:
-            for task in lexicon[word]:
-                scores[task] += 1
+    for word in lexicon.keys() & words:
+        for task in lexicon[word]:
+            scores[task] += 1
     return scores
 
 

@@ -90,6 +90,17 @@ class Decision(_Answer):
     plan: Optional[Plan]
 
 
+class Totals(_Answer):
+    """What the decisions of a batch come to, as predicted; `saving` is the share of the baseline's
+    cost that is saved."""
+
+    predicted_cost_usd: float
+    baseline_cost_usd: Optional[float]
+    saving: Optional[float]
+    predicted_wall_ms: Optional[float]
+    """When all are called at once; null where it isn't known."""
+
+
 class Receipt(_Answer):
     """What a reward has changed, in the names quality, latency_ms, cost_usd and error; `notes` say
     why one stays missing that was to be computed."""

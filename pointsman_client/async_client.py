@@ -73,10 +73,15 @@ class AsyncClient:
         return await self._send(wire.route(selection(*wanted, fallback, others)))
 
     async def route_batch(
-        self, requests: Iterable[RouteRequest]
-    ) -> list[Decision | PointsmanError]:
+        self,
+        requests: Iterable[RouteRequest],
+        *,
+        defaults: RouteRequest | None = None,
+        budget_usd: float | None = None,
+        baseline: str | None = None,
+    ) -> wire.Batch:
         """See `Client.route_batch`."""
-        return await self._send(wire.route_batch(requests))
+        return await self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
 
     async def reward(self, decision_id: str, **outcome: Unpack[RewardOptions]) -> Receipt:
         """See `Client.reward`."""

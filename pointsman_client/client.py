@@ -101,9 +101,20 @@ class Client:
         wanted = (task_type, context_size, speed_requirement, cost_constraint, quality_threshold)
         return self._send(wire.route(selection(*wanted, fallback, others)))
 
-    def route_batch(self, requests: Iterable[RouteRequest]) -> list[Decision | PointsmanError]:
-        """Several at once, each a dict of what `route` takes; a problem stands in its place."""
-        return self._send(wire.route_batch(requests))
+    def route_batch(
+        self,
+        requests: Iterable[RouteRequest],
+        *,
+        defaults: RouteRequest | None = None,
+        budget_usd: float | None = None,
+        baseline: str | None = None,
+    ) -> wire.Batch:
+        """Several at once, each a dict of what `route` takes; a problem stands in its place.
+
+        `defaults` are what those say that say nothing else, `budget_usd` what all may cost
+        together, as predicted, and `baseline` an arm that `.totals` of the answer compare with.
+        """
+        return self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
 
     def reward(self, decision_id: str, **outcome: Unpack[RewardOptions]) -> Receipt:
         """Report what came of a decision, in any parts; each component is accepted once."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Union
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
 
-from pointsman_client.answers import Correction, Decision, Receipt
+from pointsman_client.answers import Correction, Decision, Receipt, Totals
 from pointsman_client.encoding import encode
 from pointsman_client.errors import NotSent, PointsmanError
 from pointsman_client.options import CorrectionRequest, RewardRequest, RouteRequest
@@ -90,8 +90,31 @@ def route(request: RouteRequest) -> Request[Decision]:
     return Request("POST", "/route", Decision.model_validate, encode(route_body(request)))
 
 
-def route_batch(requests: Iterable[RouteRequest]) -> Request[list[Decision | PointsmanError]]:
-    return _batch("/route/batch", "requests", [*map(route_body, requests)], Decision)
+class Batch(list[Union[Decision, PointsmanError]]):
+    """The decisions of a batch, in its order, each a problem where there is none; and what they
+    come to."""
+
+    totals: Totals
+
+
+def route_batch(
+    requests: Iterable[RouteRequest],
+    defaults: RouteRequest | None = None,
+    budget_usd: float | None = None,
+    baseline: str | None = None,
+) -> Request[Batch]:
+    items = [*map(route_body, requests)]
+    shared = None if defaults is None else route_body(defaults)
+    if shared is not None:
+        del shared["decision_id"]
+    body = _given({"defaults": shared, "budget_usd": budget_usd, "baseline": baseline})
+
+    def read(content: Any) -> Batch:
+        batch = Batch(results(content, len(items), Decision))
+        batch.totals = Totals.model_validate(content["totals"])
+        return batch
+
+    return Request("POST", "/route/batch", read, encode({"requests": items, **body}))
 
 
 def reward(request: RewardRequest) -> Request[Receipt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,10 +17,9 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors, metrics
-from serving.head import HeadAsGet
 from serving.learning.follower import Follower
 from serving.recording import Recorder
 from serving.routes import (
@@ -38,6 +38,8 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
 
+log = logging.getLogger(__name__)
+
 DESCRIPTION = "Ask `/route` which model arm should answer a query; tell `/reward` what happened."
 BODIES = (
     requests.RouteRequest,
@@ -55,6 +57,49 @@ SWITCH_S = 0.0005  # that a thread which reads a large body or snapshot holds th
 
 def clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+class HeadAsGet:
+    """HEAD wherever GET is answered: the same status and headers, without the body.
+
+    Pure ASGI, for FastAPI's routes know no HEAD, and its own middleware is dear.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
+class App(FastAPI):
+    """FastAPI's, but for the two busy paths, which stay in its document: its layers would cost as
+    much as all else that HTTP takes here."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        busy = BUSY.get(scope["path"]) if scope["type"] == "http" else None
+        if busy is None or scope["method"] != "POST":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        request = Request(scope, receive)
+        try:
+            response = await busy(request)
+        except Exception as error:
+            response = await _answer(request, error)
+            if response.status_code == 500:
+                log.exception("can't answer %s", scope["path"])
+        await response(scope, receive, send)
+
+
+BUSY = {"/route": decide.route, "/reward": reward.reward}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -84,7 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
             await follower.stop()
             await store.close()
 
-    app = FastAPI(
+    app = App(
         title="Pointsman",
         version=version("pointsman"),
         description=DESCRIPTION,
@@ -98,12 +143,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     for group in (decide, reward, correct, local, state, documents, page):
         app.include_router(group.router, responses=PROBLEMS)
-    # FastAPI's dispatch costs half as much as a decision: the two busy paths go round it, straight
-    # to the same functions, and stay in its document.
-    app.router.routes[:0] = [
-        Route("/route", decide.route, methods=["POST"]),
-        Route("/reward", reward.reward, methods=["POST"]),
-    ]
     generated = app.openapi
     app.openapi = lambda: _with_bodies(generated())  # type: ignore[method-assign]
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -50,8 +50,8 @@ class Deciding:
         """
         asked = request, decision_id
         if over_and_over := {arm for arm in refused if refused.count(arm) > 2}:
-            here = self._fleet.at_hand(self._policy(name), over_and_over)
-            (made,) = _decided(here, [asked], self._clock_ms())
+            here = self.at_hand(name, over_and_over)
+            (made,) = self.made(here, [asked])
         else:
             if name not in self._turns:
                 self._turns[name] = Turn(partial(self._together, name), AT_ONCE)
@@ -65,8 +65,22 @@ class Deciding:
     def _together(
         self, name: str, asked: Sequence[Asked]
     ) -> list[tuple[Policy, Decision | Exception]]:
-        here = self._fleet.at_hand(self._policy(name))
-        return [(here, made) for made in _decided(here, asked, self._clock_ms())]
+        here = self.at_hand(name)
+        return [(here, made) for made in self.made(here, asked)]
+
+    def at_hand(self, name: str, but: Collection[str] = ()) -> Policy:
+        """A policy, choosing among what can be called now, without the arms `but`."""
+        return self._fleet.at_hand(self._policy(name), but)
+
+    def made(self, policy: Policy, asked: Sequence[Asked]) -> Sequence[Decision | Exception]:
+        """What this very state of a policy decides, or what is wrong with a request: also where
+        that is our own mistake, which is to spoil no other."""
+        try:
+            return policy.decide_all(asked, self._clock_ms())
+        except Exception as error:
+            if len(asked) == 1:
+                return [error]
+            return [made for one in asked for made in self.made(policy, [one])]
 
     def _soonest(self, here: Policy, asked: Asked, error: NoEligibleArm) -> Decision | Exception:
         """Where an arm is out for its health alone: the one that is back soonest, or AllOut."""
@@ -82,14 +96,3 @@ class Deciding:
             out = tuple(here.available.out.items())
             return replace(decision, degraded="all_out", unavailable=out)
         return error
-
-
-def _decided(policy: Policy, asked: Sequence[Asked], now_ms: int) -> Sequence[Decision | Exception]:
-    """A decision for each request, or what is wrong with it: also where that is our own mistake,
-    which is to spoil no other."""
-    try:
-        return policy.decide_all(asked, now_ms)
-    except Exception as error:
-        if len(asked) == 1:
-            return [error]
-        return [made for one in asked for made in _decided(policy, [one], now_ms)]

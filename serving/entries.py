@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -36,7 +37,7 @@ def new_decision(
         made_at_ms=decision.made_at_ms,
         propensity=decision.propensity,
         catalog=decision.catalog,
-        eligible=records.packed(catalog.among(decision.arms)),
+        eligible=_eligible(catalog, decision.arms),
         shadow=b""
         if decision.challenger_pmf is None
         else _shadow(decision, decision.challenger_pmf),
@@ -48,6 +49,11 @@ def new_decision(
         taken={} if call is None else call.taken,
         plan=b"" if decision.plan is None else orjson.dumps(to_record(decision.plan)),
     )
+
+
+@lru_cache(maxsize=1_024)
+def _eligible(catalog: Catalog, arms: tuple[str, ...]) -> bytes:
+    return records.packed(catalog.among(arms))
 
 
 def _shadow(decision: Decision, challenger_pmf: Vector) -> bytes:

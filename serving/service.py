@@ -59,6 +59,20 @@ class Routed(NamedTuple):
     logged: bool
 
 
+class Planned(NamedTuple):
+    """A decision, or why there is none, that was made for a batch, but isn't recorded yet."""
+
+    asked: Request
+    decision_id: str
+    policy: Policy
+    made: Decision | Exception
+
+    def decided(self) -> tuple[Policy, Decision]:
+        if isinstance(self.made, Exception):
+            raise self.made
+        return self.policy, self.made
+
+
 class Catalogs:
     """Catalogs by revision: decisions outlive the one that they were made with."""
 
@@ -92,7 +106,7 @@ class Service:
         self._serve_unlogged = serve_unlogged
         self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
-        self._deciding = Deciding(self.fleet, self.policy, clock_ms)
+        self.deciding = Deciding(self.fleet, self.policy, clock_ms)
 
     def policy(self, name: str) -> Policy:
         try:
@@ -101,8 +115,9 @@ class Service:
             known = ", ".join(sorted(self.policies)) or "none"
             raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
 
-    async def route(self, body: RouteRequest) -> Routed:
-        """A decision; those that are asked for at the same time are made together.
+    async def route(self, body: RouteRequest, planned: Planned | None = None) -> Routed:
+        """A decision, unless it was `planned` before; those that are asked for at the same time are
+        made together.
 
         Raises
         ------
@@ -111,10 +126,10 @@ class Service:
             If the id was used before with another body.
         """
         policy = self.policy(body.policy)
-        decision_id = body.decision_id or secrets.token_hex(16)
+        decision_id = planned.decision_id if planned else body.decision_id or new_id()
         digest = _digest(body) if body.decision_id else ""
         try:
-            made, recorded = await self._made(body, decision_id, digest)
+            made, recorded = await self._made(body, decision_id, digest, planned)
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
             answered = await self._answered(policy, body.decision_id, digest)
@@ -129,13 +144,19 @@ class Service:
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
     async def _made(
-        self, body: RouteRequest, decision_id: str, digest: str
+        self, body: RouteRequest, decision_id: str, digest: str, planned: Planned | None
     ) -> tuple[Routed, Recorded]:
         """A decision whose arm can be called, recorded; made again where that is news."""
-        asked = _asked(body)
+        asked = planned.asked if planned else asked_of(body)
         refused: list[str] = []
         while True:
-            policy, decision = await self._deciding.decide(body.policy, asked, decision_id, refused)
+            if planned is not None:
+                policy, decision = planned.decided()
+                planned = None
+            else:
+                policy, decision = await self.deciding.decide(
+                    body.policy, asked, decision_id, refused
+                )
             call = self.fleet.call(policy, decision)
             if call is None:
                 refused.append(decision.first_arm)
@@ -285,7 +306,12 @@ def _standing(overruled: Overruled) -> str:
     return f"has nothing to overrule yet: report with /reward what it lacks: {names}"
 
 
-def _asked(body: RouteRequest) -> Request:
+def new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def asked_of(body: RouteRequest) -> Request:
+    """What a policy is asked."""
     return Request(
         body.query,
         body.hints or NO_HINTS,

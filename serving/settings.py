@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     max_query_bytes: int = Field(
         16_777_216, ge=1024, description="... on /route and /route/batch those larger than this."
     )
-    max_batch: int = Field(256, ge=1, le=10_000, description="Longer batches answer 413.")
+    max_batch: int = Field(1_024, ge=1, le=10_000, description="Longer batches answer 413.")
     degraded: Literal["refuse", "serve"] = Field(
         "refuse",
         description="Without Redis: refuse with 503, or serve from the last snapshot, unlogged.",

@@ -80,13 +80,18 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"a body may have {limit} bytes at most")
 
 
+def limit(request: Request, items: Sequence[Any]) -> None:
+    """Raise TooLarge for a batch of more items than settings allow."""
+    most: int = request.app.state.settings.max_batch
+    if len(items) > most:
+        raise TooLarge(f"a batch may have {most} items at most, got {len(items)}")
+
+
 async def answer_each(
     request: Request, items: Sequence[Any], one: Callable[[Any], Awaitable[dict[str, Any]]]
 ) -> Response:
     """What `one` makes of each item of a batch, in order; a problem stands in a result's place."""
-    limit: int = request.app.state.settings.max_batch
-    if len(items) > limit:
-        raise TooLarge(f"a batch may have {limit} items at most, got {len(items)}")
+    limit(request, items)
     results = await asyncio.gather(*map(one, items), return_exceptions=True)
     return write({"results": [problem(r) if isinstance(r, Exception) else r for r in results]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -9,12 +10,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pointsman_client.answers import Decision
 from policy.answering import answer
 from policy.arms.constraints import unknown_names
-from serving import metrics
-from serving.parsing.checking import checked
+from serving import batches, metrics
+from serving.errors import problem
+from serving.parsing.checking import Invalid, checked
 from serving.routes import bodies
 from serving.routes.requests import RouteBatch, RouteRequest
 from serving.routes.schemas import DecisionBody, RouteResults
-from serving.service import Service
+from serving.service import Routed, Service
 
 router = APIRouter(tags=["route"])
 
@@ -28,7 +30,8 @@ router = APIRouter(tags=["route"])
 async def route(request: Request) -> Response:
     with metrics.seconds("/route").time():
         body = await bodies.read_query(request, RouteRequest)
-        return bodies.write(await _answer(request.app.state.service, body))
+        service: Service = request.app.state.service
+        return bodies.write(_answer(service, body, await service.route(body)))
 
 
 @router.post(
@@ -39,16 +42,43 @@ async def route(request: Request) -> Response:
 )
 async def route_batch(request: Request) -> Response:
     batch = await bodies.read_query(request, RouteBatch)
+    bodies.limit(request, batch.requests)
     service: Service = request.app.state.service
+    asked = await asyncio.to_thread(_each, batch)
+    policies = {body.policy for body in asked if isinstance(body, RouteRequest)}
+    batches.check_baseline(service, policies, batch.baseline)
+    made = await batches.route_all(service, asked, batch.budget_usd)
+    results = [_result(service, *each) for each in zip(asked, made, strict=True)]
+    return bodies.write({"results": results, "totals": batches.totals(made, batch.baseline)})
 
-    async def one(item: Any) -> dict[str, Any]:
-        return await _answer(service, checked(RouteRequest, item))
 
-    return await bodies.answer_each(request, batch.requests, one)
+def _each(batch: RouteBatch) -> list[RouteRequest | Exception]:
+    """The requests of a batch with its defaults, each checked by itself."""
+    if "decision_id" in batch.defaults:
+        raise Invalid([("defaults.decision_id", "is one request's own")])
+    try:
+        checked(RouteRequest, batch.defaults)
+    except Invalid as error:
+        raise Invalid([(f"defaults.{field}", why) for field, why in error.faults]) from None
+    found: list[RouteRequest | Exception] = []
+    for item in batch.requests:
+        try:
+            found.append(checked(RouteRequest, batches.with_defaults(item, batch.defaults)))
+        except Invalid as error:
+            found.append(error)
+    return found
 
 
-async def _answer(service: Service, body: RouteRequest) -> dict[str, Any]:
-    decision, catalog, logged = await service.route(body)
+def _result(
+    service: Service, body: RouteRequest | Exception, made: Routed | Exception
+) -> dict[str, Any]:
+    if isinstance(body, Exception):
+        return problem(body)
+    return problem(made) if isinstance(made, Exception) else _answer(service, body, made)
+
+
+def _answer(service: Service, body: RouteRequest, routed: Routed) -> dict[str, Any]:
+    decision, catalog, logged = routed
     metrics.decisions(decision.policy, decision.first_arm, logged).inc()
     notes = unknown_names(catalog, body.constraints)
     notes += service.policy(body.policy).config.plans.refused(body.plans)

@@ -269,6 +269,12 @@ class RouteBatch(Body):
     """Each request is judged by itself: one that is wrong spoils no other."""
 
     requests: list[Any] = Field(min_length=1)
+    defaults: Annotated[dict[str, Any], null_is({}, dict[str, Any])] = {}
+    """Fields of all requests that don't give their own; of hints and constraints key by key."""
+    budget_usd: Annotated[Usd, Field(gt=0)] | None = None
+    """What the chosen arms may cost together, by prediction."""
+    baseline: ArmId | None = None
+    """An arm: `totals` tell what all would cost there."""
 
 
 class RewardBatch(Body):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pointsman_client.answers import Correction, Decision, Logged, Receipt
+from pointsman_client.answers import Correction, Decision, Logged, Receipt, Totals
 from serving.routes.requests import Body
 
 
@@ -27,6 +27,7 @@ class Problem(BaseModel):
 
 class RouteResults(Body):
     results: list[Decision | Problem]
+    totals: Totals
 
 
 class RewardResults(Body):

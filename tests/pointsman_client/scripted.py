@@ -35,6 +35,12 @@ DECISION: dict[str, Any] = {
     "notes": [],
     "a_field_of_the_future": [1],
 }
+TOTALS = {
+    "predicted_cost_usd": 0.00154,
+    "baseline_cost_usd": 0.0028,
+    "saving": 0.45,
+    "predicted_wall_ms": None,
+}
 RECEIPT = {
     "accepted": ["quality"],
     "unchanged": [],

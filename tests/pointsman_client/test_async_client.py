@@ -8,7 +8,7 @@ from asyncio import TimeoutError as TimedOut  # before Python 3.11 another than 
 import pytest
 
 from pointsman_client import AsyncClient, Call, PointsmanError
-from tests.pointsman_client.scripted import DROP, NOT_FOUND, Service
+from tests.pointsman_client.scripted import DROP, NOT_FOUND, TOTALS, Service
 
 
 def test_the_async_client_does_the_same(service: Service):
@@ -26,7 +26,7 @@ def test_the_async_client_does_the_same(service: Service):
             assert await client.arms() == [{"arm": "small", "enabled": True}]
             assert await client.policies() == [{"policy": "default"}]
             service.replies = [
-                (200, {"results": [NOT_FOUND]}),
+                (200, {"results": [NOT_FOUND], "totals": TOTALS}),
                 (200, {"results": [NOT_FOUND]}),
                 (200, {"results": [NOT_FOUND]}),
                 (200, {"decision": {}, "outcome": {}}),

@@ -11,7 +11,15 @@ from pointsman_client import (
     PointsmanError,
     Receipt,
 )
-from tests.pointsman_client.scripted import DECISION, DROP, NOT_FOUND, OVERRULED, RECEIPT, Service
+from tests.pointsman_client.scripted import (
+    DECISION,
+    DROP,
+    NOT_FOUND,
+    OVERRULED,
+    RECEIPT,
+    TOTALS,
+    Service,
+)
 
 
 def test_route_reads_the_decision(client: Client):
@@ -114,16 +122,31 @@ def test_a_correction_says_who_and_why(service: Service, client: Client):
 def test_batches_keep_order_and_return_problems(service: Service, client: Client):
     """Results stand where their requests stood; a problem is returned there, not raised."""
     service.replies = [
-        (200, {"results": [{**DECISION, "decision_id": "a"}, {**NOT_FOUND, "status": 422}]}),
+        (
+            200,
+            {
+                "results": [{**DECISION, "decision_id": "a"}, {**NOT_FOUND, "status": 422}],
+                "totals": TOTALS,
+            },
+        ),
         (200, {"results": [NOT_FOUND, {**RECEIPT, "decision_id": "b"}]}),
     ]
-    first, second = client.route_batch([{"text": "x", "task_type": "qa"}, {"text": "y"}])
+    batch = client.route_batch(
+        [{"text": "x", "task_type": "qa"}, {"text": "y"}],
+        defaults={"language": "en", "text": None},
+        budget_usd=0.5,
+        baseline="large",
+    )
+    first, second = batch
+    assert batch.totals.saving == 0.45
     assert isinstance(first, Decision)
     assert isinstance(second, PointsmanError)
     assert second.status == 422
     [body] = service.bodies("/route/batch")
     assert [item["query"]["text"] for item in body["requests"]] == ["x", "y"]
     assert len({item["decision_id"] for item in body["requests"]}) == 2
+    shared = {"hints": {"language": "en"}}
+    assert (body["defaults"], body["budget_usd"], body["baseline"]) == (shared, 0.5, "large")
 
     first, second = client.reward_batch(
         [{"decision_id": "a", "quality": 1.0}, {"decision_id": "b"}]

@@ -82,7 +82,7 @@ def test_an_oversized_body_is_refused(http: httpx.Client, path: str, limit: int)
 )
 def test_an_oversized_batch_is_refused(http: httpx.Client, path: str, name: str):
     """And so is an empty one."""
-    assert_problem(http.post(path, json={name: [{}] * 257}), 413)
+    assert_problem(http.post(path, json={name: [{}] * 1_025}), 413)
     assert_problem(http.post(path, json={name: []}), 422)
 
 
