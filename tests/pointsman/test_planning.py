@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from offline_eval.estimating import rounds, target
 from offline_eval.log.data import LoggedData
 from offline_eval.log.reading import read_log
 from offline_eval.log.writing import write_log
+from pointsman.commands.evaluate import command as evaluate
 from pointsman.commands.simulate import command
 from pointsman.trying import outcomes as folders
 from pointsman.trying.executing import Executor
@@ -252,3 +254,35 @@ def test_what_simulate_cant_play_is_said(tmp_path: Path, options: list[str], why
     told = CliRunner().invoke(command, [str(tmp_path), *options])
     assert told.exit_code != 0
     assert why in told.output
+
+
+def test_evaluate_values_the_policy_without_its_plans(tmp_path: Path):
+    """By name, among the usual targets, and part by part to the same figure; a plan is a target by
+    its id."""
+    _, run = played(made(n=120))
+    data = log_of(run, tmp_path / "log")
+    drawn = next(one.arm for one in run.decisions if kind_of(one.arm) is not None)
+    usual = evaluated(tmp_path)
+    assert usual.keys() >= {"logged", "never:plans", "small", drawn}
+    wanted = ["never:plans", "never:cascade"]
+    some = evaluated(tmp_path, *wanted)
+    streamed = evaluated(tmp_path, *wanted, stream=True)
+    for name in wanted:
+        figures = [one[name]["reward"]["snips"]["value"] for one in (some, streamed)]
+        assert figures[0] == pytest.approx(figures[1], abs=1e-9)
+    reward = data.rewards(None, PolicyConfig().scales)
+    own = rounds.estimates(rounds.of(data, target.never(data), reward))["snips"]
+    assert some["never:plans"]["reward"]["snips"]["value"] == pytest.approx(own.value)
+
+
+def evaluated(folder: Path, *targets: str, stream: bool = False) -> dict[str, Any]:
+    """What `pointsman evaluate --json` says of a log, under the built-in references."""
+    options = [word for name in targets for word in ("--target", name)]
+    told = CliRunner().invoke(
+        evaluate,
+        [str(folder / "log"), "--json", *options, *(["--stream"] if stream else [])],
+        env={"POINTSMAN_CONFIG": str(folder / "none.toml")},
+    )
+    assert told.exit_code == 0, told.output
+    found: dict[str, Any] = json.loads(told.stdout)["targets"]
+    return found
