@@ -12,6 +12,8 @@ without has the same rounds and the same judge.
   earned there, both chosen in hindsight over all rounds.
 - *hedge*: the 99th percentile of latency and the mean cost, beside the same policy without plans,
   after the first sixth of the rounds. A plan may be expected to cost 10% more than the best arm.
+  `first_` figures are of the rounds with a plan, beside its first arm alone on the same queries.
+  Then, without a policy, the best hedge of each arm that costs at most 10% more.
 - *race*: under an objective of quality alone and one that weighs cost.
 """
 
@@ -24,7 +26,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ from pointsman.trying.simulate import silent
 from policy.arms.catalog import Vector
 from policy.config.plans import PlansConfig
 from policy.config.schema import ObjectiveConfig, PolicyConfig
+from policy.plans.candidates import HEDGE_AT
+from policy.plans.latencies import Latencies
 from policy.plans.plan import Kind, kind_of
 from policy.values import models
 
@@ -149,7 +153,7 @@ def cascade(
     without: Played,
 ) -> dict[str, float]:
     order, late = with_plans.order, _late(with_plans, 0.25)
-    of_arms = [_of_arm(outcomes, at, policy) for at in range(len(outcomes.catalog))]
+    of_arms = [rewards(_of_each(outcomes, at), policy) for at in range(len(outcomes.catalog))]
     pairs = permutations(range(len(outcomes.catalog)), 2)
     fixed = [rewards(executor.always("cascade", a, b, THRESHOLD), policy) for a, b in pairs]
     arm = max(of_arms, key=lambda earned: float(earned[order].mean()))
@@ -167,9 +171,10 @@ def cascade(
     }
 
 
-def _of_arm(outcomes: OutcomeSet, at: int, policy: PolicyConfig) -> Vector:
+def _of_each(outcomes: OutcomeSet, at: int) -> Vector:
+    """Quality, latency in ms and cost in USD (n, 3) of one arm."""
     of_each = (outcomes.quality, outcomes.latency_ms, outcomes.cost_usd)
-    return rewards(np.stack([values[:, at] for values in of_each], axis=1), policy)
+    return np.stack([values[:, at] for values in of_each], axis=1)
 
 
 def compared(
@@ -193,11 +198,59 @@ def compared(
     best = max(range(len(outcomes.catalog)), key=lambda at: float(outcomes.quality[:, at].mean()))
     return {
         **found,
+        **_beside_first(outcomes, with_plans, late),
         "best_arm_quality": float(outcomes.quality[with_plans.order[late], best].mean()),
         "p99_ratio": found["plans_p99_ms"] / found["without_p99_ms"],
         "cost_ratio": found["plans_usd"] / found["without_usd"],
         "drawn": _drawn(with_plans, late),
     }
+
+
+def _beside_first(outcomes: OutcomeSet, played: Played, late: slice) -> dict[str, float]:
+    """Rounds in which a plan was drawn, beside its first arm alone on the same queries."""
+    made = list(zip(played.order[late], played.decisions[late], played.outcome[late], strict=True))
+    drawn = [(row, one.first_arm, came) for row, one, came in made if kind_of(one.arm) is not None]
+    rows = np.array([row for row, _, _ in drawn])
+    first = np.array([outcomes.catalog.index(arm) for _, arm, _ in drawn])
+    came = np.array([came for _, _, came in drawn])
+    alone_ms, alone_usd = outcomes.latency_ms[rows, first], outcomes.cost_usd[rows, first]
+    return {
+        "first_quality_lead": float((came[:, 0] - outcomes.quality[rows, first]).mean()),
+        "first_p99_ms": float(np.quantile(alone_ms, 0.99)),
+        "first_p99_ratio": float(np.quantile(came[:, 1], 0.99) / np.quantile(alone_ms, 0.99)),
+        "first_usd_ratio": float(came[:, 2].mean() / alone_usd.mean()),
+    }
+
+
+def hedges(outcomes: OutcomeSet) -> dict[str, dict[str, float | str]]:
+    """For each arm the hedge of the lowest 99th percentile that costs at most 10% more: quantiles
+    as counted in the first quarter of the queries, figures from the others."""
+    ids, first = outcomes.catalog.ids, len(outcomes) // 4
+    seen = Latencies()
+    for at, arm in enumerate(ids):
+        seen.add([arm] * first, outcomes.latency_ms[:first, at])
+    executor, found = Executor.of(outcomes, RIGHT, 0), {}
+    for a, arm in enumerate(ids):
+        usual = np.exp(np.log(outcomes.latency_ms[:first, a]).mean())
+        after_ms = usual * np.exp(seen.spreads()[arm].at(np.array(HEDGE_AT)))
+        alone = _of_each(outcomes, a)[first:]
+        best: dict[str, float | str] = {"p99_ratio": np.inf}
+        for b, (level, after) in product(range(len(ids)), zip(HEDGE_AT, after_ms, strict=True)):
+            came = executor.always("hedge", a, b, float(after))[first:]
+            p99 = float(np.quantile(came[:, 1], 0.99) / np.quantile(alone[:, 1], 0.99))
+            usd = float(came[:, 2].mean() / alone[:, 2].mean())
+            if b != a and usd <= 1.1 and p99 < float(best["p99_ratio"]):
+                best = {
+                    "alone_p50_ms": float(np.quantile(alone[:, 1], 0.5)),
+                    "alone_p99_ms": float(np.quantile(alone[:, 1], 0.99)),
+                    "second": ids[b],
+                    "level": level,
+                    "p99_ratio": p99,
+                    "usd_ratio": usd,
+                    "quality_lead": float((came[:, 0] - alone[:, 0]).mean()),
+                }
+        found[arm] = best
+    return found
 
 
 FIGURES: Mapping[Kind, Callable[..., dict[str, float]]] = {
@@ -248,5 +301,9 @@ def main() -> None:
         print(f"{part}: {given.shuffles} x {given.rounds:,} rounds")
         for name, (mean, error) in told[part].items():
             print(f"  {name:24}{mean:14.6g} ± {error:.2g}")
+    if "hedge" in given.parts:
+        told["hedges"] = hedges(load(given.folder, given.latencies))
+        for arm, one in told["hedges"].items():
+            print(f"{arm}: {one}")
     if given.json is not None:
         given.json.write_text(json.dumps(told))

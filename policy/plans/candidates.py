@@ -26,7 +26,7 @@ from policy.values.protocol import Forecast
 
 BEST, OTHERS = 3, 2  # arms by expected reward, and by each of what else a plan may want of one
 EACH = 2  # plans of each kind that are actions
-HEDGE_AT = (0.7, 0.8, 0.9, 0.95)  # of the first arm's latencies
+HEDGE_AT = (0.5, 0.7, 0.9, 0.95)  # of the first arm's latencies
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -74,8 +74,8 @@ class PlanValues:
     def _beyond(self, action: str, task: int) -> Beyond:
         kind, plan, cell = _names(action, task)
         found = self._of(cell, BELIEF[2], self._of(plan, BELIEF[1], self._of_kind(kind)))
-        of_plan = self.cells.get(plan)
-        outcomes = 0.0 if of_plan is None else float(of_plan.n[0])
+        known = self.cells.get(plan)
+        outcomes = 0.0 if known is None else float(known.n[0])
         return Beyond(found[0], found[1] / found[2], BELIEF[1] / (BELIEF[1] + outcomes))
 
     def _of_kind(self, kind: str) -> _Estimate:
