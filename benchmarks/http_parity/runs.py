@@ -8,13 +8,13 @@ with the same decision ids, which decide the draws:
 http        by a service of its own, one round at a time, over HTTP
 replayed    in process, each decision by a snapshot of as many outcomes as over HTTP: the arms must
             be the same, and `other` counts those that are not
-modelled    in process with snapshots as late as the runs' mean rate makes them (see
-            pointsman/trying/lag.py), which is what `simulate` does
+modelled    in process with snapshots as late as they were on average (see
+            pointsman/trying/lag.py), which is what `simulate` does at a rate it is given
 
 `gap` is the time between two snapshots over HTTP and `late` that from a snapshot's last outcome to
-the first decision by it. `difference` is captured over HTTP less modelled, with the standard error
-of the runs' differences; `sd` is over the runs, and `ratio` that of the two, which has a relative
-standard error of 1 / sqrt(runs - 1).
+the first decision by it; a machine that does other things makes both longer. `difference` is
+captured over HTTP less modelled, with the standard error of the runs' differences; `sd` is over the
+runs, and `ratio` that of the two, which has a relative standard error of 1 / sqrt(runs - 1).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ from policy.arms.catalog import Index, Mask, Vector
 from policy.config.schema import Config, PolicyConfig
 from policy.values import models
 
-Figures = dict[str, float | int | str | None]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +117,14 @@ class Served:
         """Rounds a second."""
         return len(self.arms) / self.seconds
 
-    def gap_s(self) -> float:
-        """Mean time between two snapshots."""
-        return self.seconds / max(int(np.count_nonzero(np.diff(self.has))), 1)
+    def gap(self) -> float:
+        """Mean rounds between two snapshots."""
+        return len(self.arms) / max(int(np.count_nonzero(np.diff(self.has))), 1)
 
-    def late_s(self, delay: int) -> float:
-        """Mean time from a snapshot's last outcome to the first decision by it."""
+    def late(self, delay: int) -> float:
+        """Mean rounds from a snapshot's last outcome to the first decision by it."""
         first = np.flatnonzero(np.diff(self.has)) + 1
-        late = first - delay - self.has[first]
-        return float(late.mean()) / self.rate if len(first) else 0.0
+        return float((first - delay - self.has[first]).mean()) if len(first) else 0.0
 
 
 def serve(world: World, number: int, delay: int, tick: Tick) -> Served:
@@ -168,13 +168,16 @@ def measure(world: World, delays: Sequence[int], runs: int) -> Iterator[tuple[in
             served = [serve(world, number, delay, tick) for number in range(runs)]
         again = [alone(world, i, delay, replayed(one.has)) for i, one in enumerate(served)]
         rate = float(np.mean([one.rate for one in served]))
-        modelled = [alone(world, i, delay, Published.at(rate)) for i in range(runs)]
+        gap = float(np.mean([one.gap() for one in served]))
+        late = float(np.mean([one.late(delay) for one in served]))
+        lags = (Published(max(round(gap), 1), round(late)) for _ in range(runs))
+        modelled = [alone(world, i, delay, lag) for i, lag in enumerate(lags)]
         row: Figures = {
             "runs": runs,
             "rounds": world.rounds,
             "rate": rate,
-            "gap_s": float(np.mean([one.gap_s() for one in served])),
-            "late_s": float(np.mean([one.late_s(delay) for one in served])),
+            "gap_s": gap / rate,
+            "late_s": late / rate,
             "other": sum(
                 int((one.arms != arms).sum()) for one, arms in zip(served, again, strict=True)
             ),
@@ -184,7 +187,7 @@ def measure(world: World, delays: Sequence[int], runs: int) -> Iterator[tuple[in
             np.array([world.captured(i, arms) for i, arms in enumerate(all_arms)])
             for all_arms in ([one.arms for one in served], modelled)
         )
-        yield delay, row | compared(http, model)
+        yield delay, row | compared(http, model) | {"captured": [http.tolist(), model.tolist()]}
 
 
 def compared(http: Vector, modelled: Vector) -> Figures:

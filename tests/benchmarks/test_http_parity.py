@@ -30,9 +30,10 @@ def test_gaps_and_lateness_by_hand():
     """Ten rounds in a second; snapshots of 1, 4 and 8 outcomes serve from rounds 2, 6 and 9 on."""
     has = np.array([0, 0, 1, 1, 1, 1, 4, 4, 4, 8])
     served = Served(np.zeros(10, dtype=np.intp), has, 0, seconds=1.0)
-    assert served.gap_s() == pytest.approx(1 / 3)
-    assert served.late_s(0) == pytest.approx((1 + 2 + 1) / 3 / 10)
-    assert served.late_s(1) == pytest.approx((0 + 1 + 0) / 3 / 10)
+    assert served.rate == 10.0
+    assert served.gap() == pytest.approx(10 / 3)
+    assert served.late(0) == pytest.approx((1 + 2 + 1) / 3)
+    assert served.late(1) == pytest.approx((0 + 1 + 0) / 3)
 
 
 def test_a_comparison_by_hand():
