@@ -213,6 +213,10 @@ class OutcomeBatch:
     """(n, 3): the most probable task type's position, prompt and output tokens, as rules choose by;
     -1 where none was noted, None where none was of any event."""
 
+    query: Index | None = None
+    """(n,): events with the same number, which stand together, answered the same query and may be
+    compared; None where no two did."""
+
     def __len__(self) -> int:
         return len(self.arms)
 

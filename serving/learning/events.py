@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,15 @@ def batch_of(events: Sequence[Event], d: int, catalog: Callable[[str], Catalog])
         catalogs=[catalog(event[b"catalog"].decode()) for event in events],
         eligible=[event[b"eligible"] for event in events],
         asked=_asked(events) if any(b"asked" in event for event in events) else None,
+        query=_query(events) if any(b"query" in event for event in events) else None,
     )
+
+
+def _query(events: Sequence[Event]) -> Index:
+    """(n,) events that stand together with the same `query` have one number, others their own."""
+    names = [event.get(b"query") for event in events]
+    new = [name is None or name != before for before, name in pairwise([None, *names])]
+    return np.cumsum(new)
 
 
 def _asked(events: Sequence[Event]) -> Index:

@@ -74,6 +74,8 @@ def _as_event(event: Event, lesson: Lesson) -> Event:
         b"list_cost_usd": repr(lesson.list_cost_usd).encode(),
         b"earlier": b"",
     }
+    if b"attempts" in event:  # what comes later would be compared or not as batches happen to fall
+        own[b"query"] = b"%b %d" % (event[b"decision_id"], lesson.query)
     values = zip(COMPONENTS, (lesson.quality, lesson.latency_ms, lesson.cost_usd), strict=True)
     own |= {name: repr(float(value)).encode() for name, value in values if not math.isnan(value)}
     if lesson.error is not None:

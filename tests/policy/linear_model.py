@@ -81,7 +81,7 @@ def one(arm: str = "a", x: Sequence[float] = (1.0,), **known: float) -> OutcomeB
 
 
 def part(batch: OutcomeBatch, at: int, to: int) -> OutcomeBatch:
-    return batch.take(np.arange(at, to))
+    return batch.take(np.arange(at, min(to, len(batch))))
 
 
 def taught(*batches: OutcomeBatch, forgetting: float = 1.0) -> LinearModel:

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from policy.plans.learned import PlanLearning
+from policy.values.linear.model import LinearModel
 from policy.values.snapshot import unpack
 from serving.store.learning import LearnerStore
 from tests.servers import (
@@ -213,7 +214,11 @@ def test_each_call_is_learned_once(http: httpx.Client, redis_url: str, store: Le
     for one in made:
         assert cells.beyond(one["plan"]["id"], 1).unknown < 1.0
     assert cells.spreads.keys() >= {made[0]["arm"]}
-    assert_same_state(store.checkpoint("1"), fold_again(store))
+    checkpoint = store.checkpoint("1")
+    assert_same_state(checkpoint, fold_again(store))
+    assert checkpoint is not None
+    model = LinearModel.from_parts(unpack(checkpoint).parts)
+    assert 0.0 < model.compared.pairs[1, 1] <= 4.0  # the races' latencies, of arms known by then
 
 
 def test_what_plans_taught_serves(http: httpx.Client, redis_url: str):

@@ -70,9 +70,8 @@ class Watch:
         if not len(tested):
             return None
         a = arm[tested]
-        predicted = np.einsum("nd,ncd->nc", x[tested], self._mean[a])
-        sd = np.where(self._sd > 0.0, self._sd, np.nan)
-        z = np.clip((y[tested, :C] - predicted) / sd[a], -CLIP, CLIP)
+        residual, sd = self.residuals(a, x[tested], y[tested])
+        z = np.clip(residual / sd, -CLIP, CLIP)
         sums, squares, quiet = self._sums, self._squares, self._quiet.tolist()
         slack = self._slack
         for i, one, row in zip(tested.tolist(), a.tolist(), z.tolist(), strict=True):
@@ -89,6 +88,17 @@ class Watch:
                     self._alarm(events + i + 1, c, one)
                     return i
         return None
+
+    def residuals(self, arm: Index, x: Array, y: Array) -> tuple[Array, Array]:
+        """(n, c) of events about what was referred to, and their spreads; NaN where an arm's
+        component wasn't taught by then."""
+        residual, sd = np.full((2, len(arm), C), np.nan)
+        rows = np.flatnonzero(arm < len(self._sd))
+        a = arm[rows]
+        sd[rows] = np.where(self._sd > 0.0, self._sd, np.nan)[a]
+        predicted = np.einsum("nd,ncd->nc", x[rows], self._mean[a])
+        residual[rows] = np.where(np.isnan(sd[rows]), np.nan, y[rows, :C] - predicted)
+        return residual, sd
 
     def _alarm(self, events: int, component: int, arm: int) -> None:
         self.alarms = np.append(self.alarms, [[events, component, arm]], axis=0)

@@ -18,6 +18,7 @@ from policy.records import CorrectionBatch, OutcomeBatch
 from policy.values.arrays import expect, pack, slices, triangles, unpack
 from policy.values.linear import pooling, targets
 from policy.values.linear.changes import REFERENCE, Watch
+from policy.values.linear.comparing import Compared
 from policy.values.linear.inverses import Inverses
 from policy.values.linear.pooling import MATRIX, Array, C, Posterior, Spread, T
 from policy.values.linear.sums import Learned
@@ -72,6 +73,7 @@ class LinearModel:
         self._due = TUNE_FIRST  # events by which the variances are learned next
         self._learned = Learned(self.d)
         self.watch = Watch(self.d)
+        self.compared = Compared()
         self._group = np.repeat(np.arange(len(self.sizes)), list(self.sizes.values()))
         self._spread = pooling.guess(tuple(self.sizes))
         self._start = targets.start(self.d, scales)
@@ -123,6 +125,7 @@ class LinearModel:
         """Fold events in; the same state results wherever the stream is cut into batches."""
         before = len(self.arms)
         arm, x, y = self._columns(batch)
+        query = batch.query
         known, at = np.maximum(np.maximum.accumulate(arm) + 1, before), 0  # arms by then
         while at < len(batch):
             to = min(at + self._due - self.events, len(batch))
@@ -133,7 +136,11 @@ class LinearModel:
             if changed is not None:
                 to = at + changed + 1
             forgetting = self.forgetting ** (1.0 / known[at])
-            self._learned.fold(arm[at:to], x[at:to], y[at:to], forgetting)
+            run = arm[at:to], x[at:to], y[at:to]
+            if query is None:
+                self._learned.fold(*run, forgetting)
+            else:
+                self._compare(*run, query[at:to], forgetting)
             self.events += to - at
             at = to
             if changed is not None:
@@ -143,6 +150,14 @@ class LinearModel:
                 k = int(known[at - 1])
                 self._tune(k)
                 self._due = self.events + _apart(self.events - self._settled, k)
+
+    def _compare(self, arm: Index, x: Array, y: Array, query: Index, forgetting: float) -> None:
+        """Fold a run of events of which some answer the same query (n,)."""
+        residual, sd = self.watch.residuals(arm, x, y)
+        common, worth = self.compared.take_out(query, residual, sd, self._spread.noise[:C])
+        y = y.copy()
+        y[:, :C] -= common
+        self._learned.fold(arm, x, y, forgetting, worth)
 
     def correct(self, batch: CorrectionBatch) -> None:
         """Put new values in the place of old ones, as if they had come so in the first place.
@@ -217,6 +232,7 @@ class LinearModel:
     def to_parts(self) -> dict[str, Part]:
         """Sums, spreads and configuration, a part per arm; equal models give equal parts."""
         arrays = self._learned.arrays() | asdict(self._spread) | self.watch.arrays()
+        arrays["compared"] = self.compared.pairs
         values = Part.of(pack(_header(self), arrays))
         return {VALUES: values, REFERENCE: self.watch.reference(), **self._learned.parts()}
 
@@ -256,6 +272,8 @@ def _read(
     model._spread = _spread(arrays, len(sizes))
     model._learned.restore(header["arms"], arrays, parts)
     model.watch.restore(arrays, parts[REFERENCE])
+    expect({"compared": arrays["compared"]}, {"compared": (C, 2)})
+    model.compared.pairs = arrays["compared"]
     return model
 
 

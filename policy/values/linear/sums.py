@@ -91,8 +91,11 @@ class Learned:
         self.started = Sums(*(part.copy() for part in self.sums.parts))
         self._start_changes += 1
 
-    def fold(self, arm: Index, x: Array, y: Array, forgetting: float) -> None:
-        """Add a run of events, each weighted by those that follow it, grouped by arm."""
+    def fold(
+        self, arm: Index, x: Array, y: Array, forgetting: float, worth: Array | None = None
+    ) -> None:
+        """Add a run of events, each weighted by those that follow it, grouped by arm; `worth`
+        (n, c) says how much less noise an event has than others, or 1."""
         n = len(arm)
         if forgetting < 1.0:
             self._age(forgetting**n, forgetting ** (n / START_LASTS))
@@ -101,19 +104,26 @@ class Learned:
         key = arm * 8 + known @ (1, 2, 4)
         order = np.argsort(key, kind="stable")
         cuts = np.flatnonzero(np.diff(key[order])) + 1
-        xx, xy, yy, weight = self.sums.parts
+        weight = self.sums.weight
         for rows in np.split(order, cuts):
             a, present = int(arm[rows[0]]), known[rows[0]]
             which = np.flatnonzero(present)
-            targets = np.flatnonzero(present[list(MATRIX)])
-            weighted = x[rows] * age[rows, None]
-            values = y[np.ix_(rows, targets)]
-            xx[a, which] += weighted.T @ x[rows]
-            xy[a, targets] += values.T @ weighted
-            yy[a, targets] += age[rows] @ values**2
             weight[a, which] += age[rows].sum()
+            if worth is None:
+                self._add(a, which, x[rows], y[rows], age[rows])
+            else:
+                for c in which:
+                    self._add(a, np.array([c]), x[rows], y[rows], age[rows] * worth[rows, c])
             self.taught[a, which] += len(rows)
             self.changes[a] += 1
+
+    def _add(self, arm: int, which: Index, x: Array, y: Array, weight: Array) -> None:
+        """Products of events of one arm that teach the components `which`, weighted (n,)."""
+        targets = np.flatnonzero(np.isin(MATRIX, which))
+        weighted, values = x * weight[:, None], y[:, targets]
+        self.sums.xx[arm, which] += weighted.T @ x
+        self.sums.xy[arm, targets] += values.T @ weighted
+        self.sums.yy[arm, targets] += weight @ values**2
 
     def _age(self, left: float, of_start: float) -> None:
         for sums, start in zip(self.sums.parts, self.started.parts, strict=True):
