@@ -115,6 +115,7 @@ def event_of(decision: Decision, came: Executed, catalog: Catalog) -> Event:
     """The outcome's event, as a service's stream has it."""
     tokens = decision.prompt_tokens, decision.output_tokens
     event: Event = {
+        b"decision_id": decision.decision_id.encode(),
         b"executed": b"1",
         b"encoder": decision.encoder.encode(),
         b"x": decision.x.tobytes(),
