@@ -18,6 +18,9 @@ cost_ref = the largest per-arm mean cost of the set. Our snapshots come as late 
 (pointsman/trying/lag.py); LinTS learns from each outcome at once. `us` is the median of one
 decision, from x to the drawn arm.
 
+`--typos` adds how often another arm becomes the most probable one, once all is learned, when each
+character of a query's text is replaced by another with the probability 0.05.
+
 `--calibration` adds, for the default policy, how often an arm of each confidence is the one that
 hindsight finds the best of its category over the same rounds.
 """
@@ -114,6 +117,8 @@ def figures(played: Played, default: Played | None, us: float) -> Figures:
         "default_ahead_se": _error(ahead),
         "default_earns_more": _mean(earned),
         "default_earns_more_se": _error(earned),
+        "flips": _mean(played.flips),
+        "flips_se": _error(played.flips),
         "decide_us": us,
     }
 
@@ -169,6 +174,14 @@ def table(cell: Cell, rows: Mapping[str, Figures], first: Played) -> str:
     return "\n".join(lines)
 
 
+def _flips(rows: Mapping[str, Figures]) -> Iterator[str]:
+    """Of whom it is known: what typing errors do."""
+    for name, row in rows.items():
+        if row["flips"] is not None:
+            error = f" ± {row['flips_se']:.3f}" if row["flips_se"] is not None else ""
+            yield f"{name}: typing errors change {row['flips']:.3f}{error} of the likeliest arms"
+
+
 def report(
     cells: Sequence[Cell],
     names: Sequence[str],
@@ -186,6 +199,8 @@ def report(
         rows = {name: figures(one, default, us[name]) for name, one in played.items()}
         first = next(iter(played.values()))
         print(table(cell, rows, first))
+        if cell.typos:
+            print("\n".join(_flips(rows)))
         for name in names:
             if name not in here:
                 print(f"{name:<20} not installed: {PEERS[name].package}")
@@ -251,6 +266,7 @@ def main() -> None:
     parser.add_argument("--start", choices=[*STARTS, "both"], default="both")
     parser.add_argument("--context", choices=[*CONTEXTS, "both"], default="both")
     parser.add_argument("--noise-labels", type=int, default=0, metavar="N")
+    parser.add_argument("--typos", action="store_true", help="how often they change the answer")
     parser.add_argument("--rewards", choices=[*REWARDS, "all"], default="all")
     parser.add_argument("--shuffles", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
@@ -272,7 +288,7 @@ def main() -> None:
         ["hints", "text"] if options.context == "both" else [options.context],
         _narrowed(options.rewards, REWARDS, "all"),
     )
-    cells = [Cell(*place, noise_labels=options.noise_labels) for place in grid]
+    cells = [Cell(*place, options.noise_labels, options.typos) for place in grid]
     names = [*options.policies, *WIDTHS, *options.peers]
     made = report(
         cells, names, options.shuffles, options.processes, options.plot, options.calibration

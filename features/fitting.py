@@ -25,6 +25,8 @@ MAX_LABELS = 32  # the most frequent ones; a hint's code has as many dimensions
 MIN_PER_LABEL = 5  # texts; a rarer label can't be told from its texts
 PENALTY = 0.003  # on squared weights, against a sum of log losses: 0.001 to 0.01 do alike
 ITERATIONS = 150
+MIN_PER_WORD = 2  # texts; a rarer word tells nothing of another text, and most of these are typos
+SHARPNESS = 2.5  # of what words tell of labels: between two labels' codes a typo changes the arm
 
 
 def fit_encoder(
@@ -52,7 +54,8 @@ def fit_encoder(
     n = len(worded)
     if n <= d_text + 1 or not d_text:
         raise ValueError(f"d_text={d_text} needs more than {d_text + 1} texts to fit, got {n}")
-    idf = 1.0 + np.log((1.0 + n) / (1.0 + present.sum(axis=0)))
+    texts_with = present.sum(axis=0)
+    idf = np.where(texts_with < MIN_PER_WORD, 0.0, 1.0 + np.log((1.0 + n) / (1.0 + texts_with)))
     unit = _unit_rows(present.multiply(idf).tocsr())
     projection, offset = _fit_projection(unit, d_text)
     known = _known(labels or ())
@@ -62,6 +65,7 @@ def fit_encoder(
         position = {label: i for i, label in enumerate(known)}
         number = np.array([position.get(labels[i], -1) for i in worded])
         told, odds = _fit_labels(unit[np.flatnonzero(number >= 0)], number[number >= 0], len(known))
+    told *= SHARPNESS
     rows = np.column_stack([idf[:, None] * projection, idf[:, None] * told, idf**2])
     return Encoder(
         d, rows.astype(np.float32), offset.astype(np.float32), True, known, odds.astype(np.float32)

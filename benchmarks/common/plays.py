@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import labels
+from benchmarks.common import labels, typos
 from benchmarks.common.calibration import Noting
 from benchmarks.common.lints import WIDTHS, LinTS
 from benchmarks.common.peers import PEERS, PeerRouter
@@ -65,6 +65,7 @@ class Cell:
     context: str
     rewards: str
     noise_labels: int = 0
+    typos: bool = False
 
     @property
     def traffic(self) -> Traffic:
@@ -86,8 +87,9 @@ class Cell:
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
     """m shuffles of one policy or peer: by round, (m, n), the rewards, the confidence and whether
-    the arm is the best of its category; what hindsight makes of the same rounds, and how much of
-    that was captured, (m,) each."""
+    the arm is the best of its category; what hindsight makes of the same rounds, how much of that
+    was captured, and of how many queries typing errors change the most probable arm in the end,
+    (m,) each."""
 
     rewards: Vector
     confidence: Vector
@@ -96,13 +98,15 @@ class Played:
     single: Vector
     rule: Vector
     captured: Vector
+    flips: Vector
 
     @classmethod
-    def of(cls, result: Result, confidence: Vector) -> Played:
+    def of(cls, result: Result, confidence: Vector, flips: float) -> Played:
         uniform, single, rule = (rewards.mean(axis=1) for rewards in result.in_hindsight)
         best = np.stack([result.hindsight.rule(rows) for rows in result.order])
         right = result.arms == best
-        return cls(result.rewards, confidence, right, uniform, single, rule, result.captured)
+        hindsight = (uniform, single, rule, result.captured)
+        return cls(result.rewards, confidence, right, *hindsight, np.array([flips]))
 
 
 def together(parts: Sequence[Played]) -> Played:
@@ -117,10 +121,15 @@ def play(cell: Cell, name: str, number: int) -> Played:
     traffic = cell.traffic
     order, lost = traffic.shuffle(len(outcomes), number)
     rows, lost = order[traffic.warm :], lost[traffic.warm :]
-    router = Noting(_router(cell, name, number))
-    arms = drive(router, rows, lost, traffic.delay, silent)
+    router = _router(cell, name, number)
+    noting = Noting(router)
+    arms = drive(noting, rows, lost, traffic.delay, silent)
     result = Result(outcomes, hindsight, rows[None], arms[None], 0.0)
-    return Played.of(result, np.array(router.confidence)[None])
+    changed = np.nan
+    if cell.typos and isinstance(router, InProcess):
+        queries = _encoded(*_seen(cell, number))[1]
+        changed = typos.flips(router.policy, queries)
+    return Played.of(result, np.array(noting.confidence)[None], changed)
 
 
 def decision_us(folder: Path, name: str) -> float:
@@ -155,8 +164,7 @@ def _router(cell: Cell, name: str, number: int) -> Router:
     known = traffic.shuffle(len(outcomes), number)[0][: traffic.warm]
     if name in WIDTHS:
         return _yardstick(name, hindsight, known, cell.context != "text", number)
-    seen = replace(cell, rewards="at-once")  # which doesn't change what a query looks like
-    encoder, queries = _encoded(seen, number if traffic.warm else 0)
+    encoder, queries = _encoded(*_seen(cell, number))
     if name in PEERS:
         x = np.stack([query.x for query in queries])
         peer = PEERS[name].make(x.shape[1], hindsight.reward.shape[1], number)
@@ -187,6 +195,11 @@ def _load(folder: Path) -> tuple[OutcomeSet, Hindsight, PolicyConfig]:
     outcomes = folders.load(folder)
     config = folders.config(outcomes).policies["default"]
     return outcomes, Hindsight.of(outcomes, config), config
+
+
+def _seen(cell: Cell, number: int) -> tuple[Cell, int]:
+    """What decides of a cell and a shuffle what its queries look like."""
+    return replace(cell, rewards="at-once", typos=False), number if cell.traffic.warm else 0
 
 
 @lru_cache(maxsize=1)  # a process plays a shuffle by every policy and peer before the next

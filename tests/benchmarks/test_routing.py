@@ -13,6 +13,7 @@ from benchmarks.common import peers, plays
 from benchmarks.common.calibration import calibration
 from benchmarks.common.lints import WIDTHS, LinTS
 from benchmarks.common.peers import PEERS, PeerRouter
+from benchmarks.common.typos import garbled
 from pointsman.trying import outcomes as folders
 from pointsman.trying.routers import Routed
 from pointsman.trying.simulate import in_process
@@ -235,6 +236,26 @@ def test_a_category_may_be_a_label_of_another_name(folder: Path):
     router = plays._router(told, "default", 0)
     assert {query.request.hints.task_type for query in router._queries} == {None}
     assert not told.traffic.warm_labels
+
+
+def test_typing_errors_replace_letters():
+    """About one character in twenty, each by another; the rest stays, and so does the length."""
+    text = "a quick brown fox " * 500
+    typed = garbled(text, np.random.default_rng(0))
+    changed = sum(a != b for a, b in zip(text, typed, strict=True))
+    assert changed / len(text) == pytest.approx(0.05, abs=0.01)
+
+
+def test_typing_errors_change_only_what_reads_the_text(folder: Path, capsys):
+    """A rule that looks at no text keeps its arm; what others do is in the table, and a yardstick
+    of categories has no figure."""
+    typed = replace(cell(folder), context="text", typos=True)
+    names = ["default", "best_single", "lints-0.2"]
+    rows = routing.report([typed], names, 2, 1)[0]["rows"]
+    assert rows["best_single"]["flips"] == 0.0
+    assert 0.0 <= rows["default"]["flips"] < 1.0
+    assert rows["lints-0.2"]["flips"] is None
+    assert "default: typing errors change 0." in capsys.readouterr().out
 
 
 def test_calibration_sets_what_was_said_beside_what_is_true():

@@ -12,6 +12,7 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 from features import encoder as module
+from features import signals
 from features.encoder import FITTED_TEXT_NORM, FORMAT, MAGIC, Encoder
 from features.fitting import fit_encoder
 from features.profile import profile
@@ -185,6 +186,20 @@ def test_a_fitted_projection_is_scaled_and_tells_subjects_apart() -> None:
 
 def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(a - b))
+
+
+def test_a_word_that_no_two_texts_had_changes_nothing() -> None:
+    """Such as a mistyped one: neither the projection nor what is told of the label, not by its
+    share in the text's length either."""
+    texts, names = corpus()
+    encoder = fit_encoder([*texts, "soup garlic xylophon"], [*names, "cooking"], d_text=4)
+    known, typed = "soup onion oven rocket", "soup onion oven rocket zzqq xylophon"
+    told = [
+        encoder.rows[module.buckets(signals.read(text).distinct)].sum(axis=0)
+        for text in (known, typed)
+    ]
+    assert told[0].any()
+    assert np.array_equal(*told)
 
 
 def test_unseen_and_empty_texts_project_somewhere_finite() -> None:
