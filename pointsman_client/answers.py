@@ -67,7 +67,8 @@ class Decision(_Answer):
     `gave_way` names limits that no arm kept, of those that may give way (`relax`): quality,
     latency, cost or context. The arm is then a fallback.
     `excluded` can't be called now, whatever was asked for. `degraded` is `all_out` where no arm
-    can be, and this one comes back soonest.
+    can be, and this one comes back soonest. `turn` counts the turns of a `session`, and `draw_id`
+    is the decision that has drawn its arm.
     """
 
     decision_id: str
@@ -88,6 +89,9 @@ class Decision(_Answer):
     excluded: tuple[Excluded, ...] = ()
     degraded: Optional[str] = None
     plan: Optional[Plan]
+    session: Optional[str] = None
+    turn: Optional[int] = None
+    draw_id: Optional[str] = None
 
 
 class Totals(_Answer):

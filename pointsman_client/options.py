@@ -41,6 +41,8 @@ class RouteOptions(CallOptions, total=False):
     """What your own router chose: its arm, or {"arm": ..., "pmf": {arm: probability, ...}}."""
     plans: Sequence[str] | None
     """What you can carry out beside one call: fallback, hedge, race, cascade."""
+    session: str | None
+    """The chat or agent that this is a turn of: turns stay with the arm that the first one drew."""
 
 
 class SelectOptions(CallOptions, total=False):

@@ -62,6 +62,9 @@ def answer(
         "excluded": [{"arm": arm, "reason": why} for arm, why in decision.unavailable or ()],
         "degraded": decision.degraded,
         "plan": None if decision.plan is None else _plan(decision.plan, catalog),
+        "session": decision.session,
+        "turn": decision.turn,
+        "draw_id": decision.draw_id,
     }
 
 

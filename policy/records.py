@@ -78,6 +78,9 @@ class Decision:
     unavailable: tuple[tuple[str, str], ...] | None = None  # arms that can't be called, and why
     degraded: str | None = None
     plan: Plan | None = None
+    session: str | None = None
+    turn: int | None = None  # of the session, from 1
+    draw_id: str | None = None  # the decision whose draw this turn's arm is; its own in the first
 
     @property
     def first_arm(self) -> str:
@@ -104,7 +107,7 @@ _PLAIN = (
     "query",
 )
 _SHADOW = ("challenger", "share", "challenger_pmf", "challenger_encoder")
-_SELDOM = ("endpoint", "answered", "unavailable", "degraded")
+_SELDOM = ("endpoint", "answered", "unavailable", "degraded", "session", "turn", "draw_id")
 
 
 def to_json(decision: Decision) -> bytes:

@@ -48,6 +48,7 @@ def new_decision(
         place="" if decision.endpoint is None else f"{decision.first_arm} {decision.endpoint}",
         taken={} if call is None else call.taken,
         plan=b"" if decision.plan is None else orjson.dumps(to_record(decision.plan)),
+        draw="" if decision.draw_id in (None, decision.decision_id) else decision.draw_id,
     )
 
 

@@ -23,6 +23,7 @@ from serving.calls import called, calls_over
 from serving.deciding import Deciding
 from serving.entries import new_decision, outcome_of, report_of, with_calls
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
+from serving.sessions import Turn, turn_of
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import (
     Correction,
@@ -150,13 +151,15 @@ class Service:
         asked = planned.asked if planned else asked_of(body)
         refused: list[str] = []
         while True:
-            if planned is not None:
+            turn = await self._turn(body, asked, decision_id)
+            if planned is not None and turn is None:
                 policy, decision = planned.decided()
                 planned = None
             else:
                 policy, decision = await self.deciding.decide(
-                    body.policy, asked, decision_id, refused
+                    body.policy, asked if turn is None else turn.asked(asked), decision_id, refused
                 )
+                decision = decision if turn is None else turn.of(decision)
             call = self.fleet.call(policy, decision)
             if call is None:
                 refused.append(decision.first_arm)
@@ -184,6 +187,19 @@ class Service:
                 return Routed(decision, policy.catalog, True), recorded
             await self.fleet.refresh()
             refused.append(decision.first_arm)
+
+    async def _turn(self, body: RouteRequest, asked: Request, decision_id: str) -> Turn | None:
+        """The turn of a session that a request is, if any."""
+        policy = self.policy(body.policy)
+        if body.session is None or policy.config.model == "caller":
+            return None
+        here, store = self.fleet.at_hand(policy), self._store
+        try:
+            return await turn_of(store, here, asked, body.session, decision_id, self._clock_ms)
+        except StoreUnavailable:
+            if self._serve_unlogged:
+                return None
+            raise
 
     async def _answered(
         self, policy: Policy, decision_id: str | None, digest: str

@@ -21,6 +21,7 @@ from policy.choosing.pacing import Budget
 from policy.config.gate import GateConfig
 from policy.config.plans import PlansConfig
 from policy.config.schema import ObjectiveConfig, RulesConfig
+from policy.config.sessions import SessionsConfig
 
 Path = tuple[str | int, ...]
 
@@ -156,6 +157,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "rules": RulesConfig,
     "gate": GateConfig,
     "plans": PlansConfig,
+    "sessions": SessionsConfig,
     "budget": Budget,
     "price_tiers": PriceTier,
     "price_changes": PriceChange,

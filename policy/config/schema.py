@@ -18,6 +18,7 @@ from policy.arms.endpoints import Limits
 from policy.choosing.pacing import Budget
 from policy.config.gate import GateConfig, Seconds
 from policy.config.plans import PlansConfig
+from policy.config.sessions import SessionsConfig
 from policy.objective import PRESETS, Scales, Weights
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -174,6 +175,8 @@ class PolicyConfig(BaseModel):
     gate: GateConfig = GateConfig()
     plans: PlansConfig = PlansConfig()
     """What a request may ask to be answered with, other than one arm."""
+    sessions: SessionsConfig = SessionsConfig()
+    """How long turns that belong together stay with one arm."""
     budget: Budget | None = None
     """What may be spent per period: its price on cost acts beside the objective's weights."""
 
@@ -341,6 +344,7 @@ ACTS_AT_ONCE = (
     "auto_rollback",
     "gate",
     "plans",
+    "sessions",
     "budget",
 )
 
@@ -357,7 +361,7 @@ def inherited(policy: PolicyConfig, overrides: Mapping[str, Any]) -> dict[str, A
     rule's parameter; what remains unsaid is the default.
     """
     if overrides.get("model", policy.model) != policy.model:
-        names = set(OF_THE_POLICY) - {*CAPS, "plans"}
+        names = set(OF_THE_POLICY) - {*CAPS, "plans", "budget"}
     else:
         names = set(PolicyConfig.model_fields)
         if overrides.get("exploration", policy.exploration) != policy.exploration:

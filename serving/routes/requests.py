@@ -19,7 +19,7 @@ from features.query import Hints, Query, null_is, whole
 from policy.arms.arm import ArmId
 from policy.arms.constraints import ANYTHING, Constraints
 from policy.objective import PRESETS, Preset, Weights
-from policy.plans.plan import Kind
+from policy.plans.plan import DRAWN, Kind
 from serving.parsing.usage import MAX_TOKENS, Tokens, tokens
 
 MOST_OF_ERROR = 200  # characters that are kept: some report a whole traceback
@@ -30,6 +30,7 @@ def _graded(quality: Any) -> Any:
 
 
 DecisionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
 PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Policy = Annotated[PolicyName, null_is("default", PolicyName)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
@@ -103,6 +104,14 @@ class RouteRequest(Body):
     """The most that the answer lists; all when absent."""
     plans: Annotated[tuple[Kind, ...], Field(max_length=16), null_is((), tuple[Kind, ...])] = ()
     """What the caller can carry out beside one call; without them the answer is one arm."""
+    session: SessionId | None = None
+    """Turns with one id stay with the arm that the first of them drew."""
+
+    @model_validator(mode="after")
+    def _one_arm_a_session(self) -> Self:
+        if self.session is not None and (drawn := [kind for kind in self.plans if kind in DRAWN]):
+            raise ValueError(f"a session stays with one arm: it can't have plans {drawn}")
+        return self
 
     def weights(self) -> Weights | None:
         """The request's own weights, or None for the policy's."""

@@ -36,6 +36,9 @@ class Keys:
     def decision(self, decision_id: str) -> str:
         return f"pm:{{{self.policy}}}:decision:{decision_id}"
 
+    def session(self, session: str) -> str:
+        return f"pm:{{{self.policy}}}:session:{session}"
+
     def catalog(self, revision: str) -> str:
         return f"pm:{{{self.policy}}}:catalog:{revision}"
 

@@ -25,7 +25,8 @@ class NewDecision:
     `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
     that it sees where that is another; `asked` is what rules choose by, where they are an
     incumbent, `place` where the arm is called, `taken` what that takes of limits, and `plan` what
-    its events repeat of a plan. All are empty where there is none.
+    its events repeat of a plan. `draw` is the decision that a later turn of a session belongs to.
+    All are empty where there is none.
     """
 
     decision_id: str
@@ -46,6 +47,7 @@ class NewDecision:
     place: str = ""
     taken: Mapping[str, Any] = field(default_factory=dict)
     plan: bytes = b""
+    draw: str = ""
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -66,6 +68,7 @@ class NewDecision:
             self.place,
             self._taken(),
             self.plan,
+            self.draw,
         )
 
     def _taken(self) -> bytes:
@@ -218,9 +221,12 @@ class Store:
         self._direct = Direct(url)
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)
-        self._decide = self._redis.register_script(script("used", "decide"))
+        self._decide = self._redis.register_script(script("used", "join", "decide"))
+        self._session = self._redis.register_script(script("session"))
         self._scripts = {
-            "reward": self._redis.register_script(script("event", "used", "reward")),
+            "reward": self._redis.register_script(
+                script("event", "used", "settle", "turn", "reward")
+            ),
             "correct": self._redis.register_script(script("event", "used", "correct")),
         }
         self._decisions: dict[tuple[str, int], Group[NewDecision, Recorded]] = {}
@@ -261,6 +267,17 @@ class Store:
         with reachable():
             replies = await self._direct.run(self._decide, names, arguments)
         return [_recorded(reply) for reply in replies]
+
+    async def turn(
+        self, policy: str, session: str, decision_id: str, idle_ms: int, replaces: str = ""
+    ) -> tuple[str, int]:
+        """The decision id of the draw that a turn of a session belongs to, and the turn's number;
+        the turn's own id where it is the first, or where the draw is the one that it `replaces`."""
+        with reachable():
+            draw, turn = await self._direct.run(
+                self._session, [Keys(policy).session(session)], [decision_id, idle_ms, replaces]
+            )
+        return draw.decode(), int(turn)
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
         """Accept each component of an outcome once, and append the event that teaches it."""

@@ -1,8 +1,9 @@
--- Record decisions; begins with used.lua. KEYS[1] the decisions stream, KEYS[2] what is used of
+-- Record decisions; begins with used.lua and join.lua. KEYS[1] the decisions stream, KEYS[2] what is used of
 -- limits, KEYS[3] what is under way, then one key per decision.
--- ARGV[1] retention in ms, then seventeen values per decision; the last six are '' without a
+-- ARGV[1] retention in ms, then eighteen values per decision; the last seven are '' without a
 -- challenger, where it has no context of its own, where no rules are an incumbent, where an arm has
--- no endpoint, where nothing is taken of limits, and without a plan.
+-- no endpoint, where nothing is taken of limits, without a plan, and but for a later turn of a
+-- session, which names its draw and is no decision of its own: the log hears nothing of it.
 -- Replies, per decision, false when it was recorded, or what is under way at the places it asks of;
 -- {request digest, record, x, challenger's x} of the decision that has this id; or the number, from
 -- 0, of the bound that it would have gone beyond: then nothing was done.
@@ -45,7 +46,7 @@ end
 
 local replies = {}
 for i = 4, #KEYS do
-  local at = (i - 4) * 17 + 1
+  local at = (i - 4) * 18 + 1
   local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x')
   local h = ARGV[at + 16] ~= '' and cjson.decode(ARGV[at + 16])
   local refused = h and not seen[1] and take(h, ARGV[at + 8])
@@ -72,7 +73,12 @@ for i = 4, #KEYS do
     end
     if ARGV[at + 17] ~= '' then redis.call('HSET', KEYS[i], 'plan', ARGV[at + 17]) end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
-    redis.call('XADD', KEYS[1], '*', unpack(entry))
+    if ARGV[at + 18] == '' then
+      redis.call('XADD', KEYS[1], '*', unpack(entry))
+    else
+      redis.call('HSET', KEYS[i], 'draw', ARGV[at + 18])
+      join(string.gsub(KEYS[i], ':decision:.*$', ':decision:' .. ARGV[at + 18]), nil)
+    end
     replies[i - 3] = h and told(h) or false
   end
 end

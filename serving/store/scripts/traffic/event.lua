@@ -6,7 +6,8 @@ local names = {'quality', 'latency_ms', 'cost_usd', 'error'}
 local fields = {'arm', 'x', 'list_cost_usd', 'version', 'encoder', 'made_at_ms', 'propensity',
   'quality', 'latency_ms', 'cost_usd', 'error', 'executed_arm', 'executed_list_cost_usd',
   'executed', 'catalog', 'eligible', 'shadow', 'challenger_x', 'taught', 'corrected_by',
-  'quality_assumed', 'asked', 'place', 'taken', 'took_tokens', 'took_usd', 'plan', 'attempts'}
+  'quality_assumed', 'asked', 'place', 'taken', 'took_tokens', 'took_usd', 'plan', 'attempts',
+  'draw', 'session'}
 
 -- A decision by field; what it hasn't is false. `reported` are the values that were corrected.
 local function decision(key)

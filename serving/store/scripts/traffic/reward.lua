@@ -1,4 +1,4 @@
--- Accept outcomes; begins with event.lua and used.lua. After the decisions' keys come those of what
+-- Accept outcomes; begins with event.lua, used.lua, settle.lua and turn.lua. After the decisions' keys come those of what
 -- is used of limits and of what is under way. From ARGV[3] on, thirteen values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
 -- retry_after_s, whether late ones count ('0' or '1'), whether the error teaches anything (likewise),
@@ -22,46 +22,17 @@ local function replace_assumed(key, d, quality)
   redis.call('HDEL', key, 'quality_assumed')
 end
 
-local USED, UNDER_WAY = KEYS[#KEYS - 1], KEYS[#KEYS]
-
--- Put what a call really used in the place of what it was expected to use. Gives {counter, value,
--- ...} of what it has moved.
-local function settle(key, d, cost_usd, tokens, withdrawn)
-  local taken = cjson.decode(d.taken)
-  over(USED, UNDER_WAY, taken.member)
-  if withdrawn then move(USED, taken.requests, -1) end
-  for name, used in pairs({tokens = tokens, usd = cost_usd}) do
-    move(USED, taken[name], tonumber(used) - tonumber(d['took_' .. name]))
-    redis.call('HSET', key, 'took_' .. name, used)
-  end
-  local counts = {}
-  for _, kind in ipairs({'under_way', 'requests', 'tokens', 'usd'}) do
-    for _, field in ipairs(taken[kind]) do
-      counts[#counts + 1], counts[#counts + 2] = field, redis.call('HGET', USED, field) or '0'
-    end
-  end
-  return counts
-end
-
 local function accept(key, at)
   local d = decision(key)
   if not d.arm then return {'unknown', {}, {}, {}, 0} end
+  if d.draw or d.session then
+    local draw_key = d.draw and string.gsub(key, ':decision:.*$', ':decision:' .. d.draw) or key
+    if redis.call('EXISTS', draw_key) == 0 then return {'unknown', {}, {}, {}, 0} end
+    return accept_turn(key, d, draw_key, at)
+  end
   local stands = {quality = not d.quality_assumed and d.quality, latency_ms = d.latency_ms,
     cost_usd = d.cost_usd, error = d.error}
-  local accepted, unchanged, conflicts, given = {}, {}, {}, {}
-  for j, name in ipairs(names) do
-    local value = ARGV[at + j]
-    if value ~= '' then
-      if not stands[name] then
-        given[name] = value
-        accepted[#accepted + 1] = name
-      elseif (d.reported[name] or stands[name]) == value then
-        unchanged[#unchanged + 1] = name
-      else
-        conflicts[#conflicts + 1] = name
-      end
-    end
-  end
+  local accepted, unchanged, conflicts, given = weigh(at, stands, d.reported)
   local aside, calls = {}, nil
   for j, name in ipairs(asides) do
     local value = ARGV[at + aside_at[j]]
