@@ -202,7 +202,7 @@ def test_a_batch_answers_each_correction(http: httpx.Client, made: str):
     assert [r.get("status") for r in results] == [None, 404, 422, None]
     assert results[3]["corrected"] == ["quality"]
     assert outcome(http, made)["quality"] == 0.6
-    many = http.post("/correction/batch", json={"corrections": corrections * 100})
+    many = http.post("/correction/batch", json={"corrections": corrections * 300})
     assert many.status_code == 413
 
 
