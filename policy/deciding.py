@@ -290,10 +290,11 @@ def _drawn(
         if policy.share:
             theirs = np.array([shadow["challenger_pmf"] for shadow in shadows if shadow])
             pmf = (1.0 - policy.share) * pmf + policy.share * theirs
-        pmf, part = held(policy, pmf, group.x, group.offered)
-        for shadow, left in zip(shadows, part.tolist(), strict=True):
-            if shadow is not None:
-                shadow["share"] *= left
+        if policy.caution is not None:
+            pmf, part = held(policy, pmf, group.x, group.offered)
+            for shadow, left in zip(shadows, part.tolist(), strict=True):
+                if shadow is not None:
+                    shadow["share"] *= left
         explore.check(pmf)
         u = np.array([uniform_draw(policy.name, row.query.decision_id) for row in group.rows])
         draws = list(zip(pmf, explore.draw(pmf, u).tolist(), strict=True))

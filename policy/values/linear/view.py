@@ -165,6 +165,7 @@ class LinearValues:
         # A log-normal's mean lies above its median; not by more than its own size, though.
         self._lift = np.minimum(0.5 * view.noise[C:], math.log(2.0))[:, None, None]
         self._unknown = ~view.seen
+        self._all_known = bool(view.seen.all())
 
     def forecast(
         self, x: Context, index: Index, list_cost_usd: Vector, weights: Weights
@@ -241,16 +242,17 @@ class LinearValues:
     def _outcome(self, y: Array, list_cost_usd: Vector) -> Array:
         """(n, m, 3) in their own units; NaN where no arm has taught a component."""
         tiny = TINY_SHARE * self._scales.cost_ref_usd
-        outcome = np.empty((*y.shape[1:], C))
-        quality, latency_ms, cost_usd = np.moveaxis(outcome, -1, 0)
-        np.minimum(y[0], 1.0, out=quality)
-        np.exp(np.minimum(y[C:] + self._lift, LOG_BOUND), out=np.moveaxis(outcome[..., 1:], -1, 0))
-        latency_ms -= 1.0
-        cost_usd *= list_cost_usd + tiny
-        cost_usd -= tiny
-        np.maximum(outcome, 0.0, out=outcome)
-        outcome[..., self._unknown] = np.nan
-        return outcome
+        by_component = np.empty((C, *y.shape[1:]))
+        np.minimum(y[0], 1.0, out=by_component[0])
+        logs = y[C:] + self._lift
+        np.exp(np.minimum(logs, LOG_BOUND, out=logs), out=by_component[1:])
+        by_component[1] -= 1.0
+        by_component[2] *= list_cost_usd + tiny
+        by_component[2] -= tiny
+        np.maximum(by_component, 0.0, out=by_component)
+        if not self._all_known:
+            by_component[self._unknown] = np.nan
+        return np.ascontiguousarray(by_component.transpose(1, 2, 0))
 
 
 def _utility(y: Array, weights: Weights) -> Array:
