@@ -28,7 +28,7 @@ from policy.records import Context, OutcomeBatch
 from policy.values import models
 from policy.values.protocol import ValueModel
 
-MAX_BATCH = 256  # rounds in one request, which a service takes by default
+MAX_BATCH = 256  # rounds in one request: a service takes 1,024 by default
 
 A = TypeVar("A")
 Tick = Callable[[int], object]
