@@ -275,6 +275,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.shuffles, options.processes) < 1:
         parser.error("--shuffles and --processes must be at least 1")
+    if options.noise_labels < 0:
+        parser.error("--noise-labels must be at least 0")
     if options.calibration and "default" not in options.policies:
         parser.error("--calibration needs the default policy")
     try:
