@@ -11,6 +11,7 @@ from policy.config.schema import PolicyConfig
 from policy.records import Vector
 from policy.values.protocol import Forecast
 
+DOUBT = 0.05  # of thompson's draw, from the posterior as it is
 WIDE = 1.2  # the scale of thompson's draw where nothing is known ...
 FEW = 9  # ... of so many arms or fewer; of more, each gets less
 
@@ -34,7 +35,9 @@ def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
     is unknown for this query: trying it is worth most where nothing was learned. So the scale
     follows the evidence, a warm start's among it, and settles. Of many arms it is worth less to
     find the very best (Bayati et al. 2020, "Unreasonable effectiveness of greedy algorithms in
-    multi-armed bandit with many arms"), so WIDE falls as one over the root of their number.
+    multi-armed bandit with many arms"), so WIDE falls as one over the root of their number. A
+    share DOUBT is drawn as probable as each arm is to be the best: a few unlucky outcomes never
+    shut an arm out.
     """
     mean, sd = forecast.utility, forecast.utility_sd
     assert sd is not None
@@ -44,7 +47,7 @@ def thompson(config: PolicyConfig, forecast: Forecast) -> tuple[Vector, Vector]:
         widest = WIDE * min(math.sqrt(FEW / mean.shape[-1]), 1.0)
         scale = scale + max(widest - scale, 0.0) * forecast.unknown
     pmf, best = explore.thompson(np.array((mean, mean)), np.array((scale * tried, sd)))
-    return pmf, best
+    return (1.0 - DOUBT) * pmf + DOUBT * best, best
 
 
 def _without_posterior(config: PolicyConfig, mean: Vector) -> Vector:
