@@ -49,7 +49,7 @@ def taught() -> LinearModel:
             error=np.zeros(N, dtype=bool),
             settled=np.zeros((N, 3), dtype=bool),
             list_cost_usd=np.zeros(N),
-            **unseen(N),
+            **unseen([f"arm-{a}" for a in arm]),
         )
     )
     return model

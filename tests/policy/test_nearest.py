@@ -42,8 +42,8 @@ def at(
 
 
 def joined(batches: Sequence[OutcomeBatch]) -> OutcomeBatch:
-    columns = {n: [getattr(batch, n) for batch in batches] for n in OutcomeBatch.__slots__}
-    del columns["asked"]
+    named = {n: [getattr(batch, n) for batch in batches] for n in OutcomeBatch.__slots__}
+    columns = {name: parts for name, parts in named.items() if parts[0] is not None}
     return OutcomeBatch(
         **{
             name: np.concatenate(parts)
