@@ -272,5 +272,5 @@ model = "caller"
 
 def test_a_batch_has_a_bound(http: httpx.Client):
     """As all batches."""
-    assert http.post("/decisions", json={"decisions": [{}] * 257}).status_code == 413
+    assert http.post("/decisions", json={"decisions": [{}] * 1_025}).status_code == 413
     assert http.post("/decisions", json={"decisions": []}).status_code == 422
