@@ -5,14 +5,13 @@ As /route does it: the same body gives the same request.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import orjson
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from features.query import Hints, Query
+from features.query import Frozen, Hints, Query, Tokens
 from pointsman_client import answers
 from pointsman_client.errors import PointsmanError
 from policy.answering import answer
@@ -20,7 +19,8 @@ from policy.arms.catalog import Catalog
 from policy.arms.constraints import ANYTHING, Constraints, NoEligibleArm, unknown_names
 from policy.arms.endpoints import least_outstanding, spread
 from policy.choosing.caller import Choice
-from policy.objective import PRESETS, Weights
+from policy.objective import COMPONENTS, PRESETS, Weights
+from policy.plans.plan import Kind
 from policy.policy import NO_HINTS, Request
 from policy.records import Decision as Record
 
@@ -33,8 +33,18 @@ FIELDS = {
     "objective",
     "chosen",
     "alternatives",
+    "plans",
+    "session",
 }
-DECISION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class _Others(Frozen):
+    """What is asked beside the policy's request. Plans and sessions do nothing here."""
+
+    decision_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+    alternatives: Tokens | None = None
+    plans: tuple[Kind, ...] = ()
+    session: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")] | None = None
 
 
 class Decision(answers.Decision):
@@ -48,10 +58,9 @@ def request_of(body: Mapping[str, Any]) -> Request:
     """What a policy is asked; PointsmanError, with status 422 as over HTTP, where it can't be."""
     if unknown := body.keys() - FIELDS:
         _refuse(f"{sorted(unknown)[0]}: is no field here")
-    if not DECISION_ID.fullmatch(str(body["decision_id"])):
-        _refuse("decision_id: should be 1 to 128 letters, digits, '.', '_' or '-'")
     chosen = body.get("chosen")
     try:
+        _Others.model_validate({name: body[name] for name in _Others.model_fields if name in body})
         query, hints, limits = (body.get(name) for name in ("query", "hints", "constraints"))
         return Request(
             None if query is None else Query.model_validate(query),
@@ -74,7 +83,16 @@ def _weights(objective: Any) -> Weights | None:
         if objective not in PRESETS:
             raise ValueError(f"objective: should be weights or one of {', '.join(PRESETS)}")
         return PRESETS[objective]
-    return Weights.of(**{name: weight for name, weight in objective.items() if weight is not None})
+    if not isinstance(objective, dict):
+        raise ValueError(f"objective: should be weights or one of {', '.join(PRESETS)}")
+    given = {name: weight for name, weight in objective.items() if weight is not None}
+    for name, weight in given.items():
+        if name not in COMPONENTS:
+            known = ", ".join(COMPONENTS)
+            raise ValueError(f"objective.{name}: is no field here, weights are {known}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"objective.{name}: should be a number")
+    return Weights.of(**given)
 
 
 def endpoint_of(record: Record, catalog: Catalog) -> str | None:
@@ -87,10 +105,13 @@ def endpoint_of(record: Record, catalog: Catalog) -> str | None:
 
 
 def answer_of(
-    record: Record, catalog: Catalog, constraints: Constraints, most: int | None
+    record: Record, catalog: Catalog, constraints: Constraints, asked: Mapping[str, Any]
 ) -> Decision:
-    """The answer, with at `most` so many alternatives, not logged yet."""
-    body = answer(record, catalog, False, unknown_names(catalog, constraints), most)
+    """The answer to the body `asked`, not logged yet; its notes say what of that does nothing."""
+    notes = unknown_names(catalog, constraints)
+    notes += [f"{name}: does nothing here" for name in ("plans", "session") if asked.get(name)]
+    most = asked.get("alternatives")
+    body = answer(record, catalog, False, notes, None if most is None else int(most))
     return Decision.model_validate_json(orjson.dumps(body))
 
 

@@ -89,10 +89,10 @@ class Decider:
         body = orjson.loads(encode(wire.route_body({**options, "text": text})))
         if body.get("policy", self._name) != self._name:
             raise PointsmanError(404, "Unknown policy", f"this decider follows {self._name!r}")
-        decision_id = body["decision_id"]
+        request, decision_id = request_of(body), body["decision_id"]
         if self._outbox.waits(decision_id):
             raise PointsmanError(409, "Conflict", f"decision {decision_id!r} was made before")
-        request, now = request_of(body), self._follower.now
+        now = self._follower.now
         policy = now.policy
         try:
             record = policy.decide(request, decision_id, time.time_ns() // 1_000_000)
@@ -104,7 +104,7 @@ class Decider:
             record = replace(record, endpoint=endpoint_of(record, policy.catalog))
         if policy.config.store_text and request.query is not None:
             record = replace(record, query=request.query.prompt())
-        answer = answer_of(record, policy.catalog, request.constraints, body.get("alternatives"))
+        answer = answer_of(record, policy.catalog, request.constraints, body)
         self._outbox.add(Made(record, now.state, answer))
         return answer
 

@@ -244,6 +244,15 @@ def _versions(redis_url: str) -> set[str]:
         ({"constraints": {"max_cost": 1}}, 422),
         ({"objective": "best"}, 422),
         ({"objective": {"quality": -1}}, 422),
+        ({"objective": {"speed": 1}}, 422),
+        ({"objective": {"quality": "high"}}, 422),
+        ({"objective": [1]}, 422),
+        ({"alternatives": -1}, 422),
+        ({"alternatives": 1.5}, 422),
+        ({"plans": ["teleport"]}, 422),
+        ({"session": "a b"}, 422),
+        ({"decision_id": 5}, 422),
+        ({"decision_id": ["a"]}, 422),
         ({"colour": "red"}, 422),
         ({"decision_id": "a b"}, 422),
         ({"policy": "other"}, 404),
@@ -257,9 +266,19 @@ def test_what_cannot_be_answered_is_the_clients_own_error(
     with pytest.raises(PointsmanError) as caught:
         decider.route("x", **keywords)
     assert caught.value.status == status
+    assert "\n" not in str(caught.value)
+    assert "Weights" not in str(caught.value)
     with Client(str(http.base_url)) as client, pytest.raises(PointsmanError) as remote:
         client.route("x", **keywords)
     assert remote.value.status == status
+
+
+def test_plans_and_sessions_do_nothing_here(decider: Decider):
+    """Taken as /route takes them, and told in a note; none of them is no word of it."""
+    one = decider.route("hi", session="chat:1", plans=["fallback"], alternatives=1.0)  # type: ignore[typeddict-item]
+    assert one.notes == ("plans: does nothing here", "session: does nothing here")
+    assert len(one.alternatives) == 1
+    assert decider.route("hi", plans=[]).notes == ()
 
 
 def test_without_a_service_there_is_nothing_to_decide_with():
