@@ -63,6 +63,8 @@ class Health:
     """A request is trying it, until then at the latest."""
     why: str = ""
     """What put it out."""
+    asked: bool = False
+    """A Retry-After said until when: that time is its own, whatever others of the arm do."""
 
     def is_in(self) -> bool:
         return self.until_ms == 0
@@ -107,7 +109,12 @@ def after(health: Health, report: Report, now_ms: int) -> Health:
     wait_ms = _asked_to_wait(report)
     if now_ms + wait_ms > max(health.until_ms, now_ms):
         return replace(
-            health, since_ms=now_ms, until_ms=now_ms + wait_ms, tried_until_ms=0, why=RATE_LIMITED
+            health,
+            since_ms=now_ms,
+            until_ms=now_ms + wait_ms,
+            tried_until_ms=0,
+            why=RATE_LIMITED,
+            asked=True,
         )
     if wait_ms or report.made_at_ms < health.since_ms:
         return health
@@ -118,13 +125,14 @@ def after(health: Health, report: Report, now_ms: int) -> Health:
 
 def all_fail(healths: Sequence[Health]) -> bool:
     """Whether an arm fails, whichever of its endpoints is called: each one failed at last, and
-    they did so often enough together."""
-    rows = [health.row() if health.is_in() else IN_A_ROW for health in healths]
-    return min(rows) > 0 and sum(rows) >= IN_A_ROW_OF_ARM
+    they did so often enough together. One that only asked to be left alone says nothing of that."""
+    failing = [health for health in healths if not health.asked]
+    rows = [health.row() if health.is_in() else IN_A_ROW for health in failing]
+    return min(rows, default=0) > 0 and sum(rows) >= IN_A_ROW_OF_ARM
 
 
 def _out_as_well(health: Health, report: Report, now_ms: int) -> Health:
-    if health.until_ms >= report.out_until_ms:
+    if health.asked or health.until_ms >= report.out_until_ms:
         return health
     recent = health.recent[: len(health.recent) - _row(health.recent)]
     return replace(
@@ -152,7 +160,7 @@ def _asked_to_wait(report: Report) -> int:
 
 def _tried(health: Health, report: Report, now_ms: int) -> Health:
     if report.error not in OF_HEALTH:
-        return replace(health, since_ms=now_ms, until_ms=0, tried_until_ms=0, why="")
+        return replace(health, since_ms=now_ms, until_ms=0, tried_until_ms=0, why="", asked=False)
     if now_ms < health.until_ms:
         return health
     return _out(health, health.recent, str(report.error), now_ms)

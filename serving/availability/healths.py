@@ -88,7 +88,7 @@ class Healths:
     ) -> list[tuple[str, Report]]:
         """Where all of an arm's endpoints fail, all of them are out, and one is tried for all."""
         healths = [self.now.get(place, WELL) for place in places]
-        if report.error not in OF_HEALTH or not all_fail(healths):
+        if report.error not in OF_HEALTH or self.now[key].asked or not all_fail(healths):
             return []
         now_ms = self._clock_ms()
         until_ms = max(self.now[key].until_ms, now_ms + FIRST_OUT_MS)

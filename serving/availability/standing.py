@@ -65,12 +65,19 @@ def _stand(place: Place, healths: Healths, used: Used, now_ms: int) -> _Stand:
 
 
 def _stands(here: Sequence[Place], healths: Healths, used: Used, now_ms: int) -> list[_Stand]:
-    """How an arm's places stand. While none is in, one is tried for all."""
+    """How an arm's places stand. While none is in, one is tried for all, and none of them is back
+    before that is over, but what a Retry-After put out."""
     stands = [_stand(place, healths, used, now_ms) for place in here]
-    trying = any(stand.health.tried_until_ms > now_ms for stand in stands)
-    if trying and not any(stand.health.is_in() for stand in stands):
-        stands = [replace(stand, open=False) for stand in stands]
-    return stands
+    alike = [stand.health for stand in stands if not stand.health.asked]
+    over_ms = max((health.tried_until_ms for health in alike), default=0)
+    if over_ms <= now_ms or any(health.is_in() for health in alike):
+        return stands
+    return [s if s.health.asked else _waiting(s, over_ms) for s in stands]
+
+
+def _waiting(stand: _Stand, over_ms: int) -> _Stand:
+    """The same, until the trial of another place is over."""
+    return replace(stand, open=False, health=replace(stand.health, tried_until_ms=over_ms))
 
 
 def availability(map_: Map, healths: Healths, used: Used, now_ms: int) -> Availability:

@@ -171,6 +171,11 @@ def test_an_arm_fails_when_each_of_its_endpoints_does():
     assert all_fail([told("11"), down()])
     assert not all_fail([down(), WELL])
     assert not all_fail([down(), told("110")])
+    asked = after(WELL, Report(1_000, "rate_limited", 2.0), 1_000)
+    assert not all_fail([asked, asked])
+    assert not all_fail([asked, down()])
+    assert all_fail([asked, down(), told("11")])
+    assert after(asked, Report(2_000, "timeout", out_until_ms=9_000), 2_000) == asked
     alike = Report(2_000, "timeout", out_until_ms=9_000)
     for health in (WELL, told("0111100011"), down()):
         assert after(health, alike, 2_000).until_ms == 9_000

@@ -6,11 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from policy.arms.endpoints import least_outstanding
+from policy.config.toml import parse
+from serving.availability.health import TRIED_MS, Health, tried
+from serving.availability.standing import Map, availability
 from tests.servers import alive, http_service, offspring, running_up, settings_for, until
 from tests.serving.availability.traffic import (
     DOWN,
@@ -25,6 +29,7 @@ from tests.serving.availability.traffic import (
 
 ONLY = {"constraints": {"allow": ["good"]}}
 THREE = 'endpoints = ["http://1", "http://2", { url = "http://3", weight = 2.0 }]'
+TWO = 'endpoints = ["http://a1", "http://a2"]'
 
 
 @pytest.mark.parametrize(
@@ -71,8 +76,7 @@ def test_one_dead_instance_takes_no_arm_out(redis_url: str, tmp_path: Path):
             if made["endpoint"] == "http://2":  # the others are slow
                 report(http, made, **DOWN)
         assert seen.count("http://2") == 3
-        places = next(arm for arm in http.get("/arms").json()["arms"] if arm["arm"] == "good")
-        states = {place["endpoint"]: place for place in places["places"]}
+        states = places(http)
         assert states["http://1"]["state"] == "in"
         assert states["http://2"]["state"] == "out"
         assert states["http://2"]["why"] == "connection"
@@ -95,6 +99,47 @@ def test_an_arm_whose_instances_all_fail_is_out(redis_url: str, tmp_path: Path):
         failing = drive(http, 75, good=DOWN)
         assert counted(failing)["good"] <= 6
         until(lambda: probability(route(http), "good") > 0, "it may be tried", 7.0)
+
+
+def places(http: httpx.Client) -> dict[str, dict[str, Any]]:
+    """Those of the arm `good`, by endpoint."""
+    told = next(arm for arm in http.get("/arms").json()["arms"] if arm["arm"] == "good")
+    return {place["endpoint"]: place for place in told["places"]}
+
+
+@pytest.mark.parametrize(("first_s", "other_s"), [(2.0, 2.0), (2.0, 100.0), (100.0, 2.0)])
+def test_each_instance_is_left_alone_for_as_long_as_it_asks(
+    redis_url: str, tmp_path: Path, first_s: float, other_s: float
+):
+    """To the second, whatever its arm's other instances ask for, and in each process."""
+    settings = settings_for(redis_url, tmp_path, arms(TWO))
+    with http_service(settings) as http, http_service(settings) as other:
+        made = [route(http, **ONLY) for _ in range(2)]
+        assert len(counted(made, "endpoint")) == 2
+        until_ms = {}
+        for one, wait_s in zip(made, (first_s, other_s), strict=True):
+            until_ms[one["endpoint"]] = (time.time() + wait_s) * 1_000
+            report(http, one, error="rate_limited", retry_after_s=wait_s)
+        time.sleep(0.6)
+        for process in (http, other):
+            for endpoint, place in places(process).items():
+                assert place["until_ms"] == pytest.approx(until_ms[endpoint], abs=500)
+        until(lambda: probability(route(other), "good") > 0, "one may be tried", 3.0)
+
+
+def test_an_arm_is_back_when_the_trial_of_one_instance_is_over():
+    """One is tried for all: no other is said to be tried, or back, at a time that is past."""
+    map_ = Map(parse(arms(TWO), "t.toml").arms, {})
+    a1, a2 = map_.places["good"]
+    out = Health(since_ms=1, outs=1, until_ms=5_000, why="timeout")
+    healths = {a1.key: tried(out, 6_000), a2.key: out}
+    found = availability(map_, healths, lambda _: 0.0, 7_000)
+    assert found.back_ms == {"good": 6_000 + TRIED_MS}
+    assert "1970-01-01T00:00:00Z" not in found.out["good"]
+    assert found.out["good"].count("being tried until 1970-01-01T00:00:36Z") == 2
+    asked = {**healths, a2.key: Health(until_ms=6_500, why="rate_limited", asked=True)}
+    assert availability(map_, asked, lambda _: 0.0, 6_400).back_ms == {"good": 6_500}
+    assert not availability(map_, asked, lambda _: 0.0, 6_500).out  # it is tried for itself
 
 
 def test_each_call_of_a_plan_tells_of_its_place(redis_url: str, tmp_path: Path):
