@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from policy.arms.arm import Arm
 
 Entry = tuple[str, Arm | str]
 """PROVIDER/MODEL, and the arm or why there is none."""
+ODD = "not written as such lists are"
 
 _NO_CHAT = re.compile(
     r"\b(tts|whisper|transcribe|image|imagen|dall|moderation|ocr|realtime|live|speech|veo|lyria"
@@ -36,6 +37,14 @@ def entry(provider: str, model: str, kind: str, can: tuple[str, ...] = (), **sai
         return name, Arm(provider=provider, model=model, **known)
     except ValidationError as error:
         return name, f"unusable {error.errors()[0]['loc'][0]}"
+
+
+def sound(name: str, read: Callable[[], Entry]) -> Entry:
+    """The entry, or that what is said of `name` isn't written as such lists are."""
+    try:
+        return read()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return name, ODD
 
 
 def kind_by_name(model: str) -> str | None:

@@ -29,9 +29,10 @@ def installed() -> tuple[Sequence[Any], str]:
 
 
 def last_change(providers: Iterable[Any], on: datetime.date) -> datetime.date:
-    """The last day up to `on` from which a price of the list holds: it is no older than that."""
+    """The last day up to `on` from which a price of the list holds: it is no older than that.
+    `on` itself where none is known from before."""
     days = [day for p in providers for model in p.models for day in _days(model) if day <= on]
-    return max(days, default=datetime.date.min)
+    return max(days, default=on)
 
 
 def read(providers: Iterable[Any], on: datetime.date, source: str) -> Iterator[Entry]:

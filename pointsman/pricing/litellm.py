@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from pointsman.pricing.entries import Entry, entry, price_tiers
+from pointsman.pricing.entries import Entry, entry, price_tiers, sound
 
 URL = "https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json"
 KINDS = {
@@ -46,22 +47,25 @@ def read(models: Mapping[str, Any], on: datetime.date) -> Iterator[Entry]:
             continue
         provider = str(said["litellm_provider"])
         model = key.removeprefix(f"{provider}/")
-        kind = KINDS.get(said.get("mode", ""))
-        retired = str(said.get("deprecation_date", "9999"))
-        if kind is None or retired <= on.isoformat():
-            why = f"mode {said.get('mode')}" if kind is None else "retired by then"
-            yield f"{provider}/{model}", why
-            continue
-        yield entry(
-            provider,
-            model,
-            kind,
-            tuple(name for flag, name in CAN.items() if said.get(flag) is True),
-            **_prices(said),
-            usd_per_request=said.get("input_cost_per_request", said.get("input_cost_per_query")),
-            prices_source=f"LiteLLM {said.get('source', '')}".strip(),
-            context_window_tokens=_whole(said.get("max_input_tokens")),
-        )
+        yield sound(f"{provider}/{model}", partial(_entry, provider, model, said, on))
+
+
+def _entry(provider: str, model: str, said: Mapping[str, Any], on: datetime.date) -> Entry:
+    kind = KINDS.get(said.get("mode", ""))
+    retired = str(said.get("deprecation_date", "9999"))
+    if kind is None or retired <= on.isoformat():
+        why = f"mode {said.get('mode')}" if kind is None else "retired by then"
+        return f"{provider}/{model}", why
+    return entry(
+        provider,
+        model,
+        kind,
+        tuple(name for flag, name in CAN.items() if said.get(flag) is True),
+        **_prices(said),
+        usd_per_request=said.get("input_cost_per_request", said.get("input_cost_per_query")),
+        prices_source=f"LiteLLM {said.get('source', '')}".strip(),
+        context_window_tokens=_whole(said.get("max_input_tokens")),
+    )
 
 
 def _prices(said: Mapping[str, Any]) -> dict[str, Any]:

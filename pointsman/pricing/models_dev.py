@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from pointsman.pricing.entries import Entry, entry, kind_by_name, price_tiers
+from pointsman.pricing.entries import ODD, Entry, entry, kind_by_name, price_tiers, sound
 
 URL = "https://models.dev/api.json"
 PER_MTOK = {
@@ -28,8 +29,13 @@ def is_one(content: Any) -> bool:
 def read(providers: Mapping[str, Any]) -> Iterator[Entry]:
     """Each model."""
     for provider, about in providers.items():
-        for model, said in about.get("models", {}).items():
-            yield _entry(provider, model, said, about.get("doc", ""))
+        models = about.get("models", {}) if isinstance(about, dict) else None
+        if not isinstance(models, dict):
+            yield provider, ODD
+            continue
+        for model, said in models.items():
+            read_one = partial(_entry, provider, model, said, about.get("doc", ""))
+            yield sound(f"{provider}/{model}", read_one)
 
 
 def _entry(provider: str, model: str, said: Mapping[str, Any], page: str) -> Entry:

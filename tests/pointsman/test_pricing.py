@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -147,6 +149,43 @@ def test_a_name_tells_maker_and_size(model: str, made_by: str | None, billions: 
     assert traits.parameters_b(model) == billions
 
 
+@pytest.mark.parametrize(
+    ("of_the_list", "odd", "name"),
+    [
+        (LITELLM, '"a": {"litellm_provider": "p", "mode": ["chat"]}', "p/a"),
+        (
+            LITELLM,
+            '"a": {"litellm_provider": "p", "mode": "chat", "max_input_tokens": Infinity}',
+            "p/a",
+        ),
+        (MODELS_DEV, '"p": {"models": {"a": "new"}}', "p/a"),
+        (MODELS_DEV, '"p": {"models": {"a": {"cost": {"input": 1, "tiers": [5]}}}}', "p/a"),
+        (MODELS_DEV, '"p": {"models": ["a"]}', "p"),
+        (MODELS_DEV, '"p": "soon"', "p"),
+    ],
+)
+def test_an_odd_entry_spoils_no_other(
+    tmp_path: Path, of_the_list: dict[str, Any], odd: str, name: str
+):
+    """It is left out and named; all else is as it is without it."""
+    path = Path(written(tmp_path, of_the_list))
+    without = source.read(str(path), ON, DATED)
+    path.write_text(f"{{{odd}, {path.read_text().strip()[1:]}")
+    found = source.read(str(path), ON, DATED)
+    assert arms(found) == arms(without)
+    assert reasons(found) == {**reasons(without), name: "not written as such lists are"}
+
+
+def test_the_package_is_as_old_as_the_last_price_that_holds():
+    """Asked for a day before all that it tells of, that day counts."""
+    day = datetime.date(2025, 6, 1)
+    price = SimpleNamespace(constraint=SimpleNamespace(start_date=day))
+    providers = [SimpleNamespace(models=[SimpleNamespace(prices=[price])])]
+    assert genai.last_change(providers, ON) == day
+    early = datetime.date(2020, 1, 1)
+    assert genai.last_change(providers, early) == early
+
+
 def test_patterns_choose(tmp_path: Path):
     """Of PROVIDER/MODEL, each adding some; one that matches nothing is a slip, which is told with
     the providers that there are."""
@@ -163,8 +202,6 @@ def test_patterns_choose(tmp_path: Path):
     [
         ("{", "is no JSON"),
         ("[1]", "is neither LiteLLM's list of prices nor that of models.dev"),
-        ('{"a": {"litellm_provider": "p", "mode": ["chat"]}}', "isn't as such a list has it"),
-        ('{"a": {"models": {"m": 5}}}', "isn't as such a list has it"),
     ],
 )
 def test_what_is_no_list_is_told(tmp_path: Path, text: str, says: str):
