@@ -156,14 +156,14 @@ def test_plans_have_a_place_in_the_pmf():
 
 
 def test_an_action_is_drawn_as_often_as_its_propensity_says():
-    """Over 4,000 ids of the same query; plans and arms alike."""
+    """Over 1,500 ids of the same query; plans and arms alike."""
     policy, request = make(), ask(*DRAWN)
-    made = [policy.decide(request, f"id-{i}", 0) for i in range(4_000)]
+    made = [policy.decide(request, f"id-{i}", 0) for i in range(1_500)]
     first = made[0]
     drawn = Counter(decision.arm for decision in made)
     observed = np.array([drawn[action] for action in first.arms])
-    assert chisquare(observed, 4_000 * first.pmf).pvalue > 1e-4
-    assert sum(drawn[action] for action in first.arms[3:]) > 500
+    assert chisquare(observed, 1_500 * first.pmf).pvalue > 1e-4
+    assert sum(drawn[action] for action in first.arms[3:]) > 180
 
 
 def test_a_drawn_plan_says_what_to_do():
