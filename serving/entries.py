@@ -48,7 +48,6 @@ def new_decision(
         place="" if decision.endpoint is None else f"{decision.first_arm} {decision.endpoint}",
         taken={} if call is None else call.taken,
         plan=b"" if decision.plan is None else orjson.dumps(to_record(decision.plan)),
-        draw="" if decision.draw_id in (None, decision.decision_id) else decision.draw_id,
     )
 
 
@@ -110,6 +109,10 @@ def with_calls(report: Report, made: Called) -> Report:
 
 def outcome_of(fields: Mapping[str, bytes]) -> dict[str, Any]:
     """What has been accepted for a decision, from all that is stored of it."""
+    if "draw" in fields:  # a later turn of a session: its own part of the draw's outcome
+        own = {name.removeprefix("own_"): fields[name] for name in fields if name[:4] == "own_"}
+        executed = {} if "executed" not in own else {"executed_arm": fields["arm"]}
+        return outcome_of({**own, **executed})
     outcome: dict[str, Any] = {
         name: float(fields[name])
         for component in ("quality", "latency_ms", "cost_usd")

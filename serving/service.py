@@ -22,17 +22,20 @@ from serving.availability.fleet import Fleet
 from serving.calls import called, calls_over
 from serving.deciding import Deciding
 from serving.entries import new_decision, outcome_of, report_of, with_calls
+from serving.parsing.checking import Invalid
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.sessions import Turn, turn_of
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import (
     Correction,
+    Elsewhere,
     Overruled,
     Receipt,
     Recorded,
     Refused,
     Store,
     Stored,
+    Taken,
 )
 
 
@@ -137,11 +140,15 @@ class Service:
             if answered is None:
                 raise
             return answered
+        if isinstance(recorded, Taken):
+            return made._replace(decision=replace(made.decision, turn=recorded.turn))
         if not isinstance(recorded, Stored):
             return made
         if recorded.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
         decision = records.from_json(recorded.record, recorded.x, recorded.challenger_x)
+        if recorded.turn is not None:
+            decision = replace(decision, turn=int(recorded.turn))
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
     async def _made(
@@ -151,15 +158,15 @@ class Service:
         asked = planned.asked if planned else asked_of(body)
         refused: list[str] = []
         while True:
-            turn = await self._turn(body, asked, decision_id)
-            if planned is not None and turn is None:
+            turn = await self._turn(body, decision_id)
+            if planned is not None:
                 policy, decision = planned.decided()
                 planned = None
             else:
                 policy, decision = await self.deciding.decide(
-                    body.policy, asked if turn is None else turn.asked(asked), decision_id, refused
+                    body.policy, asked, decision_id, refused
                 )
-                decision = decision if turn is None else turn.of(decision)
+            turn, decision = turn.settled(decision, policy) if turn else (None, decision)
             call = self.fleet.call(policy, decision)
             if call is None:
                 refused.append(decision.first_arm)
@@ -172,30 +179,27 @@ class Service:
                 if call.tries and not await self.fleet.claim(call.place):
                     refused.append(decision.first_arm)
                     continue
-                recorded = await self._store.record(
-                    policy.name,
-                    new_decision(decision, digest, policy.catalog, call),
-                    policy.config.retention_ms,
-                )
+                new = new_decision(decision, digest, policy.catalog, call)
+                new = replace(new, session=turn.entered(policy) if turn else {})
+                recorded = await self._store.record(policy.name, new, policy.config.retention_ms)
             except StoreUnavailable:
                 if self._serve_unlogged:
                     return Routed(decision, policy.catalog, False), None
                 raise
             finally:
                 self.fleet.done(decision, policy.catalog, call, recorded)
-            if not isinstance(recorded, Refused):
+            if isinstance(recorded, Refused):
+                await self.fleet.refresh()
+                refused.append(decision.first_arm)
+            elif not isinstance(recorded, Elsewhere):
                 return Routed(decision, policy.catalog, True), recorded
-            await self.fleet.refresh()
-            refused.append(decision.first_arm)
 
-    async def _turn(self, body: RouteRequest, asked: Request, decision_id: str) -> Turn | None:
+    async def _turn(self, body: RouteRequest, decision_id: str) -> Turn | None:
         """The turn of a session that a request is, if any."""
-        policy = self.policy(body.policy)
-        if body.session is None or policy.config.model == "caller":
+        if body.session is None or self.policy(body.policy).config.model == "caller":
             return None
-        here, store = self.fleet.at_hand(policy), self._store
         try:
-            return await turn_of(store, here, asked, body.session, decision_id, self._clock_ms)
+            return await turn_of(self._store, body.policy, body.session, decision_id)
         except StoreUnavailable:
             if self._serve_unlogged:
                 return None
@@ -209,6 +213,8 @@ class Service:
         if fields is None or fields["request"].decode() != digest:
             return None
         decision = records.from_json(fields["record"], fields["x"])
+        if "turn" in fields:
+            decision = replace(decision, turn=int(fields["turn"]))
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
     async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
@@ -223,6 +229,7 @@ class Service:
         policy = self.policy(body.policy)
         cost_usd, list_cost_usd, notes = body.cost_usd, None, []
         made = None
+        await self._of_its_arm(policy, body)
         if body.attempts is not None:
             made = called(body, *await self._was_made(policy, body.decision_id))
             notes = made.notes
@@ -253,6 +260,18 @@ class Service:
             for call, why, wait_s in calls_over(receipt.over, body, made):
                 await self.fleet.over(policy, call, why, wait_s)
         return receipt, notes
+
+    async def _of_its_arm(self, policy: Policy, body: RewardRequest) -> None:
+        """Invalid, where a turn of a session is said to have run on another arm, or on several: the
+        draw that it counts for is of one arm."""
+        if body.executed_arm is None and body.attempts is None:
+            return
+        decision, _ = await self._was_made(policy, body.decision_id)
+        if decision.session is None or body.executed_arm == decision.arm:
+            return
+        field = "attempts" if body.executed_arm is None else "executed_arm"
+        what = "a session's turn counts for the arm of its draw: report executed = false"
+        raise Invalid([(field, what)])
 
     async def correct(self, body: CorrectionRequest) -> Overruled:
         """Overrule what was reported of a decision, whole or not at all.

@@ -175,7 +175,7 @@ class Fleet:
             self._pending[counter] -= amount
             if abs(self._pending[counter]) < ROUNDING:
                 del self._pending[counter]
-        if not isinstance(recorded, Taken):
+        if not (isinstance(recorded, Taken) and call.taken):
             return
         self.spending.done(decision, catalog)
         used = self._used.setdefault(decision.policy, {})

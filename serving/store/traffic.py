@@ -25,8 +25,9 @@ class NewDecision:
     `shadow` is what the outcome's event will say of the challenger, and `challenger_x` the context
     that it sees where that is another; `asked` is what rules choose by, where they are an
     incumbent, `place` where the arm is called, `taken` what that takes of limits, and `plan` what
-    its events repeat of a plan. `draw` is the decision that a later turn of a session belongs to.
-    All are empty where there is none.
+    its events repeat of a plan. `session` names one that this is a turn of, with how long an idle
+    one is kept (`idle_ms`), the `draw` that a later turn belongs to, or else the one that this
+    decision `replaces`. All are empty where there is none.
     """
 
     decision_id: str
@@ -47,7 +48,7 @@ class NewDecision:
     place: str = ""
     taken: Mapping[str, Any] = field(default_factory=dict)
     plan: bytes = b""
-    draw: str = ""
+    session: Mapping[str, str | int] = field(default_factory=dict)
 
     def arguments(self) -> tuple[str | bytes | int | float, ...]:
         return (
@@ -68,7 +69,7 @@ class NewDecision:
             self.place,
             self._taken(),
             self.plan,
-            self.draw,
+            orjson.dumps(self.session) if self.session else b"",
         )
 
     def _taken(self) -> bytes:
@@ -86,6 +87,12 @@ class Stored:
     record: bytes
     x: bytes
     challenger_x: bytes | None = None
+    turn: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A turn was not recorded: its session's draw is another one than it was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +105,10 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A decision was recorded with what it takes; how many calls are then under way where it asked
-    for that."""
+    for that, and which turn of its session it is."""
 
     under_way: list[int]
+    turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +213,7 @@ class Overruled:
     unchanged: list[str]
 
 
-Recorded = Stored | Refused | Taken | None
+Recorded = Stored | Refused | Elsewhere | Taken | None
 """None: as it is."""
 
 
@@ -222,7 +230,6 @@ class Store:
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)
         self._decide = self._redis.register_script(script("used", "join", "decide"))
-        self._session = self._redis.register_script(script("session"))
         self._scripts = {
             "reward": self._redis.register_script(
                 script("event", "used", "settle", "turn", "reward")
@@ -268,16 +275,14 @@ class Store:
             replies = await self._direct.run(self._decide, names, arguments)
         return [_recorded(reply) for reply in replies]
 
-    async def turn(
-        self, policy: str, session: str, decision_id: str, idle_ms: int, replaces: str = ""
-    ) -> tuple[str, int]:
-        """The decision id of the draw that a turn of a session belongs to, and the turn's number;
-        the turn's own id where it is the first, or where the draw is the one that it `replaces`."""
+    async def draw_of(self, policy: str, session: str) -> tuple[str, dict[str, bytes]]:
+        """The decision id of a session's draw, and all that is stored of it; both are empty where
+        there is none."""
         with reachable():
-            draw, turn = await self._direct.run(
-                self._session, [Keys(policy).session(session)], [decision_id, idle_ms, replaces]
-            )
-        return draw.decode(), int(turn)
+            draw = await self._redis.hget(Keys(policy).session(session), "draw")
+        if draw is None:
+            return "", {}
+        return draw.decode(), await self.decision(policy, draw.decode()) or {}
 
     async def report(self, policy: str, report: Report, now_ms: int, window_ms: int) -> Receipt:
         """Accept each component of an outcome once, and append the event that teaches it."""
@@ -343,6 +348,10 @@ def _recorded(reply: Any) -> Recorded:
         return Refused(reply)
     if all(isinstance(value, int) for value in reply):
         return Taken(reply)
+    if reply[0] == b"session":
+        return Elsewhere()
+    if reply[0] == b"turn":
+        return Taken(reply[2:], reply[1])
     return Stored(reply[0].decode(), *reply[1:])
 
 

@@ -159,11 +159,78 @@ def test_an_idle_session_ends(redis_url: str, tmp_path: Path, raw: redis.Redis):
         assert route(http, session="chat")["turn"] == 1
 
 
-def test_a_session_whose_draw_was_never_recorded_goes_on(http: httpx.Client, raw: redis.Redis):
-    """A process was killed between the two: the next turn draws."""
-    raw.hset(KEYS.session("chat"), mapping={"draw": "lost", "turns": 1})
+def test_a_session_whose_draw_has_expired_goes_on(http: httpx.Client, raw: redis.Redis):
+    first = route(http, session="chat")
+    raw.delete(KEYS.decision(first["decision_id"]))
     turn = route(http, session="chat")
-    assert turn["draw_id"] == turn["decision_id"]
+    assert (turn["turn"], turn["draw_id"]) == (2, turn["decision_id"])
+
+
+def test_a_request_that_is_refused_begins_no_session(http: httpx.Client):
+    """Neither one without an eligible arm, nor one whose id was used before."""
+    body = {"session": "chat", "constraints": {"allow": ["nope"]}}
+    assert http.post("/route", json=body).status_code == 422
+    used = route(http, session="other", decision_id="used")
+    taken = http.post("/route", json={"session": "chat", "decision_id": "used"})
+    assert taken.status_code == 409
+    turn = route(http, session="chat")
+    assert (turn["turn"], turn["draw_id"]) == (1, turn["decision_id"])
+    assert turn["draw_id"] != used["draw_id"]
+
+
+def test_turns_in_one_batch_are_of_one_draw(http: httpx.Client):
+    """Invalid ones among them don't hurt the others."""
+    requests = [
+        {"session": "chat", "constraints": {"allow": ["nope"]} if i % 2 else {}} for i in range(40)
+    ]
+    results = http.post("/route/batch", json={"requests": requests}).json()["results"]
+    turns = [one for one in results if "arm" in one]
+    assert len(turns) == 20
+    assert len({(one["arm"], one["draw_id"]) for one in turns}) == 1
+    assert sorted(one["turn"] for one in turns) == list(range(1, 21))
+
+
+def test_a_turn_counts_for_the_arm_of_its_draw_alone(http: httpx.Client):
+    """What ran elsewhere is refused, not credited to it."""
+    for made in (route(http, session="chat"), route(http, session="chat")):
+        other = {"good": "poor", "poor": "good"}[made["arm"]]
+        for more in (
+            {"executed_arm": other, "quality": 0.9},
+            {"attempts": [{"arm": other, "quality": 0.9}]},
+        ):
+            answer = http.post("/reward", json={"decision_id": made["decision_id"], **more})
+            assert answer.status_code == 422, answer.text
+            assert "executed = false" in answer.text
+        report(http, made, executed_arm=made["arm"], quality=0.5, ttft_ms=7.0)
+        again = {"decision_id": made["decision_id"], "ttft_ms": 8.0}
+        assert http.post("/reward", json=again).status_code == 409
+    assert outcome(http, made["decision_id"])["quality"] == 0.5
+
+
+def test_what_a_person_corrects_stands(http: httpx.Client):
+    """Whatever further turns report; of other components they still count."""
+    a, b, c = (route(http, session="chat") for _ in range(3))
+    report(http, a, quality=0.9, cost_usd=0.01)
+    report(http, b, quality=0.7, cost_usd=0.01)
+    who = {"by": "ada", "reason": "read it"}
+    body = {"decision_id": a["decision_id"], "quality": 0.1, **who}
+    assert http.post("/correction", json=body).status_code == 200
+    report(http, c, quality=0.8, cost_usd=0.02)
+    found = outcome(http, a["decision_id"])
+    assert found["quality"] == 0.1
+    assert found["cost_usd"] == pytest.approx(0.04)
+
+
+def test_a_dear_session_does_not_pass_a_budget(redis_url: str, tmp_path: Path):
+    """A turn chooses as if it were alone: where its arm is too dear by then, it draws anew."""
+    config = arms(policy='budget = { usd = 0.01 }\nsessions = { redraw = "gain" }')
+    dear = config.replace("usd_per_mtok_in = 0.1", "usd_per_mtok_in = 1.0", 1)
+    with http_service(settings_for(redis_url, tmp_path, dear)) as http:
+        for i in range(6):
+            for tokens in (20, 2_000, 20_000):
+                body = {"session": f"s{i}", "hints": {"context_tokens": tokens}}
+                answer = http.post("/route", json=body)
+                assert answer.status_code in (200, 422), answer.text
 
 
 @pytest.mark.parametrize(

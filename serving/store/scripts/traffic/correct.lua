@@ -39,8 +39,9 @@ local function correct(key, at)
   append_correction(key, d, corrected, values, {'by', by, 'reason', reason})
   if d.taken and d.cost_usd then
     local cost_usd = redis.call('HGET', key, 'cost_usd')
-    move(KEYS[#KEYS - 1], cjson.decode(d.taken).usd, tonumber(cost_usd) - tonumber(d.took_usd))
-    redis.call('HSET', key, 'took_usd', cost_usd)
+    local more = tonumber(cost_usd) - tonumber(d.cost_usd)
+    move(KEYS[#KEYS - 1], cjson.decode(d.taken).usd, more)
+    redis.call('HINCRBYFLOAT', key, 'took_usd', more)
   end
   return {'ok', corrected, unchanged}
 end

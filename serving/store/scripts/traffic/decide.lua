@@ -2,10 +2,12 @@
 -- limits, KEYS[3] what is under way, then one key per decision.
 -- ARGV[1] retention in ms, then eighteen values per decision; the last seven are '' without a
 -- challenger, where it has no context of its own, where no rules are an incumbent, where an arm has
--- no endpoint, where nothing is taken of limits, without a plan, and but for a later turn of a
--- session, which names its draw and is no decision of its own: the log hears nothing of it.
+-- no endpoint, where nothing is taken of limits, without a plan, and without a session. A
+-- later turn of one names its draw and is no decision of its own: the log hears nothing of it.
 -- Replies, per decision, false when it was recorded, or what is under way at the places it asks of;
--- {request digest, record, x, challenger's x} of the decision that has this id; or the number, from
+-- {'turn', its number, the same counts} for a turn of a session; {'session', its draw} where that is
+-- another than the turn was made for, and
+-- {request digest, record, x, challenger's x, turn} of the decision that has this id; or the number, from
 -- 0, of the bound that it would have gone beyond: then nothing was done.
 
 -- Let the price that paces a budget follow a decision, and the mean of what its cheapest arm costs.
@@ -44,14 +46,45 @@ local function told(h)
   return counts
 end
 
+local function session_key(key, s)
+  return (string.gsub(key, ':decision:.*$', ':session:' .. s.id))
+end
+
+-- What a session's draw is, where that isn't what a turn was made for: nothing is done then.
+local function elsewhere(key, s)
+  local draw = redis.call('HGET', session_key(key, s), 'draw') or ''
+  if s.draw ~= '' then return draw ~= s.draw and draw end
+  return draw ~= '' and draw ~= s.replaces and draw
+end
+
+-- A turn was recorded: it draws for its session, or joins its draw. Gives its number.
+local function enter(key, s)
+  local session, id = session_key(key, s), string.match(key, ':decision:(.*)$')
+  if s.draw == '' then
+    redis.call('HSET', session, 'draw', id)
+  else
+    redis.call('HSET', key, 'draw', s.draw)
+    join((string.gsub(key, ':decision:.*$', ':decision:' .. s.draw)))
+  end
+  local turn = redis.call('HINCRBY', session, 'turns', 1)
+  redis.call('PEXPIRE', session, s.idle_ms)
+  redis.call('HSET', key, 'turn', turn)
+  return turn
+end
+
 local replies = {}
 for i = 4, #KEYS do
   local at = (i - 4) * 18 + 1
-  local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x')
+  local seen = redis.call('HMGET', KEYS[i], 'request', 'record', 'x', 'challenger_x',
+    'turn')
   local h = ARGV[at + 16] ~= '' and cjson.decode(ARGV[at + 16])
-  local refused = h and not seen[1] and take(h, ARGV[at + 8])
+  local s = ARGV[at + 18] ~= '' and cjson.decode(ARGV[at + 18])
+  local other = s and not seen[1] and elsewhere(KEYS[i], s)
+  local refused = h and not seen[1] and not other and take(h, ARGV[at + 8])
   if seen[1] then
     replies[i - 3] = seen
+  elseif other then
+    replies[i - 3] = {'session', other}
   elseif refused then
     replies[i - 3] = refused
   else
@@ -73,13 +106,9 @@ for i = 4, #KEYS do
     end
     if ARGV[at + 17] ~= '' then redis.call('HSET', KEYS[i], 'plan', ARGV[at + 17]) end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
-    if ARGV[at + 18] == '' then
-      redis.call('XADD', KEYS[1], '*', unpack(entry))
-    else
-      redis.call('HSET', KEYS[i], 'draw', ARGV[at + 18])
-      join(string.gsub(KEYS[i], ':decision:.*$', ':decision:' .. ARGV[at + 18]), nil)
-    end
+    if not s or s.draw == '' then redis.call('XADD', KEYS[1], '*', unpack(entry)) end
     replies[i - 3] = h and told(h) or false
+    if s then replies[i - 3] = {'turn', enter(KEYS[i], s), unpack(replies[i - 3] or {})} end
   end
 end
 return replies

@@ -47,6 +47,8 @@ local function make_of_turns(key, failed, at)
     local sum, n = unpack(redis.call('HMGET', key, 'sum_' .. name, 'n_' .. name))
     local now = sum and string.format('%.17g', tonumber(sum) / (name == 'cost_usd' and 1 or n))
     if name == 'quality' and (failed or d.error) then now = '0' end
+    -- What somebody has corrected stands.
+    if redis.call('HEXISTS', key, 'reported_' .. name) == 1 then now = nil end
     if now and d[name] and tonumber(d[name]) ~= tonumber(now) then
       corrected[#corrected + 1] = name
       for _, word in ipairs({name, now, 'old_' .. name, d[name]}) do values[#values + 1] = word end
@@ -78,8 +80,19 @@ local function accept_turn(key, d, draw_key, at)
   local withdrawn = ARGV[at + 7] == '0'
   local heard = own[1] or own[2] or own[3] or own[4]
   if withdrawn and heard or own[5] and not withdrawn then conflicts[#conflicts + 1] = 'executed' end
+  local asides = {ttft_ms = ARGV[at + 8], retry_after_s = ARGV[at + 9]}
+  for name, value in pairs(asides) do
+    local kept = value ~= '' and redis.call('HGET', key, name)
+    if value ~= '' then
+      local list = not kept and accepted or kept == value and unchanged or conflicts
+      list[#list + 1] = name
+    end
+  end
   if #conflicts > 0 then return {'conflict', conflicts, {}, {}, 0} end
 
+  for name, value in pairs(asides) do
+    if value ~= '' then redis.call('HSET', key, name, value) end
+  end
   local missing = {}
   for j = 1, 3 do
     local name = names[j]
@@ -90,6 +103,11 @@ local function accept_turn(key, d, draw_key, at)
     local list = own[5] and unchanged or accepted
     list[#list + 1] = 'executed'
     redis.call('HSET', key, 'own_executed', '0')
+    local draw = decision(draw_key)
+    if not draw.executed then
+      redis.call('HSET', draw_key, 'executed', '0', 'executed_arm', draw.arm,
+        'executed_list_cost_usd', draw.list_cost_usd)
+    end
   end
   for name, value in pairs(given) do
     redis.call('HSET', key, 'own_' .. name, value)
