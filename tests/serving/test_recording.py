@@ -36,7 +36,7 @@ def made(follower: Follower, decision_id: str = "made", **body: Any) -> Record:
     now = follower.now
     request = request_of({"decision_id": decision_id, "query": {"text": "Sort a list."}, **body})
     decision = now.policy.decide(request, decision_id, time.time_ns() // 1_000_000)
-    answer = answer_of(decision, now.policy.catalog, request.constraints, None)
+    answer = answer_of(decision, now.policy.catalog, request.constraints, {})
     record: Record = orjson.loads(Made(decision, now.state, answer).to_json())
     return record
 
