@@ -56,8 +56,6 @@ class Deciding:
             if name not in self._turns:
                 self._turns[name] = Turn(partial(self._together, name), AT_ONCE)
             here, made = await self._turns[name].submit(asked)
-        if isinstance(made, NoEligibleArm):
-            made = self._soonest(here, asked, made)
         if isinstance(made, Exception):
             raise made
         return here, made
@@ -73,26 +71,35 @@ class Deciding:
         return self._fleet.at_hand(self._policy(name), but)
 
     def made(self, policy: Policy, asked: Sequence[Asked]) -> Sequence[Decision | Exception]:
-        """What this very state of a policy decides, or what is wrong with a request: also where
-        that is our own mistake, which is to spoil no other."""
+        """What this very state of a policy decides, or what is wrong with a request; the arm that
+        comes back soonest where all are out."""
+        return [
+            self._soonest(policy, one, made) if isinstance(made, NoEligibleArm) else made
+            for one, made in zip(asked, self._drawn(policy, asked), strict=True)
+        ]
+
+    def _drawn(self, policy: Policy, asked: Sequence[Asked]) -> Sequence[Decision | Exception]:
+        """Decisions among what can be called, or what is wrong with a request: also where that is
+        our own mistake, which is to spoil no other."""
         try:
             return policy.decide_all(asked, self._clock_ms())
         except Exception as error:
             if len(asked) == 1:
                 return [error]
-            return [made for one in asked for made in self.made(policy, [one])]
+            return [made for one in asked for made in self._drawn(policy, [one])]
 
     def _soonest(self, here: Policy, asked: Asked, error: NoEligibleArm) -> Decision | Exception:
         """Where an arm is out for its health alone: the one that is back soonest, or AllOut."""
         back_ms, now_ms = here.available.back_ms, self._clock_ms()
         for arm in sorted(back_ms, key=back_ms.__getitem__):
             alone = here.given(here.available.only(arm, here.catalog))
-            try:
-                decision = alone.decide(*asked, now_ms)
-            except NoEligibleArm:
+            (made,) = self._drawn(alone, [asked])
+            if isinstance(made, NoEligibleArm):
                 continue
+            if isinstance(made, Exception):
+                return made
             if here.config.when_all_out == "refuse":
                 return AllOut(error.excluded, back_ms[arm] - now_ms)
             out = tuple(here.available.out.items())
-            return replace(decision, degraded="all_out", unavailable=out)
+            return replace(made, degraded="all_out", unavailable=out)
         return error

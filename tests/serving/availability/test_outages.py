@@ -145,6 +145,31 @@ def test_a_policy_may_refuse_when_all_are_out(redis_url: str, tmp_path: Path):
         assert 18 <= int(answer.headers["retry-after"]) <= 20
 
 
+@pytest.mark.parametrize("more", [{}, {"budget_usd": 1.0}])
+@pytest.mark.parametrize("when_all_out", ["serve", "refuse"])
+def test_a_batch_does_the_same_when_all_are_out(
+    redis_url: str, tmp_path: Path, when_all_out: str, more: dict[str, float]
+):
+    """Request by request, under a budget too."""
+    config = arms(policy=f'when_all_out = "{when_all_out}"')
+    with http_service(settings_for(redis_url, tmp_path, config)) as http:
+        for arm, wait_s in (("good", 30), ("poor", 20)):
+            made = route(http, constraints={"allow": [arm]})
+            report(http, made, error="rate_limited", retry_after_s=wait_s)
+        requests = [
+            {},
+            {"constraints": {"allow": ["good"]}},
+            {"constraints": {"deny": ["good", "poor"]}},
+        ]
+        results = http.post("/route/batch", json={"requests": requests, **more}).json()["results"]
+        if when_all_out == "refuse":
+            assert [one["status"] for one in results] == [503, 503, 422]
+            assert {one["type"] for one in results[:2]} == {"/problems/all-out"}
+        else:
+            assert [one.get("arm") for one in results] == ["poor", "good", None]
+            assert [one.get("degraded") for one in results] == ["all_out", "all_out", None]
+
+
 def test_two_processes_know_the_same_within_a_second(redis_url: str, tmp_path: Path):
     """What one is told the other obeys, and so does one that is started later."""
     settings = settings_for(redis_url, tmp_path, arms())
