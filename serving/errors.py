@@ -14,7 +14,7 @@ from starlette.responses import Response
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
 from serving.deciding import AllOut
-from serving.parsing.checking import Invalid
+from serving.parsing.checking import Invalid, sentence
 from serving.parsing.decoding import Malformed
 from serving.parsing.unpacking import TooLarge
 from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
@@ -41,7 +41,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
 def problem(error: Exception) -> dict[str, Any]:
     """The problem details of an exception; one that the table doesn't know is a 500."""
     if isinstance(error, RequestValidationError):  # FastAPI's own, of path and query parameters
-        faults = ((".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors())
+        faults = ((".".join(map(str, one["loc"][1:])), sentence(one)) for one in error.errors())
         error = Invalid(list(faults))
     if isinstance(error, HTTPException):
         return _problem(error.status_code, "about:blank", str(error.detail), str(error.detail))

@@ -142,14 +142,15 @@ def _challengers(
             continue
         if "challenger" in table:
             problems.add((*path, "challenger"), "a challenger has none of its own")
-        for key in table.keys() & set(OF_THE_POLICY):
+        misplaced = table.keys() & {"challenger", *OF_THE_POLICY}
+        for key in misplaced - {"challenger"}:
             problems.add((*path, key), f"is the whole policy's: set it in [policies.{name}]")
         try:
             share = _Share.model_validate(table).share
         except ValidationError as error:
             problems.add_all(path, _Share, error)
             continue
-        own = table.keys() - {"share", "challenger", *OF_THE_POLICY}
+        own = table.keys() - {"share"} - misplaced
         overrides = {key: value for key, value in table.items() if key in own}
         try:
             challenger = PolicyConfig.model_validate({**inherited(policy, overrides), **overrides})
@@ -159,7 +160,7 @@ def _challengers(
         if share and "caller" in (policy.model, challenger.model):
             what = "must be 0: the draw of a caller's router can't be shared"
             problems.add((*path, "share"), what)
-        if challenger.fingerprint("") == policy.fingerprint(""):
+        if not misplaced and challenger.fingerprint("") == policy.fingerprint(""):
             problems.add(path, "is the same as its policy: give it a setting that differs")
         challengers[name] = challenger
         if share:

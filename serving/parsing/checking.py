@@ -54,7 +54,9 @@ def _faults(found: Sequence[Any], body: Any) -> Iterator[tuple[str, str]]:
         beneath = [other for other in (*further, *paths) if other[: len(path)] == path]
         if _of_shape(fault["type"]) and any(o in further or o != path for o in beneath):
             continue
-        yield ".".join(path), _sentence(fault, at_root=not path)
+        told = sentence(fault)
+        rootless = not path and fault["type"] in SENTENCES
+        yield ".".join(path), f"the body {told}" if rootless else told
 
 
 def _of_shape(kind: str) -> bool:
@@ -78,9 +80,10 @@ def _is_index(step: Any, body: Any) -> bool:
     return isinstance(body, list) and isinstance(step, int) and step < len(body)
 
 
-def _sentence(fault: Mapping[str, Any], at_root: bool) -> str:
+def sentence(fault: Mapping[str, Any]) -> str:
+    """What the validator says of a field, in our words."""
     told = SENTENCES.get(fault["type"])
     if told is None:
         told = _SUBJECT.sub("should", fault["msg"].removeprefix("Value error, "))
         told = told.replace(" after validation", "")
-    return f"the body {told}" if at_root and fault["type"] in SENTENCES else told
+    return told

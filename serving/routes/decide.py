@@ -59,7 +59,10 @@ def _each(batch: RouteBatch) -> list[RouteRequest | Exception]:
     try:
         checked(RouteRequest, batch.defaults)
     except Invalid as error:
-        raise Invalid([(f"defaults.{field}", why) for field, why in error.faults]) from None
+        faults = [
+            (f"defaults.{field}" if field else "defaults", why) for field, why in error.faults
+        ]
+        raise Invalid(faults) from None
     found: list[RouteRequest | Exception] = []
     for item in batch.requests:
         try:

@@ -56,16 +56,16 @@ def test_the_service_answers_what_is_declared(http: httpx.Client):
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({"probability": 1}, "probability"),
-        ({"context_tokens": -1}, "context_tokens"),
-        ({"task_type": ["code", ""]}, "task_type.1: "),
+        ({"probability": 1}, "probability: should be less than 1"),
+        ({"context_tokens": -1}, "context_tokens: should be greater than or equal to 0"),
+        ({"task_type": ["code", ""]}, "task_type.1: should have at least 1 character"),
     ],
 )
 def test_what_makes_no_sense_is_a_problem(http: httpx.Client, params: dict[str, Any], says: str):
     """One that names the parameter; an unknown policy is a 404."""
     answer = http.get("/policies/default/frontier", params=params)
     assert answer.status_code == 422
-    assert says in answer.text
+    assert says in answer.json()["detail"]
     assert http.get("/policies/nobody/frontier").status_code == 404
 
 

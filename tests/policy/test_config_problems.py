@@ -207,6 +207,12 @@ def test_a_list_of_one_wrong_item_is_not_called_empty():
         ),
         (
             'model = "uniform"',
+            'model = "uniform"\n[policies.logging.challenger]\nplans = {}',
+            "pointsman.toml:30: policies.logging.challenger.plans: is the whole policy's: set it "
+            "in [policies.logging]",
+        ),
+        (
+            'model = "uniform"',
             'model = "caller"\n[policies.logging.challenger]\nmodel = "linear"\nshare = 0.1',
             "pointsman.toml:31: policies.logging.challenger.share: must be 0: the draw of a "
             "caller's router can't be shared",

@@ -149,6 +149,7 @@ def test_defaults_stand_where_a_request_says_nothing(swarm: httpx.Client):
     [
         ({"defaults": {"nonsense": 1}}, "defaults.nonsense"),
         ({"defaults": {"decision_id": "x"}}, "defaults.decision_id"),
+        ({"defaults": {"session": "s", "plans": ["race"]}}, "defaults"),
         ({"baseline": "nobody"}, "baseline"),
         ({"budget_usd": 0}, "budget_usd"),
         ({"budget_usd": 0.00027}, "budget_usd"),  # 28 times the cheapest are 0.00028
