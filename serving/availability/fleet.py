@@ -24,6 +24,7 @@ from serving.availability.healths import Healths
 from serving.availability.limits import Place, moved, taken
 from serving.availability.spending import Spending
 from serving.availability.standing import Map, availability, next_place, shown, soonest
+from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
 from serving.store.traffic import Over, Recorded, Taken
@@ -62,6 +63,7 @@ class Fleet:
         self._used: dict[str, dict[str, float]] = {}  # by policy
         self._pending: defaultdict[str, float] = defaultdict(float)  # what isn't recorded yet
         self.spending = Spending()
+        self._readings: Group[None, None] = Group(self._read)
         self._task: asyncio.Task[None] | None = None
 
     def configure(self, config: Config) -> None:
@@ -90,18 +92,22 @@ class Fleet:
                 log.exception("can't read the health of arms")
 
     async def refresh(self) -> None:
-        """Read what the store knows.
+        """Read what the store knows; those who ask at the same time share a reading.
 
         Raises
         ------
         StoreUnavailable
         """
+        await self._readings.submit(None)
+
+    async def _read(self, askers: Sequence[None]) -> Sequence[None]:
         await self._healths.refresh()
         if self._counted:
             now_ms = self._clock_ms()
             self._used = {name: await self._store.used(name, now_ms) for name in self._policies}
             for name, used in self._used.items():
                 self.spending.read(name, used, now_ms)
+        return askers
 
     def at_hand(self, policy: Policy, but: Collection[str] = ()) -> Policy:
         """The policy, choosing among what can be called now, without the arms `but`; itself where

@@ -165,3 +165,16 @@ def test_script_and_process_follow_the_same_price(redis_url: str, tmp_path: Path
         )
     assert told["spent_usd"] == pytest.approx(purse.spent_usd, rel=1e-6)
     assert told["price"] == pytest.approx(Pace.of(budget, purse, now_ms).price, rel=1e-6)
+
+
+def test_a_batch_that_runs_out_says_so_of_each(redis_url: str, tmp_path: Path):
+    """The store stays within reach, however many are refused at once."""
+    settings = settings_for(redis_url, tmp_path, priced(1.0, 1.0, "usd = 1.0"))
+    hints = {"context_tokens": 5_000, "output_tokens": 5_000}
+    body = {"defaults": {"hints": hints}, "requests": [{}] * 300}
+    with http_service(settings) as http:
+        results = http.post("/route/batch", json=body, timeout=60.0).json()["results"]
+        told = budget_of(http)
+    kinds = {one.get("status", 200) for one in results}
+    assert kinds == {200, 422}, results[-1]
+    assert told["spent_usd"] <= 1.0
