@@ -165,7 +165,6 @@ class Run:
         at = decision.arms.index(decision.arm)
         arm = int(index[at])
         self.purse = spent(
-            self.purse,
             pace,
             now_ms,
             float(decision.pmf @ expected),

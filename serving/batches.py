@@ -99,21 +99,30 @@ async def _within(
         for plan in planned
         if isinstance(plan.made, Decision)
     ]
-    again = iter(await _planned(service, held))
+    again = iter(await _planned(service, held, in_order=True))
     return [next(again) if isinstance(plan.made, Decision) else plan for plan in planned]
 
 
-async def _planned(service: Service, asked: Sequence[tuple[Policy, Request, str]]) -> list[Planned]:
-    """Decisions, some at a time, so that others are served in between."""
+async def _planned(
+    service: Service, asked: Sequence[tuple[Policy, Request, str]], *, in_order: bool = False
+) -> list[Planned]:
+    """Decisions, some at a time, so that others are served in between; with the prices of budgets
+    as they are, or as they follow from those before `in_order`."""
     planned = []
+    ahead: dict[str, Policy] = {}
     for _, same in groupby(asked, key=lambda one: one[0].name):
         rest = list(same)
         for at in range(0, len(rest), AT_ONCE):
             some = rest[at : at + AT_ONCE]
-            policy = some[0][0]
-            made = service.deciding.made(policy, [(request, i) for _, request, i in some])
-            both = zip(some, made, strict=True)
-            planned += [Planned(request, i, policy, one) for (_, request, i), one in both]
+            policy, these = some[0][0], [(request, i) for _, request, i in some]
+            made: Sequence[Decision | Exception]
+            if in_order:
+                now = ahead.get(policy.name, policy)
+                made, ahead[policy.name] = service.deciding.in_order(now, these)
+            else:
+                made = service.deciding.made(policy, these)
+            both = zip(these, made, strict=True)
+            planned += [Planned(request, i, policy, one) for (request, i), one in both]
             await asyncio.sleep(0)
     return planned
 

@@ -11,9 +11,11 @@ from policy.arms.constraints import Excluded, NoEligibleArm
 from policy.policy import Policy, Request
 from policy.records import Decision
 from serving.availability.fleet import Fleet
+from serving.availability.spending import after
 from serving.grouping import Turn
 
 AT_ONCE = 64  # that are decided while nobody else is served
+ONE_PRICE = 8  # that are decided before a budget's price counts them
 
 Asked = tuple[Request, str]
 """A request and its decision's id."""
@@ -64,11 +66,24 @@ class Deciding:
         self, name: str, asked: Sequence[Asked]
     ) -> list[tuple[Policy, Decision | Exception]]:
         here = self.at_hand(name)
-        return [(here, made) for made in self.made(here, asked)]
+        return [(here, made) for made in self.in_order(here, asked)[0]]
 
     def at_hand(self, name: str, but: Collection[str] = ()) -> Policy:
         """A policy, choosing among what can be called now, without the arms `but`."""
         return self._fleet.at_hand(self._policy(name), but)
+
+    def in_order(
+        self, policy: Policy, asked: Sequence[Asked]
+    ) -> tuple[list[Decision | Exception], Policy]:
+        """As `made`, but the price of a budget follows what a few cost before the next are decided;
+        and the policy as it is after all of them."""
+        every: list[Decision | Exception] = []
+        at_once = len(asked) if policy.pace is None else ONE_PRICE
+        for at in range(0, len(asked), at_once):
+            made = self.made(policy, asked[at : at + at_once])
+            policy = after(policy, (one for one in made if isinstance(one, Decision)))
+            every += made
+        return every, policy
 
     def made(self, policy: Policy, asked: Sequence[Asked]) -> Sequence[Decision | Exception]:
         """What this very state of a policy decides, or what is wrong with a request; the arm that

@@ -67,15 +67,15 @@ class Turn(Generic[Item, Reply]):
 
     def _go(self) -> None:
         group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._go)
         try:
             replies = self._do([item for item, _ in group])
         except Exception as error:
             for _, future in group:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future), reply in zip(group, replies, strict=True):
-            if not future.done():
-                future.set_result(reply)
+        else:
+            for (_, future), reply in zip(group, replies, strict=True):
+                if not future.done():
+                    future.set_result(reply)
+        if self._waiting:  # after those who were waiting for this go
+            asyncio.get_running_loop().call_soon(self._go)

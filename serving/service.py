@@ -187,7 +187,7 @@ class Service:
                     return Routed(decision, policy.catalog, False), None
                 raise
             finally:
-                self.fleet.done(decision, policy.catalog, call, recorded)
+                self.fleet.done(decision, call, recorded)
             if isinstance(recorded, Refused):
                 await self.fleet.refresh()
                 refused.append(decision.first_arm)

@@ -94,13 +94,14 @@ class Purse:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """A budget's state at one moment: what the next decision is made with.
+    """A budget's state at one moment, as `purse` has it: what the next decision is made with.
 
     `spare_usd` is what is left beside the cheapest arm's cost of the `decisions` that are still to
     come in `span`, `due_usd` its share of one of them; negative where the budget can't be kept.
     """
 
     budget: Budget
+    purse: Purse
     span: Span
     spent_usd: float
     spare_usd: float
@@ -123,6 +124,7 @@ class Pace:
         price = math.exp(purse.log_price)
         return cls(
             budget=budget,
+            purse=purse,
             span=span,
             spent_usd=spent,
             spare_usd=spare,
@@ -208,11 +210,11 @@ def _to_come(purse: Purse, per: Period, now_ms: int, end_ms: int) -> float:
 
 
 def spent(
-    purse: Purse, pace: Pace, now_ms: int, expected_usd: float, predicted_usd: float, least: float
+    pace: Pace, now_ms: int, expected_usd: float, predicted_usd: float, least: float
 ) -> Purse:
-    """A purse after one more decision: of an expected cost before the draw, a predicted one of the
-    arm that was drawn, and the `least` of its action set."""
-    window = now_ms // WINDOW_MS[pace.budget.per]
+    """The purse after one more decision: of an expected cost before the draw, a predicted one of
+    the arm that was drawn, and the `least` of its action set."""
+    purse, window = pace.purse, now_ms // WINDOW_MS[pace.budget.per]
     oldest = window - BEFORE[pace.budget.per] - RECENT
     recent = {at: n for at, n in purse.recent.items() if at >= oldest}
     recent[window] = recent.get(window, 0) + 1

@@ -175,15 +175,15 @@ class Fleet:
             steps.append(replace(step, endpoint=place.url))
         return replace(decision, endpoint=url, plan=replace(plan, steps=tuple(steps)))
 
-    def done(self, decision: Decision, catalog: Catalog, call: Call, recorded: Recorded) -> None:
+    def done(self, decision: Decision, call: Call, recorded: Recorded) -> None:
         """A call was recorded, or wasn't."""
         for counter, amount in moved(call.taken):
             self._pending[counter] -= amount
             if abs(self._pending[counter]) < ROUNDING:
                 del self._pending[counter]
+        self.spending.done(decision)
         if not (isinstance(recorded, Taken) and call.taken):
             return
-        self.spending.done(decision, catalog)
         used = self._used.setdefault(decision.policy, {})
         for counter, amount in moved(call.taken):
             used[counter] = used.get(counter, 0.0) + amount

@@ -1,16 +1,17 @@
 """The budgets of policies: what each decision moves of them, and how they stand at a moment.
 
 The truth are counters in the store, which all processes move; what is known of them here is as old
-as the last reading, and this process' own decisions since then. Opens no connection.
+as the last reading, and this process' own decisions since then and under way. Opens
+no connection.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,12 +36,38 @@ from policy.records import Decision
 log = logging.getLogger(__name__)
 
 
+class Costs(NamedTuple):
+    """USD of a decision: expected before the draw, predicted of what was drawn, and the least."""
+
+    expected_usd: float
+    predicted_usd: float
+    least: float
+
+    @classmethod
+    def of(cls, decision: Decision, catalog: Catalog) -> Costs:
+        usd = expected_usd(decision, catalog)
+        drawn = usd[decision.arms.index(decision.arm)]
+        return cls(float(decision.pmf @ usd), float(drawn), float(usd.min()))
+
+
+def after(policy: Policy, made: Iterable[Decision]) -> Policy:
+    """A policy with the price after decisions that it made, as if they were recorded."""
+    pace = policy.pace
+    if pace is None:
+        return policy
+    for decision in made:
+        at = decision.made_at_ms
+        pace = Pace.of(pace.budget, spent(pace, at, *Costs.of(decision, policy.catalog)), at)
+    return replace(policy, pace=pace)
+
+
 class Spending:
     """What is known of each policy's spending, where it has a budget."""
 
     def __init__(self) -> None:
         self._budgets: Mapping[str, Budget] = {}
         self._purses: dict[str, Purse] = {}
+        self._under_way: dict[str, dict[str, Costs]] = {}  # by policy and decision
         self._short: set[str] = set()
 
     def configure(self, config: Config) -> None:
@@ -61,7 +88,7 @@ class Spending:
             at: int(used.get(_window(budget, at), 0))
             for at in range(window - BEFORE[budget.per] - RECENT, window + 1)
         }
-        self._purses[name] = Purse(
+        purse = Purse(
             start_ms=span.start_ms,
             spent_usd=used.get(spent_of(budget, span), 0.0),
             log_price=used.get(PRICE, math.log(FIRST)),
@@ -69,6 +96,9 @@ class Spending:
             began_ms=int(used.get(BEGAN, 0)),
             recent={at: n for at, n in counts.items() if n},
         )
+        for costs in self._under_way.get(name, {}).values():
+            purse = spent(Pace.of(budget, purse, now_ms), now_ms, *costs)
+        self._purses[name] = purse
         self._tell(name, budget, now_ms)
 
     def _tell(self, name: str, budget: Budget, now_ms: int) -> None:
@@ -114,48 +144,38 @@ class Spending:
 
     def takes(self, taken: dict[str, Any], decision: Decision, catalog: Catalog) -> dict[str, Any]:
         """What a decision moves, beside what it takes of other limits, for the script that records
-        it."""
+        it. From now on it counts as spent: under way until `done`, then until the next reading."""
         pace = self.pace(decision.policy, decision.made_at_ms)
         if pace is None:
             return taken
-        budget, costs = pace.budget, expected_usd(decision, catalog)
+        budget, costs = pace.budget, Costs.of(decision, catalog)
+        self._under_way.setdefault(decision.policy, {})[decision.decision_id] = costs
+        self._purses[decision.policy] = spent(pace, decision.made_at_ms, *costs)
         window = decision.made_at_ms // WINDOW_MS[budget.per]
         counter = spent_of(budget, pace.span)
         taken = taken or {**_NOTHING, "until_ms": 0, "n_tokens": 0}
-        usd = float(costs[decision.arms.index(decision.arm)])
-        bound = [[budget.usd - usd, [counter]]] if budget.hard else []
+        bound = [[budget.usd - costs.predicted_usd, [counter]]] if budget.hard else []
         return {
             **taken,
-            "n_usd": usd,
+            "n_usd": costs.predicted_usd,
             "usd": [*taken["usd"], counter],
             "requests": [*taken["requests"], _window(budget, window)],
             "bounds": [*taken["bounds"], *bound],
             "paced": {
                 "price": PRICE,
                 "first": math.log(FIRST),
-                "step": pace.step(float(decision.pmf @ costs)),
+                "step": pace.step(costs.expected_usd),
                 "lowest": math.log(LOWEST),
                 "cheapest": CHEAPEST,
-                "least": float(costs.min()),
+                "least": costs.least,
                 "follows": FOLLOWS,
                 "began": BEGAN,
             },
         }
 
-    def done(self, decision: Decision, catalog: Catalog) -> None:
-        """A decision was recorded: its part is known before the counters are read again."""
-        pace = self.pace(decision.policy, decision.made_at_ms)
-        if pace is None:
-            return
-        costs = expected_usd(decision, catalog)
-        self._purses[decision.policy] = spent(
-            self._purses.get(decision.policy, Purse()),
-            pace,
-            decision.made_at_ms,
-            float(decision.pmf @ costs),
-            float(costs[decision.arms.index(decision.arm)]),
-            float(costs.min()),
-        )
+    def done(self, decision: Decision) -> None:
+        """A decision was recorded, or wasn't: the counters tell."""
+        self._under_way.get(decision.policy, {}).pop(decision.decision_id, None)
 
     def settled(self, name: str, used: Mapping[str, float], now_ms: int) -> None:
         """Counters have moved, for a real cost took the place of a predicted one."""
@@ -164,6 +184,7 @@ class Spending:
             return
         span = Span.of(budget.per, now_ms)
         if (now := used.get(spent_of(budget, span))) is not None:
+            now += sum(costs.predicted_usd for costs in self._under_way.get(name, {}).values())
             self._purses[name] = replace(self._purses[name], start_ms=span.start_ms, spent_usd=now)
 
 

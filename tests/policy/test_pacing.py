@@ -53,7 +53,7 @@ def day(budget: Budget, purse: Purse, at: np.ndarray, costs=(1e-5, 1e-3)) -> tup
         if costs[arm] > pace.most_usd:
             arm = 0
         assert costs[arm] <= pace.left_usd or not budget.hard
-        purse = spent(purse, pace, now_ms, costs[arm], costs[arm], costs[0])
+        purse = spent(pace, now_ms, costs[arm], costs[arm], costs[0])
         paid += costs[arm]
     return purse, paid
 
@@ -97,14 +97,14 @@ def test_a_budget_that_cannot_be_kept_is_known():
     purse = Purse()
     for now_ms in range(0, DAY_MS // 2, DAY_MS // 2_000):
         pace = Pace.of(Budget(usd=0.001), purse, now_ms)
-        purse = spent(purse, pace, now_ms, 1e-5, 0.0, 1e-5)
+        purse = spent(pace, now_ms, 1e-5, 0.0, 1e-5)
     assert not Pace.of(Budget(usd=0.001), purse, DAY_MS // 2).can_be_kept
     assert Pace.of(Budget(usd=0.1), purse, DAY_MS // 2).can_be_kept
 
 
 def test_a_new_period_begins_with_all_of_it_and_the_price_of_before():
     pace = Pace.of(Budget(usd=1.0), Purse(), 1_000)
-    purse = spent(Purse(), pace, 1_000, 0.9, 0.9, 1e-5)
+    purse = spent(pace, 1_000, 0.9, 0.9, 1e-5)
     assert Pace.of(Budget(usd=1.0), purse, 2_000).left_usd == pytest.approx(0.1)
     later = Pace.of(Budget(usd=1.0), purse, DAY_MS + 1_000)
     assert later.left_usd == 1.0

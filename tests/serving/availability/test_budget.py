@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 
 from pointsman.commands import status
 from policy.choosing.pacing import Budget, Pace, Purse, spent
@@ -160,9 +161,7 @@ def test_script_and_process_follow_the_same_price(redis_url: str, tmp_path: Path
         tokens = one["prompt_tokens"] + one["output_tokens"]
         costs = tokens * np.array([{"good": 1.0, "poor": 0.5}[arm] for arm in one["arms"]]) / 1e6
         at = one["arms"].index(one["arm"])
-        purse = spent(
-            purse, pace, now_ms, float(costs @ one["pmf"]), float(costs[at]), float(costs.min())
-        )
+        purse = spent(pace, now_ms, float(costs @ one["pmf"]), float(costs[at]), float(costs.min()))
     assert told["spent_usd"] == pytest.approx(purse.spent_usd, rel=1e-6)
     assert told["price"] == pytest.approx(Pace.of(budget, purse, now_ms).price, rel=1e-6)
 
@@ -178,3 +177,28 @@ def test_a_batch_that_runs_out_says_so_of_each(redis_url: str, tmp_path: Path):
     kinds = {one.get("status", 200) for one in results}
     assert kinds == {200, 422}, results[-1]
     assert told["spent_usd"] <= 1.0
+
+
+@pytest.mark.parametrize("together", [{}, {"budget_usd": 10.0}])
+def test_a_batch_is_paced_as_single_requests_are(
+    redis_url: str, tmp_path: Path, together: dict[str, float]
+):
+    """The price and what a call may cost follow what those before in the batch will cost, and count
+    as traffic; each decision logs the weights that it was made with."""
+    settings = settings_for(redis_url, tmp_path, priced(2.0, 0.1, "usd = 1.0"))
+    hints = {"context_tokens": 1_000, "output_tokens": 1_000}
+    with http_service(settings) as http:
+        for _ in range(200):
+            route(http, hints=hints)
+        by_one = budget_of(http)
+    redis.Redis.from_url(redis_url).flushall()
+    body = {"defaults": {"hints": hints}, "requests": [{}] * 200, **together}
+    with http_service(settings) as http:
+        made = http.post("/route/batch", json=body, timeout=60.0).json()["results"]
+        at_once = budget_of(http)
+        records = [
+            http.get(f"/decisions/{one['decision_id']}").json()["decision"] for one in made[::20]
+        ]
+    assert len({tuple(one["weights"]) for one in records}) > 5
+    assert at_once["spent_usd"] < 2.0 * by_one["spent_usd"]
+    assert at_once["price"] > 0.25 * by_one["price"] > 0.0
