@@ -14,6 +14,7 @@ from pointsman.trying.simulate import silent
 from tests.pointsman.sets import tiny
 
 
+@pytest.mark.slow
 def test_a_service_takes_the_same_arms_as_the_run_in_process(tmp_path: Path):
     """By snapshots of the same outcomes; by others some differ."""
     delay = 7

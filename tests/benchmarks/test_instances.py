@@ -9,6 +9,7 @@ import pytest
 from benchmarks.instances.__main__ import benchmark, table
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_way_has_its_waiting_times():
     """Of the same calls, and random is no better than /route even in short queues."""

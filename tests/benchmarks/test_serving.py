@@ -11,6 +11,7 @@ from benchmarks.common.load import Load, post
 from tests.servers import http_service
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_both_sides_are_measured_at_many_connections_and_at_one():
     """Every figure is there for the service and the baseline, and the table shows them."""
@@ -25,6 +26,7 @@ def test_both_sides_are_measured_at_many_connections_and_at_one():
     assert "2 connections" in serving.table("everysec", figures)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_local_decider_is_measured_beside_route():
     """Each way to ask has its figures, and what was decided here was logged in the end."""
