@@ -229,9 +229,10 @@ class Service:
         policy = self.policy(body.policy)
         cost_usd, list_cost_usd, notes = body.cost_usd, None, []
         made = None
-        await self._of_its_arm(policy, body)
         if body.attempts is not None:
-            made = called(body, *await self._was_made(policy, body.decision_id))
+            decision, catalog = await self._was_made(policy, body.decision_id)
+            _check_turn(body, decision)
+            made = called(body, decision, catalog)
             notes = made.notes
         elif body.tokens() is not None or body.executed_arm is not None:
             ran, decision, catalog = await self._ran(policy, body)
@@ -260,18 +261,6 @@ class Service:
             for call, why, wait_s in calls_over(receipt.over, body, made):
                 await self.fleet.over(policy, call, why, wait_s)
         return receipt, notes
-
-    async def _of_its_arm(self, policy: Policy, body: RewardRequest) -> None:
-        """Invalid, where a turn of a session is said to have run on another arm, or on several: the
-        draw that it counts for is of one arm."""
-        if body.executed_arm is None and body.attempts is None:
-            return
-        decision, _ = await self._was_made(policy, body.decision_id)
-        if decision.session is None or body.executed_arm == decision.arm:
-            return
-        field = "attempts" if body.executed_arm is None else "executed_arm"
-        what = "a session's turn counts for the arm of its draw: report executed = false"
-        raise Invalid([(field, what)])
 
     async def correct(self, body: CorrectionRequest) -> Overruled:
         """Overrule what was reported of a decision, whole or not at all.
@@ -318,6 +307,7 @@ class Service:
         """The arm that ran, the decision, and the catalog with its prices."""
         fields = await self._fields(policy, body.decision_id)
         decision = records.from_json(fields["record"], fields["x"])
+        _check_turn(body, decision)
         catalog = await self._catalogs.of(policy, decision.catalog)
         ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()
         if kind_of(ran) is not None:
@@ -325,6 +315,17 @@ class Service:
         if ran not in catalog:
             raise UnknownArm(f"executed_arm {ran!r} is not in the decision's catalog")
         return ran, decision, catalog
+
+
+def _check_turn(body: RewardRequest, decision: Decision) -> None:
+    """Invalid, where a turn of a session is said to have run on another arm, or on several: the
+    draw that it counts for is of one arm."""
+    elsewhere = body.executed_arm is not None or body.attempts is not None
+    if decision.session is None or not elsewhere or body.executed_arm == decision.arm:
+        return
+    field = "attempts" if body.executed_arm is None else "executed_arm"
+    what = "a session's turn counts for the arm of its draw: report executed = false"
+    raise Invalid([(field, what)])
 
 
 def _unknown(decision_id: str) -> UnknownDecision:
