@@ -29,7 +29,7 @@ from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
 from policy.deciding import Encoded, NotDecided
 from policy.objective import Weights
-from policy.plans.learned import NOTHING, PlanValues
+from policy.plans.learned import PlanValues
 from policy.plans.plan import Kind
 from policy.records import Decision
 from policy.values.protocol import ValuesView
@@ -110,6 +110,11 @@ class Policy:
         rule = _answering(self.rule, available)
         return replace(self, rule=rule, challenger=challenger, available=available)
 
+    def expecting(self, plans: PlanValues) -> Policy:
+        """This one, with what was learned of plans beyond what their arms let expect."""
+        rule = self.rule
+        return replace(self, rule=replace(rule, plans=plans)) if isinstance(rule, Bandit) else self
+
     def decide(self, request: Request, decision_id: str, made_at_ms: int) -> Decision:
         """One decision: `decide_all` of one.
 
@@ -157,7 +162,6 @@ def build(
     catalog: Catalog,
     view: ValuesView | None,
     standing: Standing = START,
-    plans: PlanValues = NOTHING,
 ) -> Policy:
     """Put a version's configuration, one snapshot of its values and a catalog together."""
     return Policy(
@@ -167,7 +171,7 @@ def build(
         config=config,
         encoder=encoder,
         catalog=catalog,
-        rule=_rule(config, encoder, catalog, view, plans),
+        rule=_rule(config, encoder, catalog, view),
         weights=config.weights,
         caution=Caution.of(config, catalog, standing),
     )
@@ -178,7 +182,6 @@ def _rule(
     encoder: Encoder,
     catalog: Catalog,
     view: ValuesView | None,
-    plans: PlanValues,
 ) -> Rule:
     if config.model == "uniform":
         return Uniform()
@@ -193,7 +196,7 @@ def _rule(
     expected = [_expected(arm, encoder) for arm in catalog.arms]
     values = view.bind(catalog.ids, expected, config.weights, catalog)
     late = values.joined >= SETTLED * len(catalog)
-    return Bandit(values, config, late & (values.events < config.new_arm_events), plans=plans)
+    return Bandit(values, config, late & (values.events < config.new_arm_events))
 
 
 def _expected(arm: Arm, encoder: Encoder) -> dict[int, float]:

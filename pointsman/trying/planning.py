@@ -21,7 +21,6 @@ from policy.config.schema import PolicyConfig
 from policy.deciding import Encoded
 from policy.objective import components, reward
 from policy.plans.attempts import Attempts
-from policy.plans.learned import NOTHING
 from policy.plans.plan import Kind, to_record
 from policy.policy import Policy
 from policy.records import Decision, packed
@@ -99,7 +98,7 @@ class Planner:
 
     def _publish(self) -> Policy:
         model, learned = self._fold.model, self._fold.plans
-        return policies.build(
+        policy = policies.build(
             "default",
             "1",
             self._learned,
@@ -107,8 +106,8 @@ class Planner:
             encoder=self._encoder,
             catalog=self._catalog,
             view=None if model is None else model.view(),
-            plans=NOTHING if learned is None else learned.values(),
         )
+        return policy if learned is None else policy.expecting(learned.values())
 
 
 def event_of(decision: Decision, came: Executed, catalog: Catalog) -> Event:

@@ -177,6 +177,5 @@ def _built(name: str, loaded: Loaded, config: Config) -> Policy:
         catalog=config.arms,
         view=loaded.view,
         standing=loaded.standing,
-        plans=loaded.plans,
     )
-    return replace(policy, scores=loaded.scores)
+    return replace(policy.expecting(loaded.plans), scores=loaded.scores)
