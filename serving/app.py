@@ -19,8 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import errors, metrics
+from serving import errors
 from serving.learning.follower import Follower
+from serving.observing import metrics
 from serving.recording import Recorder
 from serving.routes import (
     correct,

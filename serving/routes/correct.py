@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pointsman_client.answers import Correction
-from serving import metrics
+from serving.observing import metrics
 from serving.parsing.checking import checked
 from serving.routes import bodies
 from serving.routes.requests import CorrectionBatch, CorrectionRequest

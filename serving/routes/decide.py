@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pointsman_client.answers import Decision
 from policy.answering import answer
 from policy.arms.constraints import unknown_names
-from serving import batches, metrics
+from serving import batches
 from serving.errors import problem
+from serving.observing import metrics
 from serving.parsing.checking import Invalid, checked
 from serving.routes import bodies
 from serving.routes.requests import RouteBatch, RouteRequest

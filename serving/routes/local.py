@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from pointsman_client.answers import PolicyState
 from policy.records import Decision
-from serving import metrics
 from serving.errors import problem
+from serving.observing import metrics
 from serving.parsing.checking import checked
 from serving.parsing.unpacking import TooLarge
 from serving.recording import Made, Recorder, tag_of

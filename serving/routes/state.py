@@ -18,7 +18,7 @@ from policy.choosing.incumbent import Caution
 from policy.config.schema import PolicyConfig
 from policy.frontier import Frontier, Point, frontiers
 from policy.policy import Policy
-from serving import metrics
+from serving.observing import metrics
 from serving.routes import bodies
 from serving.routes.schemas import ArmList, FrontierBody, PolicyBody, PolicyList
 from serving.service import Service
