@@ -99,6 +99,7 @@ class LoggedVersion:
     aliases: tuple[str, ...]
     verdict: str | None
     champion: str | None  # that it was judged against
+    fingerprint: str  # of its configuration and encoder
 
 
 def default_uri(data: Path) -> str:
@@ -208,6 +209,7 @@ class Registry:
                 aliases=tuple(a for a in ALIASES if roles.get(a) == int(v.version)),
                 verdict=v.tags.get("verdict"),
                 champion=v.tags.get("champion"),
+                fingerprint=v.tags.get("fingerprint", ""),
             )
             for v in listed
         ]

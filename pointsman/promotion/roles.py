@@ -20,7 +20,7 @@ def tell_verdict(uri: str, store: OperatorStore, judged: Judged, report: Report)
     try:
         registry = Registry(uri)
         for version in (judged.champion, judged.version):
-            registry.log_version(_record(store, judged.policy, version))
+            registry.log_version(record_of(store, judged.policy, version))
         run = registry.log_evaluation(judged.policy, judged.version, report.evaluation())
         _alias(registry, judged.policy, store.state())
     except Exception as error:  # whatever it is, Redis has the truth
@@ -42,7 +42,8 @@ def _alias(registry: Registry, policy: str, state: Mapping[str, str]) -> None:
     registry.alias(policy, champion=champion, challenger=challenger, previous=previous)
 
 
-def _record(store: OperatorStore, policy: str, version: str) -> VersionRecord:
+def record_of(store: OperatorStore, policy: str, version: str) -> VersionRecord:
+    """A version as MLflow is told of it; LookupError if there is none."""
     files = store.files(version)
     return VersionRecord(
         policy=policy,

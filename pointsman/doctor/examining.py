@@ -1,0 +1,50 @@
+"""All checks of a service, in their order; what can't be reached is a finding too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+from offline_eval.registry import default_uri
+from pointsman.doctor import configuration, disk, following, recorded, server
+from pointsman.doctor.finding import Finding
+from policy.config.schema import Config
+from serving.processes.config_file import utc_day
+from serving.processes.embedded import EmbeddedError, running_url
+from serving.settings import Settings
+from serving.store.keys import StoreUnavailable
+from serving.store.operating.server import look
+from serving.store.operating.standing import StandingStore
+
+
+def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
+    """What there is to say of a service with these settings, part by part."""
+    config, found = configuration.read(chosen)
+    yield from found
+    yield from configuration.environment(os.environ)
+    if config is not None:
+        yield from configuration.prices(config.arms.arms, utc_day())
+    uri = default_uri(chosen.data)
+    yield from disk.checked(disk.places(chosen, uri))
+    try:
+        url = chosen.redis_url or running_url(chosen.data)
+        yield from server.checked(look(url))
+        if config is not None:
+            yield from _policies(url, config, chosen, uri, mend=mend)
+    except (EmbeddedError, StoreUnavailable, ValueError) as error:
+        start = "start `pointsman up`, or correct POINTSMAN_REDIS_URL or POINTSMAN_DATA"
+        yield Finding("redis", "fault", str(error), start)
+
+
+def _policies(
+    url: str, config: Config, chosen: Settings, uri: str, *, mend: bool
+) -> Iterator[Finding]:
+    for policy in config.policies:
+        with closing(StandingStore(url, policy)) as store:
+            if store.roles() is None:
+                what = f"{policy}: Redis doesn't know this policy"
+                yield Finding("policy", "fault", what, "start a service: it registers policies")
+                continue
+            yield from following.checked(store, policy, chosen)
+            yield from recorded.checked(store, uri, policy, mend=mend)

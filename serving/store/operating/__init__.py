@@ -1,0 +1,1 @@
+"""What an operator looks at and carries away: the server itself, and all that it holds of ours."""

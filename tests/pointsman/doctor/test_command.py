@@ -1,0 +1,107 @@
+"""`pointsman doctor` on a running service, on none, and on files and folders that are wrong."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pointsman.commands.doctor import command
+from pointsman.doctor import configuration, disk
+from tests.servers import CONFIG, drive, running_up, settings_for
+
+TODAY = datetime.date(2026, 1, 31)
+
+
+def findings(folder: Path, *arguments: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
+    environment = {
+        "POINTSMAN_DATA": str(folder / "data"),
+        "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+        "POINTSMAN_REDIS_URL": "",
+        **variables,
+    }
+    done = CliRunner(env=environment).invoke(command, ["--json", *arguments])
+    return done.exit_code, json.loads(done.stdout)["findings"]
+
+
+def test_a_running_service_has_no_fault_and_a_stopped_one_has(tmp_path: Path):
+    """One command, exit code 0 and 1; warnings alone are no failure."""
+    with running_up(tmp_path, CONFIG) as (_, http):
+        drive(http, 3)
+        code, found = findings(tmp_path, POINTSMAN_PROT="80")
+        text = CliRunner(env={"POINTSMAN_DATA": str(tmp_path / "data")}).invoke(command).output
+    assert code == 0, found
+    assert [f["check"] for f in found if f["level"] == "ok"] == [
+        "configuration",
+        "disk",
+        "redis",
+        "persistence",
+        "memory",
+        "clock",
+        "learner",
+        "archiver",
+        "mlflow",
+    ]
+    warned = {f["check"]: f["what"] for f in found if f["level"] == "warning"}
+    assert warned["environment"] == "POINTSMAN_PROT is set and is no setting"
+    assert "over 90 days ago: small, large, embedder" in warned["prices"]
+    assert "ok      persistence: append-only file" in text
+    code, found = findings(tmp_path)
+    assert code == 1
+    (fault,) = (f for f in found if f["level"] == "fault")
+    assert "no service runs on" in fault["what"]
+
+
+def test_each_fault_of_a_configuration_is_one_finding(tmp_path: Path):
+    """And all else is looked at nevertheless."""
+    (tmp_path / "pointsman.toml").write_text(CONFIG + "colour = 'red'\nfloor = 2\n")
+    code, found = findings(tmp_path)
+    faults = [f["what"] for f in found if f["check"] == "configuration"]
+    assert code == 1
+    assert len(faults) == 2
+    assert any("colour: unknown key" in fault for fault in faults)
+    assert "disk" in {f["check"] for f in found}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("prices_checked = 2026-01-01\n", "nobody has said when prices were checked: small"),
+        ('prices_source = "made up for tests"\n', "nobody has said where prices are from: small"),
+    ],
+)
+def test_prices_without_date_or_source_are_named(tmp_path: Path, line: str, says: str):
+    """By arm; a service runs with them all the same."""
+    text = CONFIG.replace(line, "", 1)
+    config, _ = configuration.read(settings_for("unused", tmp_path, text))
+    assert config is not None
+    (finding,) = configuration.prices(config.arms.arms, TODAY)
+    assert (finding.level, finding.what) == ("warning", says)
+
+
+def test_prices_of_this_quarter_are_fine(tmp_path: Path):
+    """And those of an earlier one are old."""
+    config, _ = configuration.read(settings_for("unused", tmp_path))
+    assert config is not None
+    assert configuration.prices(config.arms.arms, TODAY)[0].level == "ok"
+    later = configuration.prices(config.arms.arms, TODAY + datetime.timedelta(days=90))
+    assert [f.level for f in later] == ["warning"]
+
+
+def test_a_disk_that_fills_is_told(tmp_path: Path):
+    """Before nothing can be acknowledged any more; a folder that isn't there yet is where its
+    parent is."""
+    where = {"data": tmp_path / "not" / "yet"}
+    assert [f.level for f in disk.checked(where, 0, 0)] == ["ok"]
+    assert [f.level for f in disk.checked(where, 2**62, 0)] == ["warning"]
+    assert [f.level for f in disk.checked(where, 2**62, 2**62)] == ["fault"]
+
+
+def test_only_what_lies_on_this_host_is_looked_for(tmp_path: Path):
+    """A log in a bucket and a server of MLflow's have their own disks."""
+    chosen = settings_for("unused", tmp_path, log="s3://bucket/log")
+    assert set(disk.places(chosen, "http://mlflow:5000")) == {"data"}
+    assert set(disk.places(chosen, f"sqlite:///{tmp_path}/m/mlflow.db")) == {"data", "MLflow"}
