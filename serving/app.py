@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import errors
 from serving.learning.follower import Follower
 from serving.observing import metrics
+from serving.observing.readiness import Readiness
 from serving.recording import Recorder
 from serving.routes import (
     correct,
@@ -38,6 +40,7 @@ from serving.routes import (
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
+from serving.store.waiting import Circuit, wait_no_longer_than
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ class App(FastAPI):
     much as all else that HTTP takes here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            wait_no_longer_than(self.state.circuit)
         busy = BUSY.get(scope["path"]) if scope["type"] == "http" else None
         if busy is None or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
@@ -111,13 +116,17 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        store = Store(redis_url)
-        service = Service(store, clock_ms, serve_unlogged=settings.degraded == "serve")
+        timeout_s, serve_unlogged = settings.store_timeout_ms / 1_000, settings.degraded == "serve"
+        store = Store(redis_url, timeout_s)
+        circuit = Circuit(timeout_s, store.ping, clock_ms)
+        service = Service(store, clock_ms, serve_unlogged=serve_unlogged)
         follower = Follower(service, store.versions, settings.config, clock_ms)
-        app.state.store, app.state.service = store, service
+        app.state.service, app.state.circuit = service, circuit
+        app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
         app.state.recorder = Recorder(service, store, clock_ms)
         await follower.start()
         await service.fleet.start()
+        watching = asyncio.create_task(circuit.watch())
         # What start-up made lives on: sparing it each full collection cuts the tail of /route.
         gc.collect()
         gc.freeze()
@@ -126,6 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            watching.cancel()
             await service.fleet.stop()
             await follower.stop()
             await store.close()

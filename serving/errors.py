@@ -14,6 +14,7 @@ from starlette.responses import Response
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
 from serving.deciding import AllOut
+from serving.observing.readiness import NotReady
 from serving.parsing.checking import Invalid, sentence
 from serving.parsing.decoding import Malformed
 from serving.parsing.unpacking import TooLarge
@@ -35,6 +36,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     WrongChoice: (422, "wrong-choice", "Wrong choice of the caller's router"),
     TooLarge: (413, "too-large", "Too large"),
     StoreUnavailable: (503, "store-unavailable", "Store unavailable"),
+    NotReady: (503, "not-ready", "Not ready"),
 }
 
 

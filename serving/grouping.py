@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -21,18 +22,21 @@ class Group(Generic[Item, Reply]):
         self._waiting: list[tuple[Item, asyncio.Future[Reply]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item) -> Reply:
+    def submit(self, item: Item) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._drain())
-        return await future
+            # In a context of its own: how long the first one waits is no business of the others.
+            self._task = asyncio.create_task(self._drain(), context=Context())
+        return future
 
     async def _drain(self) -> None:
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                await self._commit_group(group)
+                group = [one for one in group if not one[1].done()]  # others have given up
+                if group:
+                    await self._commit_group(group)
         finally:
             self._task = None
 

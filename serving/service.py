@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ class Service:
         self, store: Store, clock_ms: Callable[[], int], *, serve_unlogged: bool = False
     ) -> None:
         self.policies: dict[str, Policy] = {}
+        self.configured: Collection[str] = ()
         self.alarms: dict[str, Alarm | None] = {}
         self._store = store
         self._clock_ms = clock_ms
@@ -116,8 +118,14 @@ class Service:
         try:
             return self.policies[name]
         except KeyError:
+            if name in self.configured:
+                raise StoreUnavailable(f"policy {name!r} couldn't be read from Redis yet") from None
             known = ", ".join(sorted(self.policies)) or "none"
             raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
+
+    def unloaded(self) -> list[str]:
+        """Policies of the configuration that don't run here yet."""
+        return sorted(set(self.configured) - self.policies.keys())
 
     async def route(self, body: RouteRequest, planned: Planned | None = None) -> Routed:
         """A decision, unless it was `planned` before; those that are asked for at the same time are
@@ -189,7 +197,8 @@ class Service:
             finally:
                 self.fleet.done(decision, call, recorded)
             if isinstance(recorded, Refused):
-                await self.fleet.refresh()
+                with suppress(StoreUnavailable):
+                    await self.fleet.refresh()
                 refused.append(decision.first_arm)
             elif not isinstance(recorded, Elsewhere):
                 return Routed(decision, policy.catalog, True), recorded

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
         "refuse",
         description="Without Redis: refuse with 503, or serve from the last snapshot, unlogged.",
     )
+    store_timeout_ms: int = Field(
+        500, ge=10, le=60_000, description="Longest that a request waits for Redis, in all."
+    )
     publish_interval_s: float = Field(
         0.1, gt=0, le=60, description="Shortest time between two snapshots of the learner."
     )

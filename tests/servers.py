@@ -151,7 +151,9 @@ def ready(client: httpx.Client) -> bool:
 def settings_for(redis_url: str, folder: Path, config: str = CONFIG, **more: object) -> Settings:
     path = folder / "pointsman.toml"
     path.write_text(config)
-    return Settings(host="127.0.0.1", port=0, redis_url=redis_url, config=path, data=folder, **more)
+    patient = {"store_timeout_ms": 10_000, **more}  # the machine may be busy
+    given = {"redis_url": redis_url, "config": path, "data": folder}
+    return Settings(host="127.0.0.1", port=0, **given, **patient)
 
 
 def drive(http: httpx.Client, rounds: int, **parts: Any) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
 from serving.store.traffic import Over, Recorded, Taken
+from serving.store.waiting import within
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class Fleet:
         self._counted = self._maps[config.arms.revision].counted or bool(self.spending)
 
     async def start(self) -> None:
-        await self.refresh()
+        with suppress(StoreUnavailable):  # until it is back, all are taken to be well
+            await self.refresh()
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -98,7 +101,7 @@ class Fleet:
         ------
         StoreUnavailable
         """
-        await self._readings.submit(None)
+        await within(self._readings.submit(None))
 
     async def _read(self, askers: Sequence[None]) -> Sequence[None]:
         await self._healths.refresh()

@@ -27,6 +27,7 @@ from serving.availability.health import (
 from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
+from serving.store.waiting import within
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Healths:
         if changed and len(alike) > 1:
             changed += self._failing_alike(alike, key, report)
         try:
-            await asyncio.gather(*map(self._reports.submit, changed))
+            await asyncio.gather(*(within(self._reports.submit(one)) for one in changed))
         except StoreUnavailable as error:
             log.warning("health of %s: %s; other processes don't know of it", key, error)
             for place, told in changed:

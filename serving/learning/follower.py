@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,19 +43,25 @@ class Follower:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Load everything once, then follow in the background.
+        """Load everything once, or as soon as the store can be reached; then follow in the
+        background.
 
         Raises
         ------
         ConfigError
             If the configuration file can't be read or says something wrong.
-        StoreUnavailable
-            If the store can't be reached.
         """
-        await self._adopt(self._file.read())
+        config = self._file.read()
+        self._service.configured = tuple(config.policies)
+        pending: Config | None = None
+        try:
+            await self._adopt(config)
+        except StoreUnavailable as error:
+            log.warning("%s: policies are loaded once it is back", error)
+            pending = config
         self._tasks = [
-            asyncio.create_task(self._follow_store()),
-            asyncio.create_task(self._follow_file()),
+            asyncio.create_task(self._follow_store(tuple(config.policies))),
+            asyncio.create_task(self._follow_file(pending)),
         ]
 
     async def stop(self) -> None:
@@ -67,14 +73,15 @@ class Follower:
 
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
+        for name in config.policies:
+            await register_policy(self._store, name, config, self._clock_ms())
         if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
             log.warning(
                 "nobody has said when these arms' prices were checked (prices_checked): %s",
                 ", ".join(undated),
             )
-        for name in config.policies:
-            await register_policy(self._store, name, config, self._clock_ms())
         self._config = config
+        self._service.configured = tuple(config.policies)
         self._service.fleet.configure(config)
         for name in set(self._serving) - set(config.policies):
             del self._serving[name]
@@ -103,8 +110,8 @@ class Follower:
                     self._service.policies[name] = put.policy
                     await asyncio.to_thread(old.clear)  # which frees what is large
 
-    async def _follow_store(self) -> None:
-        async for _ in self._store.hints(list(self._serving), POLL_S):
+    async def _follow_store(self, names: Sequence[str]) -> None:
+        async for _ in self._store.hints(names, POLL_S):
             for name in list(self._serving):
                 await self._attempt(name)
 
@@ -120,8 +127,7 @@ class Follower:
         except Exception:
             log.exception("policy %s: can't load the newest snapshot", name)
 
-    async def _follow_file(self) -> None:
-        pending: Config | None = None
+    async def _follow_file(self, pending: Config | None) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:

@@ -7,8 +7,8 @@ from html import escape
 from fastapi import APIRouter, Request, Response
 
 from policy.policy import Policy
+from serving.observing.readiness import NotReady
 from serving.service import Service
-from serving.store.keys import StoreUnavailable
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,9 +34,11 @@ LINKS = {
 async def page(request: Request) -> Response:
     service: Service = request.app.state.service
     try:
-        await request.app.state.store.ping()
+        amiss = request.app.state.readiness.check()
         state = "<p>Ready: it decides and logs."
-    except StoreUnavailable as error:
+        if amiss is not None:
+            state = f"<p class=wrong>It decides, but doesn't log: {escape(amiss)}."
+    except NotReady as error:
         state = f"<p class=wrong>Not ready: {escape(str(error))}."
     body = _html(request.app.version, state, list(service.policies.values()))
     # Nothing from another host, and no script at all.

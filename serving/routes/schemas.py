@@ -250,6 +250,13 @@ class FrontierBody(Body):
     task_types: list[TaskFrontierBody]
 
 
+class ReadyBody(Body):
+    """`degraded`: it decides, but can't log, and `why`."""
+
+    status: Literal["ready", "degraded"]
+    why: str | None
+
+
 class DecisionBody(BaseModel):
     """A stored decision and what has been accepted for it.
 

@@ -19,8 +19,9 @@ from policy.config.schema import PolicyConfig
 from policy.frontier import Frontier, Point, frontiers
 from policy.policy import Policy
 from serving.observing import metrics
+from serving.observing.readiness import Readiness
 from serving.routes import bodies
-from serving.routes.schemas import ArmList, FrontierBody, PolicyBody, PolicyList
+from serving.routes.schemas import ArmList, FrontierBody, PolicyBody, PolicyList, ReadyBody
 from serving.service import Service
 
 router = APIRouter(tags=["state"])
@@ -170,10 +171,13 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="The process can decide and log")
-async def readyz(request: Request) -> dict[str, str]:
-    await request.app.state.store.ping()
-    return {"status": "ready"}
+@router.get(
+    "/readyz", response_model=ReadyBody, summary="The process can decide and log; asks nobody"
+)
+async def readyz(request: Request) -> Response:
+    readiness: Readiness = request.app.state.readiness
+    amiss = readiness.check()
+    return bodies.write({"status": "ready" if amiss is None else "degraded", "why": amiss})
 
 
 @router.get(

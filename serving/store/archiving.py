@@ -8,9 +8,9 @@ from typing import Any
 
 from redis import exceptions
 
-from serving.store.connection import reachable
 from serving.store.keys import Entry, Roles, StaleLease, order, script
 from serving.store.per_policy import LeasedStore
+from serving.store.waiting import reachable
 
 CHUNK = 1_000  # entries that Redis, which does one thing at a time, is asked for at once
 

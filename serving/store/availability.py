@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from serving.store.connection import hints, reachable
+from serving.store.connection import hints
 from serving.store.keys import HEALTH, HEALTH_CHANGED, Keys, script
+from serving.store.waiting import within
 
 Swap = tuple[str, bytes, bytes]  # endpoint, what is known of it, what is to take its place
 
@@ -25,8 +26,7 @@ class AvailabilityStore:
 
     async def health(self) -> dict[str, bytes]:
         """What is known of each endpoint that isn't sound."""
-        with reachable():
-            known: Mapping[bytes, bytes] = await self._redis.hgetall(HEALTH)
+        known: Mapping[bytes, bytes] = await within(self._redis.hgetall(HEALTH))
         return {name.decode(): value for name, value in known.items()}
 
     async def swap(self, swaps: Sequence[Swap], tell: bool) -> list[bytes]:
@@ -34,15 +34,13 @@ class AvailabilityStore:
         arguments: list[Any] = [str(int(tell))]
         for swap in swaps:
             arguments.extend(swap)
-        with reachable():
-            known: list[bytes] = await self._swap(keys=[HEALTH, HEALTH_CHANGED], args=arguments)
+        known: list[bytes] = await within(self._swap(keys=[HEALTH, HEALTH_CHANGED], args=arguments))
         return known
 
     async def used(self, policy: str, now_ms: int) -> dict[str, float]:
         """A policy's counters."""
         keys = Keys(policy)
-        with reachable():
-            flat = await self._usage(keys=[keys.used, keys.under_way], args=[now_ms])
+        flat = await within(self._usage(keys=[keys.used, keys.under_way], args=[now_ms]))
         return {flat[i].decode(): float(flat[i + 1]) for i in range(0, len(flat), 2)}
 
     def hints(self, timeout_s: float) -> AsyncIterator[None]:

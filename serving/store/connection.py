@@ -1,12 +1,12 @@
-"""How Redis is reached, and how that fails."""
+"""How Redis is reached."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +17,11 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 
-from serving.store.keys import StoreUnavailable
+from serving.store.waiting import in_time
 
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
-SERVING_TIMEOUT_S = 2.0
-_RETRIES = 4
-_NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
+SERVING_TIMEOUT_S = 2.0  # what a service waits in the background, for one reply
+_RETRIES = 6  # some 0.7 s in all: a server that starts again may be back by then
 
 
 def connect(url: str) -> Any:
@@ -30,27 +29,10 @@ def connect(url: str) -> Any:
     back."""
     # A lost connection is tried again at once; a server that hangs is not waited for twice.
     lost = (exceptions.ConnectionError,)
-    retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.01), _RETRIES, supported_errors=lost)
+    retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES, supported_errors=lost)
     return redis.asyncio.Redis.from_url(
         url, retry=retry, socket_timeout=SERVING_TIMEOUT_S, socket_connect_timeout=1.0
     )
-
-
-@contextmanager
-def reachable() -> Iterator[None]:
-    """Every failure that says nothing of the request as one exception."""
-    try:
-        yield
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"Redis can't be reached: {error}") from error
-    except exceptions.OutOfMemoryError as error:
-        raise StoreUnavailable("Redis is at its memory limit and takes no writes") from error
-    except (exceptions.BusyLoadingError, exceptions.ReadOnlyError) as error:
-        raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
-    except exceptions.ResponseError as error:
-        if str(error).startswith(_NO_WRITES):
-            raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
-        raise
 
 
 async def hints(redis: Any, channels: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
@@ -77,7 +59,8 @@ class Direct:
     plain answer goes its way, a second time. Only for scripts that may run twice.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = SERVING_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._to = parse_url(url)
         known = {"path", "host", "port", "db", "username", "password", "connection_class"}
         plain = self._to.get("connection_class") is not SSLConnection
@@ -95,8 +78,8 @@ class Direct:
         line = self._line
         if line is not None and line.is_open:
             try:
-                async with asyncio.timeout(SERVING_TIMEOUT_S):
-                    reply = await line.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                sent = line.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                reply = await in_time(sent, self._timeout_s)
             except TimeoutError:
                 line.close()
                 raise
@@ -105,7 +88,7 @@ class Direct:
             else:
                 if not isinstance(reply, hiredis.HiredisError):
                     return reply
-        reply = await script(keys=keys, args=arguments)
+        reply = await in_time(script(keys=keys, args=arguments), self._timeout_s)
         # Another request may have dialled meanwhile, or be about to; or this is over.
         if self._may_dial and (self._line is None or not self._line.is_open):
             self._may_dial = False

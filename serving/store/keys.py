@@ -15,6 +15,10 @@ class StoreUnavailable(RuntimeError):
     """Redis can't be reached, or can't take writes now: nothing was acknowledged."""
 
 
+class Unreachable(StoreUnavailable):
+    """Redis doesn't answer, or not in time."""
+
+
 class StaleLease(RuntimeError):
     """Another process has taken over: what this one has done since is not to be written."""
 

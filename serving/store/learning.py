@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from policy.values.snapshot import State
-from serving.store.connection import reachable
 from serving.store.keys import Entry, StaleLease, script
 from serving.store.per_policy import LeasedStore
 from serving.store.states import Change, joined
+from serving.store.waiting import reachable
 
 NOTHING = Change()
 

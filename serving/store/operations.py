@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from policy.config.schema import MAX_SHARE
-from serving.store.connection import reachable
 from serving.store.keys import Alarm, decoded, script
 from serving.store.per_policy import PolicyStore
 from serving.store.registered import (
@@ -21,6 +20,7 @@ from serving.store.registered import (
     unknown_version,
 )
 from serving.store.states import joined
+from serving.store.waiting import reachable
 
 
 class OperatorStore(PolicyStore):

@@ -10,9 +10,10 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from serving.store.connection import CONNECTION, reachable
+from serving.store.connection import CONNECTION
 from serving.store.keys import Keys, Roles, decoded, roles_of, script
 from serving.store.states import HEAD, joined
+from serving.store.waiting import reachable
 
 
 class PolicyStore:

@@ -13,9 +13,10 @@ import orjson
 
 from serving.grouping import Group
 from serving.store.availability import AvailabilityStore
-from serving.store.connection import Direct, connect, reachable
+from serving.store.connection import SERVING_TIMEOUT_S, Direct, connect
 from serving.store.keys import Keys, script
 from serving.store.versions import VersionStore
+from serving.store.waiting import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +225,9 @@ class Store:
     send again.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = SERVING_TIMEOUT_S) -> None:
         self._redis = connect(url)
-        self._direct = Direct(url)
+        self._direct = Direct(url, timeout_s)
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)
         self._decide = self._redis.register_script(script("used", "join", "decide"))
@@ -245,8 +246,8 @@ class Store:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        with reachable():
-            await self._redis.ping()
+        """Raises what redis-py does, where nobody answers."""
+        await self._redis.ping()
 
     async def record(self, policy: str, decision: NewDecision, retention_ms: int) -> Recorded:
         """Write a decision and its log entry; the stored one instead if the id is taken.
@@ -260,7 +261,7 @@ class Store:
         if group is None:
             group = Group(lambda items: self._record(policy, items, retention_ms))
             self._decisions[policy, retention_ms] = group
-        return await group.submit(decision)
+        return await within(group.submit(decision))
 
     async def _record(
         self, policy: str, decisions: Sequence[NewDecision], retention_ms: int
@@ -271,15 +272,13 @@ class Store:
         arguments: list[Any] = [retention_ms]
         for decision in decisions:
             arguments.extend(decision.arguments())
-        with reachable():
-            replies = await self._direct.run(self._decide, names, arguments)
+        replies = await within(self._direct.run(self._decide, names, arguments))
         return [_recorded(reply) for reply in replies]
 
     async def draw_of(self, policy: str, session: str) -> tuple[str, dict[str, bytes]]:
         """The decision id of a session's draw, and all that is stored of it; both are empty where
         there is none."""
-        with reachable():
-            draw = await self._redis.hget(Keys(policy).session(session), "draw")
+        draw = await within(self._redis.hget(Keys(policy).session(session), "draw"))
         if draw is None:
             return "", {}
         return draw.decode(), await self.decision(policy, draw.decode()) or {}
@@ -290,7 +289,7 @@ class Store:
         if group is None:
             group = Group(lambda items: self._report(policy, items, window_ms))
             self._reports[policy, window_ms] = group
-        return await group.submit((now_ms, report))
+        return await within(group.submit((now_ms, report)))
 
     async def _report(
         self, policy: str, reports: Sequence[tuple[int, Report]], window_ms: int
@@ -305,7 +304,7 @@ class Store:
         if group is None:
             group = Group(lambda items: self._correct(policy, items, window_ms))
             self._corrections[policy, window_ms] = group
-        return await group.submit((now_ms, correction))
+        return await within(group.submit((now_ms, correction)))
 
     async def _correct(
         self, policy: str, corrections: Sequence[tuple[int, Correction]], window_ms: int
@@ -326,18 +325,18 @@ class Store:
         arguments: list[Any] = [max(now for now, _ in items), window_ms]
         for _, item in items:
             arguments.extend(item.arguments())
-        with reachable():
-            replies: list[Any] = await self._direct.run(
+        replies: list[Any] = await within(
+            self._direct.run(
                 self._scripts[name],
                 [keys.outcomes, keys.learned, *decisions, keys.used, keys.under_way],
                 arguments,
             )
+        )
         return replies
 
     async def decision(self, policy: str, decision_id: str) -> dict[str, bytes] | None:
         """All fields stored for a decision, or None if it is unknown or expired."""
-        with reachable():
-            fields = await self._redis.hgetall(Keys(policy).decision(decision_id))
+        fields = await within(self._redis.hgetall(Keys(policy).decision(decision_id)))
         return {name.decode(): value for name, value in fields.items()} or None
 
 

@@ -14,9 +14,10 @@ import orjson
 
 from policy.values.parts import Parts
 from policy.values.snapshot import State, read_head
-from serving.store.connection import hints, reachable
+from serving.store.connection import hints
 from serving.store.keys import Alarm, Keys, Roles, decoded, roles_of, script
 from serving.store.states import HEAD, completed, field, lacking
+from serving.store.waiting import within
 
 ATTEMPTS = 3  # at a snapshot, while newer ones are written
 
@@ -36,11 +37,12 @@ class VersionStore:
     ) -> str:
         """The version of this configuration; a policy's first one becomes its champion."""
         keys = Keys(policy)
-        with reachable():
-            version: bytes = await self._scripts["register"](
+        version: bytes = await within(
+            self._scripts["register"](
                 keys=[keys.versions, keys.state, keys.audit, keys.version("")],
                 args=[fingerprint, config, encoder, now_ms],
             )
+        )
         return version.decode()
 
     async def challenge(
@@ -55,8 +57,8 @@ class VersionStore:
         """Settle the roles, given the versions of the file's policy and of its challenger; `own` is
         the fingerprint of that policy's table, which tells whether it says something new."""
         keys = Keys(policy)
-        with reachable():
-            reply: list[bytes] = await self._scripts["challenge"](
+        reply: list[bytes] = await within(
+            self._scripts["challenge"](
                 keys=[keys.state, keys.audit],
                 args=[
                     version,
@@ -67,18 +69,19 @@ class VersionStore:
                     own,
                 ],
             )
+        )
         return roles_of(*reply)
 
     async def roles(self, policy: str) -> Roles:
         """Who has which role in a registered policy."""
-        with reachable():
-            fields = await self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
+        fields = await within(
+            self._redis.hmget(Keys(policy).state, "champion", "challenger", "share")
+        )
         return roles_of(*fields)
 
     async def alarm(self, policy: str) -> Alarm | None:
         """What the watch has to say of the champion, if anything."""
-        with reachable():
-            told = await self._redis.hget(Keys(policy).state, "alarm")
+        told = await within(self._redis.hget(Keys(policy).state, "alarm"))
         if told is None:
             return None
         fields = orjson.loads(told)
@@ -87,37 +90,34 @@ class VersionStore:
     async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
         """Put a catalog revision in force; true if it differs from the one before."""
         keys = Keys(policy)
-        with reachable():
-            changed = await self._scripts["catalog"](
+        changed = await within(
+            self._scripts["catalog"](
                 keys=[keys.catalog(revision), keys.state, keys.audit],
                 args=[revision, catalog, now_ms],
             )
+        )
         return bool(changed)
 
     async def catalog(self, policy: str, revision: str) -> bytes | None:
-        with reachable():
-            stored: bytes | None = await self._redis.get(Keys(policy).catalog(revision))
+        stored: bytes | None = await within(self._redis.get(Keys(policy).catalog(revision)))
         return stored
 
     async def state(self, policy: str) -> dict[str, str]:
         """All that is set in a policy's state."""
-        with reachable():
-            return decoded(await self._redis.hgetall(Keys(policy).state))
+        return decoded(await within(self._redis.hgetall(Keys(policy).state)))
 
     async def version(self, policy: str, version: str) -> tuple[bytes, bytes]:
         """The configuration and encoder of a registered version."""
-        with reachable():
-            config, encoder = await self._redis.hmget(
-                Keys(policy).version(version), "config", "encoder"
-            )
+        config, encoder = await within(
+            self._redis.hmget(Keys(policy).version(version), "config", "encoder")
+        )
         if config is None or encoder is None:
             raise LookupError(f"policy {policy!r} has no version {version!r}")
         return config, encoder
 
     async def snapshot_number(self, policy: str, version: str) -> int:
         """The number of a version's newest snapshot, 0 before the first."""
-        with reachable():
-            return int(await self._redis.hget(Keys(policy).snapshot(version), "number") or 0)
+        return int(await within(self._redis.hget(Keys(policy).snapshot(version), "number")) or 0)
 
     async def snapshot(
         self, policy: str, version: str, have: Parts = MappingProxyType({})
@@ -134,14 +134,12 @@ class VersionStore:
         """
         name = Keys(policy).snapshot(version)
         for _ in range(ATTEMPTS):
-            with reachable():
-                number, blob = await self._redis.hmget(name, "number", HEAD)
+            number, blob = await within(self._redis.hmget(name, "number", HEAD))
             if number is None or blob is None:
                 raise LookupError(f"policy {policy!r} has no snapshot of version {version!r}")
             head = read_head(blob)
             lacks = lacking(head, have)
-            with reachable():
-                fields = await self._redis.hmget(name, [*map(field, lacks), HEAD])
+            fields = await within(self._redis.hmget(name, [*map(field, lacks), HEAD]))
             if fields.pop() == blob:  # else a newer one was written in between
                 break
         read = dict(zip(lacks, fields, strict=True))

@@ -174,7 +174,7 @@ def test_without_its_store_the_service_refuses_and_recovers(tmp_path: Path):
             assert http.get("/readyz").status_code == 503
             assert http.get("/healthz").status_code == 200
             server.start()
-            assert http.post("/route", json=QUERY).status_code == 200
+            until(lambda: http.post("/route", json=QUERY).status_code == 200, "it serves again")
     finally:
         server.stop()
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from serving.processes.embedded import Embedded
-from tests.servers import http_service, settings_for
+from tests.servers import http_service, settings_for, until
 
 
 def loaded_by(page: str) -> list[str]:
@@ -54,6 +54,7 @@ def test_the_first_page_says_why_it_is_not_ready(tmp_path: Path):
     try:
         with http_service(settings_for(server.url, tmp_path)) as http:
             server.stop()
+            until(lambda: "Not ready: " in http.get("/").text, "the page says so")
             page = http.get("/")
             assert page.status_code == 200
             assert "Not ready: Redis can&#x27;t be reached" in page.text

@@ -10,7 +10,8 @@ from typing import Any
 import redis
 from redis import exceptions
 
-from serving.store.connection import CONNECTION, reachable
+from serving.store.connection import CONNECTION
+from serving.store.waiting import reachable
 
 
 @dataclass(frozen=True, slots=True)

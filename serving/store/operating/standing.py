@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.store.connection import reachable
 from serving.store.operations import OperatorStore
+from serving.store.waiting import reachable
 
 
 class StandingStore(OperatorStore):
