@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
@@ -88,9 +87,18 @@ class App(FastAPI):
     much as all else that HTTP takes here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            wait_no_longer_than(self.state.circuit)
-        busy = BUSY.get(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        wait_no_longer_than(self.state.circuit)
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            metrics.IN_FLIGHT.dec()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        busy = BUSY.get(scope["path"])
         if busy is None or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return
@@ -99,7 +107,7 @@ class App(FastAPI):
         try:
             response = await busy(request)
         except Exception as error:
-            response = await _answer(request, error)
+            response = await errors.answer(request, error)
             if response.status_code == 500:
                 log.exception("can't answer %s", scope["path"])
         await response(scope, receive, send)
@@ -151,7 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _answer)
+        app.add_exception_handler(kind, errors.answer)
     for group in (decide, reward, correct, local, state, documents, page):
         app.include_router(group.router, responses=PROBLEMS)
     generated = app.openapi
@@ -176,12 +184,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "The store can't be reached: nothing was acknowledged",
     }.items()
 }
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    response = await errors.answer(request, error)
-    metrics.PROBLEMS.labels(str(response.status_code)).inc()
-    return response
 
 
 def _with_bodies(document: dict[str, Any]) -> dict[str, Any]:

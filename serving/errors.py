@@ -14,6 +14,7 @@ from starlette.responses import Response
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
 from serving.deciding import AllOut
+from serving.observing import metrics
 from serving.observing.readiness import NotReady
 from serving.parsing.checking import Invalid, sentence
 from serving.parsing.decoding import Malformed
@@ -72,4 +73,5 @@ async def answer(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
+    metrics.problems(body["status"], body["type"].rpartition("/")[2]).inc()
     return Response(orjson.dumps(body), body["status"], headers, MEDIA_TYPE)

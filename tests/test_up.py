@@ -109,6 +109,24 @@ def test_several_workers_share_one_port_and_one_log(place: Place):
     assert place.decisions() == before + 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_any_worker_counts_for_all_and_a_death_lowers_no_counter(place: Place):
+    """Counters are sums, over those that have ended too; gauges are of the living."""
+    for _ in range(20):
+        with httpx.Client(base_url=place.http.base_url) as client:  # met by either worker
+            client.post("/route", json=QUERY)
+    before = place.decisions()
+    figures = Path(place.environment["POINTSMAN_DATA"]) / "metrics"
+    pids = {int(path.stem.split("_")[-1]) for path in figures.glob("gauge_livesum_*.db")}
+    assert len(pids) == 2
+    os.kill(min(pids), signal.SIGKILL)
+    gone = figures / f"gauge_livesum_{min(pids)}.db"
+    until(lambda: not gone.exists(), "what it had under way is forgotten")
+    for _ in range(6):
+        with httpx.Client(base_url=place.http.base_url) as client:
+            assert Place(client, {}).decisions() == before
+
+
 class Callers:
     """Threads that route all the time, each over connections of its own; what they were told."""
 

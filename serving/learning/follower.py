@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from policy.config.schema import Config, current
 from policy.policy import Policy
 from serving.learning.loading import Loaded, Running, load_running
 from serving.learning.registering import register_policy
+from serving.observing import metrics
 from serving.processes.config_file import ConfigFile
 from serving.service import Service
 from serving.store.keys import StoreUnavailable
@@ -86,6 +88,7 @@ class Follower:
         for name in set(self._serving) - set(config.policies):
             del self._serving[name]
             del self._service.policies[name]
+            metrics.SNAPSHOT_CHECKED.labels(name).set(math.nan)  # nothing to be late with
         for name in config.policies:
             await self._refresh(name)
 
@@ -109,6 +112,8 @@ class Follower:
                     before = self._serving[name] = put
                     self._service.policies[name] = put.policy
                     await asyncio.to_thread(old.clear)  # which frees what is large
+        metrics.SNAPSHOT.labels(name).set(running.champion.number)
+        metrics.SNAPSHOT_CHECKED.labels(name).set(self._clock_ms() / 1_000)
 
     async def _follow_store(self, names: Sequence[str]) -> None:
         async for _ in self._store.hints(names, POLL_S):

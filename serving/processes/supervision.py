@@ -35,6 +35,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     pass_fds: Sequence[int] = ()
+    ended: Callable[[int], object] = lambda pid: None  # told of each process that has ended
     process: subprocess.Popen[bytes] | None = None
     _failures: int = 0
     _started: float = 0.0
@@ -57,6 +58,7 @@ class Child:
             self._failures = 0 if now - self._started > STEADY_S else self._failures + 1
             delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)] if self._failures else 0.0
             log.error("%s ended with status %s; starting it again", self.name, status)
+            self.ended(self.process.pid)
             self.process, self._retry_at = None, now + delay_s
         if self.process is None and now >= self._retry_at:
             self.start()

@@ -87,10 +87,17 @@ def _workers(
 ) -> Sequence[Child]:
     command = (*COMMAND, "serve", "--fd", str(listener.fileno()))
     shared = _single_threaded(environment)
+    figures = settings.data / "metrics"
     if settings.workers > 1:
-        shared["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh(settings.data / "metrics"))
+        shared["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh(figures))
+
+    def forget(pid: int) -> None:
+        """What has ended has nothing under way; what it counted stays."""
+        for path in figures.glob(f"gauge_live*_{pid}.db"):
+            path.unlink()
+
     return [
-        Child(f"serving process {i + 1}", command, shared, (listener.fileno(),))
+        Child(f"serving process {i + 1}", command, shared, (listener.fileno(),), forget)
         for i in range(settings.workers)
     ]
 

@@ -24,7 +24,7 @@ router = APIRouter(tags=["reward"])
     summary="Overrule what was reported of a decision; the log keeps both values, who and why",
 )
 async def correction(request: Request) -> Response:
-    with metrics.seconds("/correction").time():
+    with metrics.request_seconds("/correction").time():
         body = await bodies.read(request, CorrectionRequest)
         return bodies.write(await _overrule(request.app.state.service, body))
 
@@ -48,7 +48,7 @@ async def correction_batch(request: Request) -> Response:
 async def _overrule(service: Service, body: CorrectionRequest) -> dict[str, Any]:
     overruled = await service.correct(body)
     for component in overruled.corrected:
-        metrics.CORRECTIONS.labels(body.policy, component).inc()
+        metrics.corrections(body.policy, component).inc()
     return {
         "decision_id": body.decision_id,
         "corrected": overruled.corrected,

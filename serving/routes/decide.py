@@ -29,7 +29,7 @@ router = APIRouter(tags=["route"])
     summary="Which arm should answer this query?",
 )
 async def route(request: Request) -> Response:
-    with metrics.seconds("/route").time():
+    with metrics.request_seconds("/route").time():
         body = await bodies.read_query(request, RouteRequest)
         service: Service = request.app.state.service
         return bodies.write(_answer(service, body, await service.route(body)))
@@ -84,6 +84,8 @@ def _result(
 def _answer(service: Service, body: RouteRequest, routed: Routed) -> dict[str, Any]:
     decision, catalog, logged = routed
     metrics.decisions(decision.policy, decision.first_arm, logged).inc()
+    if decision.degraded or not logged:
+        metrics.degraded(decision.policy, decision.degraded or "unlogged").inc()
     notes = unknown_names(catalog, body.constraints)
     notes += service.policy(body.policy).config.plans.refused(body.plans)
     return answer(decision, catalog, logged, notes, body.alternatives)

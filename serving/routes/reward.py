@@ -24,7 +24,7 @@ router = APIRouter(tags=["reward"])
     summary="What came of a decision: quality, latency, cost or an error, in any parts",
 )
 async def reward(request: Request) -> Response:
-    with metrics.seconds("/reward").time():
+    with metrics.request_seconds("/reward").time():
         body = await bodies.read(request, RewardRequest)
         return bodies.write(await _accept(request.app.state.service, body))
 
@@ -48,7 +48,7 @@ async def reward_batch(request: Request) -> Response:
 async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:
     receipt, notes = await service.reward(body)
     for component in receipt.accepted:
-        metrics.REWARDS.labels(body.policy, component).inc()
+        metrics.rewards(body.policy, component).inc()
     return {
         "decision_id": body.decision_id,
         "accepted": receipt.accepted,

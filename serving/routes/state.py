@@ -183,8 +183,5 @@ async def readyz(request: Request) -> Response:
 @router.get(
     "/metrics", response_class=PlainTextResponse, summary="Figures in Prometheus' text format"
 )
-async def exposition(request: Request) -> Response:
-    service: Service = request.app.state.service
-    for running in service.policies.values():
-        metrics.SNAPSHOT.labels(running.name).set(running.snapshot)
+async def exposition() -> Response:
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from serving.grouping import Group
+from serving.observing import metrics
 from serving.store.availability import AvailabilityStore
 from serving.store.connection import SERVING_TIMEOUT_S, Direct, connect
 from serving.store.keys import Keys, script
@@ -272,7 +273,8 @@ class Store:
         arguments: list[Any] = [retention_ms]
         for decision in decisions:
             arguments.extend(decision.arguments())
-        replies = await within(self._direct.run(self._decide, names, arguments))
+        with metrics.store_seconds("decide").time():
+            replies = await within(self._direct.run(self._decide, names, arguments))
         return [_recorded(reply) for reply in replies]
 
     async def draw_of(self, policy: str, session: str) -> tuple[str, dict[str, bytes]]:
@@ -325,13 +327,11 @@ class Store:
         arguments: list[Any] = [max(now for now, _ in items), window_ms]
         for _, item in items:
             arguments.extend(item.arguments())
-        replies: list[Any] = await within(
-            self._direct.run(
-                self._scripts[name],
-                [keys.outcomes, keys.learned, *decisions, keys.used, keys.under_way],
-                arguments,
+        names = [keys.outcomes, keys.learned, *decisions, keys.used, keys.under_way]
+        with metrics.store_seconds(name).time():
+            replies: list[Any] = await within(
+                self._direct.run(self._scripts[name], names, arguments)
             )
-        )
         return replies
 
     async def decision(self, policy: str, decision_id: str) -> dict[str, bytes] | None:
