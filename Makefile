@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo notebooks check format test-slow lock wheels mlflow-ui
+.PHONY: test up demo notebooks check format test-slow test-faults lock wheels mlflow-ui
 
 # The suite's processes share the cores already: threads of BLAS would only wait.
 test: export OPENBLAS_NUM_THREADS ?= 1
@@ -30,6 +30,10 @@ format: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# One after the other: what is killed and measured here wants the machine for itself.
+test-faults: .venv/installed-dev
+	$(BIN)/python -m pytest -m faults tests/faults
 
 # The service and, for callers, the client alone.
 wheels: .venv/installed

@@ -177,11 +177,13 @@ def learn_all(redis_url: str, policy: str = "default") -> int:
         store.close()
 
 
-def fold_again(store: LearnerStore, archived: Iterable[list[Entry]] | None = None) -> bytes:
+def fold_again(
+    store: LearnerStore, archived: Iterable[list[Entry]] | None = None, version: str = "1"
+) -> bytes:
     """The state of an undisturbed fold over the whole stream, or over what was archived of it."""
-    config, encoder = store.version("1")
+    config, encoder = store.version(version)
     fold = Fold.resume(
-        "1",
+        version,
         PolicyConfig.model_validate_json(config),
         Encoder.from_bytes(encoder),
         None,

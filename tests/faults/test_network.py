@@ -1,0 +1,79 @@
+"""Redis is there and doesn't answer, or can't be reached: promise 1, and what callers wait for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Recovered
+from tests.faults.places import behind_proxy, frozen
+
+
+@pytest.mark.parametrize(
+    "seconds", [3.0, pytest.param(10.0, marks=pytest.mark.faults)], ids=["3 s", "10 s"]
+)
+def test_redis_frozen(tmp_path: Path, recovered: Recovered, seconds: float):
+    """Its process is stopped under traffic, and goes on: what it had in its buffers, it does then.
+    Meanwhile callers are refused, in time; afterwards nothing is lost or there twice."""
+    with behind_proxy(tmp_path) as place:
+        with place.traffic() as traffic:
+            traffic.reach(200)
+            recovery = place.recovery(traffic)
+            with frozen(place.server.process.pid):
+                time.sleep(seconds)
+            recovery.restart()
+            recovered(recovery.took())
+            traffic.reach(traffic.ledger.acknowledged + 100)
+        place.verify(traffic)
+    assert traffic.ledger.answers.keys() == {200, 503}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["refusing", "black_hole"])
+def test_the_network_is_away(tmp_path: Path, recovered: Recovered, how: str):
+    """For five seconds: connections are cut and refused, or nothing comes over them."""
+    with behind_proxy(tmp_path) as place:
+        with place.traffic() as traffic:
+            traffic.reach(200)
+            recovery = place.recovery(traffic)
+            with getattr(place.proxy, how)():
+                time.sleep(5.0)
+            recovery.restart()
+            recovered(recovery.took())
+            traffic.reach(traffic.ledger.acknowledged + 100)
+        place.verify(traffic)
+    assert traffic.ledger.answers.keys() == {200, 503}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["cut", "lose"])
+def test_connections_end(tmp_path: Path, recovered: Recovered, how: str):
+    """All at once and again and again, with a word, or without one so that they are half open."""
+    with behind_proxy(tmp_path) as place:
+        with place.traffic() as traffic:
+            traffic.reach(200)
+            recovery = place.recovery(traffic)
+            for _ in range(3):
+                getattr(place.proxy, how)()
+                traffic.reach(traffic.ledger.acknowledged + 100)
+            recovery.restart()
+            recovered(recovery.took())
+        place.verify(traffic)
+    assert traffic.ledger.answers.keys() <= {200, 503}
+
+
+@pytest.mark.faults
+def test_the_network_is_slow(tmp_path: Path, recovered: Recovered):
+    """Each packet takes 0.1 s longer each way: requests do too, and none is refused."""
+    with behind_proxy(tmp_path) as place:
+        with place.traffic() as traffic:
+            traffic.reach(200)
+            recovery = place.recovery(traffic)
+            with place.proxy.slow(0.1):
+                recovery.restart()
+                recovered(recovery.took())
+                traffic.reach(traffic.ledger.acknowledged + 100)
+        place.verify(traffic)
+    assert traffic.ledger.answers.keys() == {200}
