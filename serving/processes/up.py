@@ -17,7 +17,7 @@ from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
 from serving.processes.supervision import Child
 from serving.settings import Settings
-from serving.store.connection import require_usable
+from serving.store.connecting.checking import require_usable
 
 log = logging.getLogger(__name__)
 

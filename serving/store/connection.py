@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import hiredis
-import redis.asyncio
 from redis import exceptions
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 
+from serving.store.connecting import clients
+from serving.store.connecting.address import Address
 from serving.store.waiting import in_time
 
-CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 SERVING_TIMEOUT_S = 2.0  # what a service waits in the background, for one reply
 _RETRIES = 6  # some 0.7 s in all: a server that starts again may be back by then
 
@@ -30,7 +28,7 @@ def connect(url: str) -> Any:
     # A lost connection is tried again at once; a server that hangs is not waited for twice.
     lost = (exceptions.ConnectionError,)
     retry = AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES, supported_errors=lost)
-    return redis.asyncio.Redis.from_url(
+    return clients.concurrent(
         url, retry=retry, socket_timeout=SERVING_TIMEOUT_S, socket_connect_timeout=1.0
     )
 
@@ -61,10 +59,10 @@ class Direct:
 
     def __init__(self, url: str, timeout_s: float = SERVING_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._to = parse_url(url)
+        self._to = {} if Address.of(url).seeds else parse_url(url)
         known = {"path", "host", "port", "db", "username", "password", "connection_class"}
         plain = self._to.get("connection_class") is not SSLConnection
-        self._may_dial = plain and self._to.keys() <= known
+        self._may_dial = bool(self._to) and plain and self._to.keys() <= known
         self._line: _Line | None = None
         self._closed = False
 
@@ -158,85 +156,3 @@ class _Line(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers at this address now; no second try."""
-    client = redis.Redis.from_url(url, retry=None, socket_timeout=1.0, socket_connect_timeout=1.0)
-    try:
-        return bool(client.ping())
-    except (exceptions.RedisError, OSError):
-        return False
-    finally:
-        client.close()
-
-
-def refusal(url: str) -> str | None:
-    """Why a service can't stand on the Redis at this address, in one line; None where it can."""
-    client = redis.Redis.from_url(url, retry=None, socket_timeout=1.0, socket_connect_timeout=1.0)
-    try:
-        client.ping()
-        evicts = client.info("memory").get("maxmemory_policy", "noeviction")
-    except exceptions.RedisError as error:
-        return _reason(client, error)
-    except (OSError, UnicodeError) as error:
-        return f"no Redis answers on {_place(client)}: {error}"
-    finally:
-        client.close()
-    if evicts != "noeviction":
-        return (
-            f"Redis on {_place(client)} evicts keys (maxmemory-policy {evicts}), and would lose "
-            "decisions: set it to noeviction"
-        )
-    return None
-
-
-def require_usable(url: str) -> None:
-    """Say at the start, in one line, what waiting doesn't mend.
-
-    Raises
-    ------
-    OSError
-        If a service can't stand on the Redis at this address.
-    ValueError
-        If it is no address.
-    """
-    address = urlsplit(url)
-    database = address.path.strip("/")
-    if address.scheme in ("redis", "rediss") and database and not database.isdecimal():
-        # The library passes over it, and would take database 0.
-        raise ValueError(f"POINTSMAN_REDIS_URL: a database is a number, got {database!r}")
-    try:
-        reason = refusal(url)
-    except ValueError as error:
-        raise ValueError(f"POINTSMAN_REDIS_URL: {error}") from error
-    if reason is not None:
-        raise OSError(f"POINTSMAN_REDIS_URL: {reason}")
-
-
-def _place(client: redis.Redis) -> str:
-    """Host and port, or the socket's path: never a password."""
-    to = client.connection_pool.connection_kwargs
-    return str(to.get("path") or f"{to.get('host', 'localhost')}:{to.get('port', 6379)}")
-
-
-def _reason(client: redis.Redis, error: exceptions.RedisError) -> str:
-    """What an error on the way in comes from, as far as it can be told."""
-    to, where, said = client.connection_pool.connection_kwargs, _place(client), str(error)
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, exceptions.AuthenticationError):
-        if to.get("password"):
-            reason = f"Redis on {where} refuses the password, or the user, that is given"
-        else:
-            reason = f"Redis on {where} wants a password, and none is given"
-    elif isinstance(error, exceptions.NoPermissionError):
-        reason = f"Redis on {where} doesn't let this user do what a service needs: {said}"
-    elif "DB index" in said:
-        reason = f"Redis on {where} has no database {to.get('db')}"
-    elif isinstance(cause, socket.gaierror):
-        reason = f"the host {to.get('host')!r} isn't known: {cause.strerror}"
-    elif issubclass(client.connection_pool.connection_class, redis.SSLConnection):
-        reason = f"no TLS with Redis on {where}: {said} (rediss:// is with TLS, redis:// without)"
-    else:
-        reason = f"no Redis answers on {where}: {said}"
-    return reason

@@ -5,12 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from serving.store.connection import CONNECTION
+from serving.store.connecting.clients import blocking
 from serving.store.keys import Keys, Roles, decoded, roles_of, script
 from serving.store.states import HEAD, joined
 from serving.store.waiting import reachable
@@ -19,9 +16,9 @@ from serving.store.waiting import reachable
 class PolicyStore:
     """One policy's roles, versions, catalogs and checkpoints. Blocks."""
 
-    def __init__(self, url: str, policy: str, **connection: Any) -> None:
-        self._redis: Any = redis.Redis.from_url(url, **CONNECTION, **connection)
+    def __init__(self, url: str, policy: str, *, once: bool = False) -> None:
         self._keys = Keys(policy)
+        self._redis: Any = blocking(url, self._keys.state, once=once)
 
     def close(self) -> None:
         self._redis.close()
@@ -88,7 +85,7 @@ class LeasedStore(PolicyStore):
     def __init__(self, url: str, policy: str, *, lease: str, fence: str) -> None:
         # No second try: a server that came back may have lost its last events, and the reader must
         # then start over from what it has saved.
-        super().__init__(url, policy, retry=Retry(NoBackoff(), 0))
+        super().__init__(url, policy, once=True)
         self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
         self._lease = self._redis.register_script(script("lease"))
 

