@@ -29,7 +29,8 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
     yield from disk.checked(disk.places(chosen, uri))
     try:
         url = chosen.redis_url or running_url(chosen.data)
-        yield from server.checked(look(url))
+        for place, seen in look(url).items():
+            yield from server.checked(seen, place)
         if config is not None:
             yield from _policies(url, config, chosen, uri, mend=mend)
     except (EmbeddedError, StoreUnavailable, ValueError) as error:

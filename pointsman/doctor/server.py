@@ -13,16 +13,18 @@ OVERFULL = 0.95
 ASKEW_MS = 500
 
 
-def checked(server: Server) -> list[Finding]:
-    """Persistence, memory and clock."""
+def checked(server: Server, place: str = "") -> list[Finding]:
+    """Persistence, memory and clock; `place` says which server this is, where there are several."""
     kept = "each write" if server.fsync == "always" else "at most a second is lost"
     of = f" of {_mib(server.max_memory_bytes)}" if server.max_memory_bytes else ""
-    return [
+    found = [
         *named("redis", list(_role(server)), f"version {server.version}, {_replicas(server)}"),
         *named("persistence", list(_persistence(server)), f"append-only file: {kept}"),
         *named("memory", list(_memory(server)), f"{_mib(server.memory_bytes)}{of}, noeviction"),
         *named("clock", list(_clock(server)), f"Redis and this host differ by {_skew(server)}"),
     ]
+    where = f"{place}: " if place else ""
+    return [finding._replace(what=where + finding.what) for finding in found]
 
 
 def _role(server: Server) -> Iterator[Told]:

@@ -11,6 +11,7 @@ import pytest
 from offline_eval.log.reading import read_rows
 from pointsman.archiver import Window, archive_burst
 from serving.store.connecting.checking import refusal
+from serving.store.operating.server import look
 from tests.clusters import Cluster
 from tests.servers import CONFIG, http_service, learn_all, settings_for, until
 
@@ -59,3 +60,10 @@ def test_a_wrong_kind_of_address_is_refused(cluster: Cluster):
     port = cluster.masters[0].port
     assert "write redis+cluster://" in str(refusal(f"redis://127.0.0.1:{port}"))
     assert "no cluster answers on 127.0.0.1:1" in str(refusal("redis+cluster://127.0.0.1:1"))
+
+
+def test_each_node_is_looked_at(cluster: Cluster):
+    """One that has no memory left, or keeps nothing, loses the policies that it has."""
+    found = look(cluster.url)
+    assert found.keys() == {f"127.0.0.1:{node.port}" for node in cluster.masters}
+    assert all(seen.append_only for seen in found.values())

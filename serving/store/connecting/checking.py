@@ -9,7 +9,7 @@ import redis
 from redis import exceptions
 
 from serving.store.connecting import clients
-from serving.store.connecting.address import Address, Place
+from serving.store.connecting.address import Address
 
 _MODES = {
     "standalone": "one server: write redis://HOST:PORT",
@@ -36,26 +36,16 @@ def refusal(url: str) -> str | None:
     if to.kind == "server":
         return _refusal_of(redis.Redis.from_url(url, **ONE_TRY), "standalone")
     try:
-        places, mode = _servers(to)
+        places = clients.masters(to)
     except exceptions.ConnectionError as error:
         named = ", ".join(f"{host}:{port}" for host, port in to.seeds)
         return f"no {to.kind} answers on {named}: {error}"
+    mode = "cluster" if to.kind == "cluster" else "standalone"
     for place in places:
         reason = _refusal_of(clients.one(*place, to.tls, to.options), mode)
         if reason is not None:
             return reason
     return None
-
-
-def _servers(to: Address) -> tuple[list[Place], str]:
-    """The servers that are written to, and the mode that each should be in."""
-    if to.kind == "sentinel":
-        return [clients.master(to)], "standalone"
-    found = clients.ranges(to)
-    covered = sum(last - first + 1 for first, last, _ in found)
-    if covered < clients.SLOTS:
-        raise exceptions.ConnectionError(f"{clients.SLOTS - covered} of its slots are nobody's")
-    return sorted({place for _, _, place in found}), "cluster"
 
 
 def _refusal_of(client: redis.Redis, mode: str) -> str | None:

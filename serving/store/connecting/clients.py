@@ -23,7 +23,6 @@ from redis.retry import Retry
 from serving.store.connecting.address import Address, Place
 
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
-SLOTS = REDIS_CLUSTER_HASH_SLOTS
 _ELSEWHERE = (exceptions.AskError, exceptions.MovedError, exceptions.ReadOnlyError)
 
 
@@ -62,6 +61,27 @@ def blocking(url: str, key: str, *, once: bool = False) -> Any:
         connection_class=_FindingTLS if to.tls else _Finding, find=find, **options | to.options
     )
     return redis.Redis.from_pool(pool)
+
+
+def each(url: str) -> dict[str, Any]:
+    """A client of each server that is written to, by host and port ('' where but one is named)."""
+    to = Address.of(url)
+    if to.kind == "server":
+        return {"": redis.Redis.from_url(url, **CONNECTION)}
+    return {f"{host}:{port}": one(host, port, to.tls, to.options) for host, port in masters(to)}
+
+
+def masters(to: Address) -> list[Place]:
+    """The servers that are written to, of a cluster or that Sentinels watch; ConnectionError where
+    nobody knows, or a slot is nobody's."""
+    if to.kind == "sentinel":
+        return [master(to)]
+    found = ranges(to)
+    covered = sum(last - first + 1 for first, last, _ in found)
+    if covered < REDIS_CLUSTER_HASH_SLOTS:
+        missing = REDIS_CLUSTER_HASH_SLOTS - covered
+        raise exceptions.ConnectionError(f"{missing} of its slots are nobody's")
+    return sorted({place for _, _, place in found})
 
 
 def master(to: Address) -> Place:

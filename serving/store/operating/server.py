@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from redis import exceptions
 
-from serving.store.connection import CONNECTION
+from serving.store.connecting.clients import each
 from serving.store.waiting import reachable
 
 
@@ -35,31 +34,37 @@ class Server:
     unsure_ms: float
 
 
-def look(url: str) -> Server:
-    """StoreUnavailable, where it doesn't answer."""
-    with closing(redis.Redis.from_url(url, **CONNECTION)) as client, reachable():
-        before, (s, us), after = time.time(), client.time(), time.time()
-        info: Any = client.info()
-        tried = {
-            "the append-only file": info.get("aof_last_write_status", "ok"),
-            "rewriting the append-only file": info.get("aof_last_bgrewrite_status", "ok"),
-            "the last snapshot": info.get("rdb_last_bgsave_status", "ok"),
-        }
-        return Server(
-            version=str(info.get("valkey_version") or info.get("redis_version", "unknown")),
-            role=info.get("role", "master"),
-            append_only=bool(info.get("aof_enabled")),
-            fsync=_setting(client, "appendfsync"),
-            snapshots=bool(_setting(client, "save")),
-            failures=tuple(name for name, status in tried.items() if status != "ok"),
-            eviction=info.get("maxmemory_policy", "noeviction"),
-            memory_bytes=int(info["used_memory"]),
-            max_memory_bytes=int(info.get("maxmemory", 0)),
-            replicas=int(info.get("connected_slaves", 0)),
-            min_replicas=_number(_setting(client, "min-replicas-to-write")),
-            skew_ms=1_000 * (s + us / 1e6 - (before + after) / 2),
-            unsure_ms=1_000 * (after - before) / 2,
-        )
+def look(url: str) -> dict[str, Server]:
+    """Each server that is written to, by host and port; StoreUnavailable where one doesn't
+    answer."""
+    with reachable(), ExitStack() as opened:
+        clients = {name: opened.enter_context(closing(c)) for name, c in each(url).items()}
+        return {name: _look(client) for name, client in clients.items()}
+
+
+def _look(client: Any) -> Server:
+    before, (s, us), after = time.time(), client.time(), time.time()
+    info: Any = client.info()
+    tried = {
+        "the append-only file": info.get("aof_last_write_status", "ok"),
+        "rewriting the append-only file": info.get("aof_last_bgrewrite_status", "ok"),
+        "the last snapshot": info.get("rdb_last_bgsave_status", "ok"),
+    }
+    return Server(
+        version=str(info.get("valkey_version") or info.get("redis_version", "unknown")),
+        role=info.get("role", "master"),
+        append_only=bool(info.get("aof_enabled")),
+        fsync=_setting(client, "appendfsync"),
+        snapshots=bool(_setting(client, "save")),
+        failures=tuple(name for name, status in tried.items() if status != "ok"),
+        eviction=info.get("maxmemory_policy", "noeviction"),
+        memory_bytes=int(info["used_memory"]),
+        max_memory_bytes=int(info.get("maxmemory", 0)),
+        replicas=int(info.get("connected_slaves", 0)),
+        min_replicas=_number(_setting(client, "min-replicas-to-write")),
+        skew_ms=1_000 * (s + us / 1e6 - (before + after) / 2),
+        unsure_ms=1_000 * (after - before) / 2,
+    )
 
 
 def _setting(client: Any, name: str) -> str | None:

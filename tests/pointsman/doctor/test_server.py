@@ -14,7 +14,7 @@ from pointsman.doctor.finding import Finding
 from pointsman.doctor.server import checked
 from serving.processes.embedded import Embedded
 from serving.store.keys import StoreUnavailable
-from serving.store.operating.server import look
+from serving.store.operating.server import Server, look
 from tests.servers import until
 
 
@@ -39,6 +39,11 @@ def client(server: Embedded) -> Iterator[redis.Redis]:
                 client.config_set(name, before[name])
 
 
+def seen_on(server: Embedded) -> Server:
+    (seen,) = look(server.url).values()
+    return seen
+
+
 def of(found: list[Finding], check: str) -> Finding:
     (one,) = (finding for finding in found if finding.check == check)
     return one
@@ -47,7 +52,7 @@ def of(found: list[Finding], check: str) -> Finding:
 @pytest.mark.usefixtures("client")
 def test_an_embedded_server_is_fine(server: Embedded):
     """As `pointsman up` starts it; and a clock agrees with itself."""
-    found = checked(look(server.url))
+    found = checked(seen_on(server))
     assert {finding.level for finding in found} == {"ok"}
     assert [finding.check for finding in found] == ["redis", "persistence", "memory", "clock"]
 
@@ -75,7 +80,7 @@ def test_a_setting_that_loses_data_is_named(
     """With what it costs, and what to set instead."""
     for name, value in setting.items():
         client.config_set(name, value)
-    finding = of(checked(look(server.url)), check)
+    finding = of(checked(seen_on(server)), check)
     assert finding.level == level
     assert says in finding.what
     assert finding.do
@@ -88,7 +93,7 @@ def test_memory_that_ends_is_told_before_it_does(
     """Beyond the cap nothing is written any more."""
     client.set("ballast", bytes(8 * 2**20))
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] / share))
-    finding = of(checked(look(server.url)), "memory")
+    finding = of(checked(seen_on(server)), "memory")
     client.config_set("maxmemory", "64mb")
     client.delete("ballast")
     assert (finding.level, "writes answer 503" in finding.what) == (level, True)
@@ -97,7 +102,7 @@ def test_memory_that_ends_is_told_before_it_does(
 def test_a_replica_is_no_server_to_write_to(server: Embedded, client: redis.Redis):
     """It would refuse every decision."""
     client.replicaof("127.0.0.1", "1")
-    assert of(checked(look(server.url)), "redis").level == "fault"
+    assert of(checked(seen_on(server)), "redis").level == "fault"
 
 
 def test_persistence_that_failed_is_named(server: Embedded, client: redis.Redis):
@@ -106,7 +111,7 @@ def test_persistence_that_failed_is_named(server: Embedded, client: redis.Redis)
     in_its_place.mkdir(parents=True)
     client.bgsave()
     until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "it has failed")
-    finding = of(checked(look(server.url)), "persistence")
+    finding = of(checked(seen_on(server)), "persistence")
     shutil.rmtree(in_its_place.parent)
     client.bgsave()
     until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", "it is well again")
@@ -120,7 +125,7 @@ def test_persistence_that_failed_is_named(server: Embedded, client: redis.Redis)
 @pytest.mark.usefixtures("client")
 def test_clocks_that_differ_are_told(server: Embedded, skew_ms: float, level: str):
     """Beyond what the answer took, and as a fault where windows are judged wrongly."""
-    seen = look(server.url)
+    seen = seen_on(server)
     assert abs(seen.skew_ms) <= seen.unsure_ms + 50
     skewed = replace(seen, skew_ms=skew_ms, unsure_ms=1.0)
     assert of(checked(skewed), "clock").level == level
