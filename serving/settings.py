@@ -31,6 +31,9 @@ class Settings(BaseSettings):
         1024, ge=16, description="Memory cap of the embedded server; beyond it writes answer 503."
     )
     workers: int = Field(1, ge=1, le=256, description="Serving processes.")
+    drain_s: float = Field(
+        1.0, ge=0, le=600, description="How long a service that is told to stop still answers."
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger bodies answer 413, ...")
     max_query_bytes: int = Field(
         16_777_216, ge=1024, description="... on /route and /route/batch those larger than this."

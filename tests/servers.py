@@ -128,6 +128,7 @@ def running_up(
                 "POINTSMAN_PORT": str(port),
                 "POINTSMAN_DATA": str(folder / "data"),
                 "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
+                "POINTSMAN_DRAIN_S": "0",  # nobody balances load between services here
                 **environment,
             },
             stderr=log,

@@ -63,6 +63,7 @@ class Service:
             "POINTSMAN_LOG": self.log,
             "POINTSMAN_PORT": str(port),
             "POINTSMAN_ARCHIVE_INTERVAL_S": "0.5",  # who waits for it waits less
+            "POINTSMAN_DRAIN_S": "0",
         }
 
     def start(self) -> Self:

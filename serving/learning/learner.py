@@ -122,6 +122,7 @@ class Learner:
                     continue
                 self._read(block_ms=BLOCK_MS)
                 self._commit(save=False, publish=False)
+            self._read(block_ms=None)  # serving, which ends first, may have added something
             self._commit(save=True, publish=True)
         finally:
             self._store.release(self._token)

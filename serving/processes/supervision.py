@@ -36,6 +36,7 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     pass_fds: Sequence[int] = ()
     ended: Callable[[int], object] = lambda pid: None  # told of each process that has ended
+    stop_s: float = STOP_S  # that it may take to end
     process: subprocess.Popen[bytes] | None = None
     _failures: int = 0
     _started: float = 0.0
@@ -64,8 +65,11 @@ class Child:
             self.start()
 
 
-def run(children: Sequence[Child], tend: Callable[[], None]) -> None:
-    """Keep the children running until SIGTERM or SIGINT, calling `tend` as well; then end them."""
+def run(
+    ranks: Sequence[Sequence[Child]], tend: Callable[[], None], ending: Callable[[], None]
+) -> None:
+    """Keep all children running until SIGTERM or SIGINT, calling `tend` as well; then call `ending`
+    and end them, rank by rank, the last one first."""
     stopping = False
 
     def stop(signum: int, frame: object) -> None:
@@ -76,23 +80,29 @@ def run(children: Sequence[Child], tend: Callable[[], None]) -> None:
     try:
         while not stopping:
             tend()
-            for child in children:
+            for child in (child for rank in ranks for child in rank):
                 child.tend()
             time.sleep(0.05)
     finally:
-        end(children)
+        ending()
+        for rank in reversed(ranks):
+            end(rank)
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
 
 def end(children: Sequence[Child]) -> None:
     """Ask all to end, wait, and kill those that won't."""
-    running = [c.process for c in children if c.process is not None and c.process.poll() is None]
-    for process in running:
+    began = time.monotonic()
+    running = [
+        (child.process, began + child.stop_s)
+        for child in children
+        if child.process is not None and child.process.poll() is None
+    ]
+    for process, _ in running:
         with suppress(ProcessLookupError):
             process.terminate()
-    deadline = time.monotonic() + STOP_S
-    for process in running:
+    for process, deadline in running:
         try:
             process.wait(max(deadline - time.monotonic(), 0.01))
         except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from pathlib import Path
 from serving.processes import supervision as processes
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
-from serving.processes.supervision import Child
+from serving.processes.supervision import STOP_S, Child
 from serving.settings import Settings
 from serving.store.connecting.checking import require_usable
 
@@ -71,7 +71,8 @@ def _run(
                 log.error("%s; trying again", error)
                 time.sleep(RETRY_S)
 
-    processes.run([*followers, *_workers(settings, listener, environment)], tend)
+    # What is acknowledged last is still learned and archived: serving ends first.
+    processes.run([followers, _workers(settings, listener, environment)], tend, listener.close)
 
 
 def serve(settings: Settings) -> None:
@@ -79,7 +80,8 @@ def serve(settings: Settings) -> None:
     ConfigFile(settings.config).read()
     require_usable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
-        processes.run(_workers(settings, listener, settings.environment()), lambda: None)
+        workers = _workers(settings, listener, settings.environment())
+        processes.run([workers], lambda: None, listener.close)
 
 
 def _workers(
@@ -96,8 +98,9 @@ def _workers(
         for path in figures.glob(f"gauge_live*_{pid}.db"):
             path.unlink()
 
+    stop_s = settings.drain_s + STOP_S
     return [
-        Child(f"serving process {i + 1}", command, shared, (listener.fileno(),), forget)
+        Child(f"serving process {i + 1}", command, shared, (listener.fileno(),), forget, stop_s)
         for i in range(settings.workers)
     ]
 
@@ -107,19 +110,25 @@ def serve_on(settings: Settings, fd: int) -> None:
     import uvicorn  # noqa: PLC0415 - its parent only supervises, and starts in half the time
 
     from serving.app import create_app  # noqa: PLC0415
+    from serving.processes.draining import GRACE_S, Draining  # noqa: PLC0415
     from serving.processes.joined import OneWrite  # noqa: PLC0415
 
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http=OneWrite,
         ws="none",
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACE_S,
     )
+
+    def drain() -> None:
+        app.state.readiness.draining = True
+
     with socket.socket(fileno=fd) as listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        Draining(config, settings.drain_s, drain).run(sockets=[listener])
 
 
 def listen(settings: Settings) -> socket.socket:
