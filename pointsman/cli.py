@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 import click
+
+from serving.observing import logs
 
 COMMANDS = {
     "init": "Write a pointsman.toml to start from.",
@@ -71,5 +74,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
-        click.echo(f"pointsman: {error}", err=True)
+        if logs.are_json():
+            logging.getLogger("pointsman").critical("%s", error)
+        else:
+            click.echo(f"pointsman: {error}", err=True)
         sys.exit(1)

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     watch_interval_s: float = Field(
         30.0, gt=0, le=3600, description="Shortest time between two looks at a new champion."
     )
+    log_format: Literal["json", "text"] | None = Field(
+        None, description="Lines on stderr. [text on a terminal, else json]"
+    )
+    access_log: bool = Field(False, description="A line per request as well.")
 
     def log_path(self) -> str:
         """Where the log is kept, by default beside the embedded server's files."""

@@ -26,6 +26,7 @@ from policy.values.snapshot import unpack
 from serving.app import create_app
 from serving.learning.fold import Fold
 from serving.learning.learner import Learner
+from serving.observing.access_log import as_asked
 from serving.processes.joined import OneWrite
 from serving.processes.up import listen
 from serving.settings import Settings
@@ -88,7 +89,11 @@ def http_service(settings: Settings) -> Iterator[httpx.Client]:
     """The application on a real socket, in a thread of this process; a client for it."""
     listener = listen(settings)
     config = uvicorn.Config(
-        create_app(settings), http=OneWrite, log_level="warning", access_log=False, ws="none"
+        as_asked(settings, create_app(settings)),
+        http=OneWrite,
+        log_level="warning",
+        access_log=False,
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

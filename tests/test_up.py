@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -125,6 +126,18 @@ def test_any_worker_counts_for_all_and_a_death_lowers_no_counter(place: Place):
     for _ in range(6):
         with httpx.Client(base_url=place.http.base_url) as client:
             assert Place(client, {}).decisions() == before
+
+
+def test_every_process_says_what_it_says_in_json_lines(place: Place):
+    """And what it concerns; nothing else is written there."""
+    path = Path(place.environment["POINTSMAN_DATA"]).parent / "up.log"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    fields = {"time", "level", "process", "pid", "logger", "message"}
+    assert all(fields <= line.keys() for line in lines)
+    assert {"up", "serving", "learner"} <= {line["process"] for line in lines}
+    learner = next(line for line in lines if line["process"] == "learner")
+    assert learner["policy"] == "default"
+    assert learner["message"].startswith("policy default: learning version")
 
 
 class Callers:

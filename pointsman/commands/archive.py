@@ -27,8 +27,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """
     if as_json and not burst:
         raise click.UsageError("--json needs --burst")
-    settings.log_to_stderr()
-    chosen = settings.read()
+    chosen = settings.begin("archiver")
     url = chosen.redis_url or running_url(chosen.data)
     file = ConfigFile(chosen.config)
     if chosen.redis_url and not supervised:

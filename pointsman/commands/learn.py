@@ -22,8 +22,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """Fold outcomes into snapshots, for every policy of the configuration."""
     if as_json and not burst:
         raise click.UsageError("--json needs --burst")
-    settings.log_to_stderr()
-    chosen = settings.read()
+    chosen = settings.begin("learner")
     if not chosen.redis_url:
         raise click.UsageError("learn needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     file = ConfigFile(chosen.config)

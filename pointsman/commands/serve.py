@@ -13,8 +13,7 @@ from serving.processes import up
 @click.option("--fd", type=int, hidden=True, help="Serve in this process, on an open socket.")
 def command(workers: int | None, fd: int | None) -> None:
     """Run serving processes only, against the Redis at POINTSMAN_REDIS_URL."""
-    settings.log_to_stderr()
-    chosen = settings.read(workers=workers)
+    chosen = settings.begin("serving", workers=workers)
     if not chosen.redis_url:
         raise click.UsageError("serve needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     if fd is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -15,6 +14,7 @@ import click
 from pydantic import ValidationError
 
 from policy.config.schema import Config, PolicyConfig
+from serving.observing import logs
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import running_url
 from serving.settings import Settings
@@ -80,8 +80,11 @@ def help_text() -> str:
     return "\b\nSettings (environment variables):\n" + "\n".join(lines)
 
 
-def log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+def begin(process: str, **given: object) -> Settings:
+    """The settings of a process that runs until it is stopped, and logs as they say."""
+    chosen = read(**given)
+    logs.begin(process, chosen.log_format)
+    return chosen
 
 
 def policy_of(chosen: Settings, name: str) -> tuple[Config, PolicyConfig]:

@@ -21,5 +21,5 @@ def command(
 ) -> None:
     """Run the whole service: serving, learner and, unless POINTSMAN_REDIS_URL is set, an embedded
     Redis-protocol server that keeps its files under POINTSMAN_DATA."""
-    settings.log_to_stderr()
-    up.up(settings.read(host=host, port=port, config=config, data=data, workers=workers))
+    given = {"host": host, "port": port, "config": config, "data": data, "workers": workers}
+    up.up(settings.begin("up", **given))

@@ -32,8 +32,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     """
     if as_json and not burst:
         raise click.UsageError("--json needs --burst")
-    settings.log_to_stderr()
-    chosen = settings.read()
+    chosen = settings.begin("watch")
     url, path = chosen.redis_url or running_url(chosen.data), chosen.log_path()
     uri = default_uri(chosen.data)
     file = ConfigFile(chosen.config)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policy.config.schema import PolicyConfig
+from serving.observing.logs import about
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.operations import OperatorStore
 from serving.store.registered import Refused
@@ -116,7 +117,8 @@ def run(
         started = time.monotonic()
         try:
             for name, found in burst(url, policies(), path, mlflow_uri).items():
-                _say(name, found, said)
+                with about(policy=name):
+                    _say(name, found, said)
         except (StoreUnavailable, OSError) as error:
             log.warning("%s; trying again", error)
         pause = max(interval_s, (time.monotonic() - started) / LOOKING)

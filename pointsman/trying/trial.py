@@ -62,6 +62,7 @@ class Service:
             "POINTSMAN_DATA": str(folder),
             "POINTSMAN_LOG": self.log,
             "POINTSMAN_PORT": str(port),
+            "POINTSMAN_LOG_FORMAT": "text",  # a person reads it
             "POINTSMAN_ARCHIVE_INTERVAL_S": "0.5",  # who waits for it waits less
             "POINTSMAN_DRAIN_S": "0",
         }

@@ -26,6 +26,7 @@ from serving.availability.limits import Place, moved, taken
 from serving.availability.spending import Spending
 from serving.availability.standing import Map, availability, next_place, shown, soonest
 from serving.grouping import Group
+from serving.observing.logs import about
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
 from serving.store.traffic import Over, Recorded, Taken
@@ -109,7 +110,8 @@ class Fleet:
             now_ms = self._clock_ms()
             self._used = {name: await self._store.used(name, now_ms) for name in self._policies}
             for name, used in self._used.items():
-                self.spending.read(name, used, now_ms)
+                with about(policy=name):
+                    self.spending.read(name, used, now_ms)
         return askers
 
     def at_hand(self, policy: Policy, but: Collection[str] = ()) -> Policy:

@@ -19,6 +19,7 @@ from policy.policy import Policy
 from serving.learning.loading import Loaded, Running, load_running
 from serving.learning.registering import register_policy
 from serving.observing import metrics
+from serving.observing.logs import about
 from serving.processes.config_file import ConfigFile
 from serving.service import Service
 from serving.store.keys import StoreUnavailable
@@ -76,7 +77,8 @@ class Follower:
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
         for name in config.policies:
-            await register_policy(self._store, name, config, self._clock_ms())
+            with about(policy=name):
+                await register_policy(self._store, name, config, self._clock_ms())
         if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
             log.warning(
                 "nobody has said when these arms' prices were checked (prices_checked): %s",
@@ -90,7 +92,8 @@ class Follower:
             del self._service.policies[name]
             metrics.SNAPSHOT_CHECKED.labels(name).set(math.nan)  # nothing to be late with
         for name in config.policies:
-            await self._refresh(name)
+            with about(policy=name):
+                await self._refresh(name)
 
     async def _refresh(self, name: str) -> None:
         """Load what is new of one policy, in store or file, and swap it in, if anything is.
@@ -118,7 +121,8 @@ class Follower:
     async def _follow_store(self, names: Sequence[str]) -> None:
         async for _ in self._store.hints(names, POLL_S):
             for name in list(self._serving):
-                await self._attempt(name)
+                with about(policy=name):
+                    await self._attempt(name)
 
     async def _attempt(self, name: str) -> None:
         """One refresh; whatever is wrong with it, the policy that runs goes on running."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from serving.observing.logs import about
+
 
 def run_each(
     policies: Callable[[], Iterable[str]], work: Callable[[str], None], stop: threading.Event
@@ -18,7 +20,8 @@ def run_each(
 
     def run(policy: str) -> None:
         try:
-            work(policy)
+            with about(policy=policy):
+                work(policy)
         except BaseException as error:
             failures.append(error)
             stop.set()

@@ -110,15 +110,17 @@ def serve_on(settings: Settings, fd: int) -> None:
     import uvicorn  # noqa: PLC0415 - its parent only supervises, and starts in half the time
 
     from serving.app import create_app  # noqa: PLC0415
+    from serving.observing.access_log import as_asked  # noqa: PLC0415
     from serving.processes.draining import GRACE_S, Draining  # noqa: PLC0415
     from serving.processes.joined import OneWrite  # noqa: PLC0415
 
     app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        as_asked(settings, app),
         loop="uvloop",
         http=OneWrite,
         ws="none",
+        log_config=None,  # as all else that this process says
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from pointsman_client.answers import Correction
 from serving.observing import metrics
+from serving.observing.logs import concerns
 from serving.parsing.checking import checked
 from serving.routes import bodies
 from serving.routes.requests import CorrectionBatch, CorrectionRequest
@@ -26,6 +27,7 @@ router = APIRouter(tags=["reward"])
 async def correction(request: Request) -> Response:
     with metrics.request_seconds("/correction").time():
         body = await bodies.read(request, CorrectionRequest)
+        concerns(policy=body.policy, decision_id=body.decision_id)
         return bodies.write(await _overrule(request.app.state.service, body))
 
 

@@ -13,6 +13,7 @@ from policy.arms.constraints import unknown_names
 from serving import batches
 from serving.errors import problem
 from serving.observing import metrics
+from serving.observing.logs import concerns
 from serving.parsing.checking import Invalid, checked
 from serving.routes import bodies
 from serving.routes.requests import RouteBatch, RouteRequest
@@ -31,8 +32,11 @@ router = APIRouter(tags=["route"])
 async def route(request: Request) -> Response:
     with metrics.request_seconds("/route").time():
         body = await bodies.read_query(request, RouteRequest)
+        concerns(policy=body.policy, decision_id=body.decision_id)
         service: Service = request.app.state.service
-        return bodies.write(_answer(service, body, await service.route(body)))
+        routed = await service.route(body)
+        concerns(decision_id=routed.decision.decision_id)
+        return bodies.write(_answer(service, body, routed))
 
 
 @router.post(

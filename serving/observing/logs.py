@@ -1,0 +1,88 @@
+"""What a process says while it runs: a line per event on stderr, as JSON or for a person's eyes.
+
+A line tells what it concerns by what `about` and `concerns` have said before, so that whoever says
+something needn't repeat it. Standard library only: every process begins with this.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType, TracebackType
+
+TEXT = "%(asctime)s %(levelname)s %(message)s"
+NOTHING: Mapping[str, object] = MappingProxyType({})
+
+_CONCERNED: ContextVar[Mapping[str, object]] = ContextVar("concerned", default=NOTHING)
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Lines from within concern this: `policy`, `decision_id` ..."""
+    token = _CONCERNED.set({**_CONCERNED.get(), **fields})
+    try:
+        yield
+    finally:
+        _CONCERNED.reset(token)
+
+
+def concerns(**fields: object) -> None:
+    """The same, for what is left of this request, which is a task of its own."""
+    _CONCERNED.set({**_CONCERNED.get(), **fields})
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line: an object with `time` (ISO 8601, UTC), `level`, `process` (what it is
+    for), `pid`, `logger`, `message`, what it concerns, and an `exception` with its traceback."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            **_CONCERNED.get(),
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def begin(process: str, form: str | None) -> None:
+    """Have this process say what it has to say, warnings and its last words among it.
+
+    `form` is `json` or `text`; None is text on a terminal, else JSON.
+    """
+    if form is None:
+        form = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines(process) if form == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+
+
+def are_json() -> bool:
+    """Whether this process has begun to say what it has to say as JSON."""
+    return any(isinstance(h.formatter, JsonLines) for h in logging.getLogger().handlers)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("pointsman").critical(
+        "the process ends: %s", error, exc_info=(kind, error, trace)
+    )

@@ -1,0 +1,125 @@
+"""What processes say: one line per event, which a machine can read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+import redis
+
+from serving.observing.logs import JsonLines, about
+from serving.settings import Settings
+from serving.store.keys import Keys
+from tests.servers import http_service
+
+CANARY = "a question that nobody may read"
+
+
+class Said:
+    """What is logged from now on, as lines on stderr would be."""
+
+    def __init__(self) -> None:
+        self.text = StringIO()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.getvalue().splitlines()]
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    said = Said()
+    handler = logging.StreamHandler(said.text)
+    handler.setFormatter(JsonLines("serving"))
+    handler.addFilter(lambda record: not record.name.startswith("http"))  # the tests' own client
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield said
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_an_event_is_one_line_whatever_it_says():
+    """Line breaks, quotes, control characters and broken Unicode included."""
+    message = 'first\nsecond "quoted" \x1b[31m \ud800'
+    record = {"msg": message, "name": "here", "levelname": "WARNING"}
+    text = JsonLines("serving").format(logging.makeLogRecord(record))
+    assert text.isascii()
+    assert text.isprintable()
+    line = json.loads(text)
+    assert line["message"] == message
+    assert (line["level"], line["process"], line["logger"]) == ("warning", "serving", "here")
+    assert datetime.fromisoformat(line["time"]).utcoffset() is not None
+
+
+def test_an_exception_is_a_field(said: Said):
+    """With its traceback."""
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logging.exception("can't")
+    (line,) = said.lines()
+    assert line["message"] == "can't"
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("RuntimeError: broken")
+
+
+def test_lines_tell_what_they_concern(said: Said):
+    """Within a block, more within an inner one, and nothing of it in another thread."""
+    with about(policy="default"):
+        with about(decision_id="d1"):
+            logging.info("both")
+        logging.info("one")
+        thread = threading.Thread(target=logging.info, args=("none",))
+        thread.start()
+        thread.join()
+    both, one, none = said.lines()
+    assert (both["policy"], both["decision_id"]) == ("default", "d1")
+    assert (one["policy"], "decision_id" in one) == ("default", False)
+    assert "policy" not in none
+
+
+def test_what_a_line_concerns_never_hides_what_it_says(said: Said):
+    """The fields of every line come last."""
+    with about(message="another", level="none"):
+        logging.info("this")
+    assert (said.lines()[0]["message"], said.lines()[0]["level"]) == ("this", "info")
+
+
+def test_a_failure_names_the_decision_and_no_text(settings: Settings, raw: redis.Redis, said: Said):
+    """A 500 is one line: which policy and decision, with the traceback."""
+    raw.set(Keys("default").decision("d1"), "not what belongs here")
+    with http_service(settings) as http:
+        answer = http.post("/route", json={"decision_id": "d1", "query": {"text": CANARY}})
+    assert answer.status_code == 500
+    (line,) = [line for line in said.lines() if line["level"] == "error"]
+    assert (line["policy"], line["decision_id"]) == ("default", "d1")
+    assert "WRONGTYPE" in line["exception"]
+    assert CANARY not in said.text.getvalue()
+
+
+def test_no_line_per_request_unless_asked_for(settings: Settings, said: Said):
+    """What is answered is counted, not said."""
+    with http_service(settings) as http:
+        http.post("/route", json={"query": {"text": CANARY}})
+    assert "/route" not in said.text.getvalue()
+
+
+def test_the_access_log_has_a_line_per_request(settings: Settings, said: Said):
+    """Path, status, time and what it concerned; never its query string or body."""
+    with http_service(settings.model_copy(update={"access_log": True})) as http:
+        made = http.post("/route", json={"query": {"text": CANARY}}).json()
+        http.get("/nowhere", params={"token": CANARY})
+    route, nowhere = (line for line in said.lines() if "status" in line)
+    assert (route["method"], route["path"], route["status"]) == ("POST", "/route", 200)
+    assert (route["policy"], route["decision_id"]) == ("default", made["decision_id"])
+    assert route["took_ms"] > 0
+    assert (nowhere["path"], nowhere["status"]) == ("/nowhere", 404)
+    assert CANARY not in said.text.getvalue()
