@@ -125,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout_s, serve_unlogged = settings.store_timeout_ms / 1_000, settings.degraded == "serve"
-        store = Store(redis_url, timeout_s)
+        store = Store(redis_url, timeout_s, settings.wait_replicas)
         circuit = Circuit(timeout_s, store.ping, clock_ms)
         service = Service(store, clock_ms, serve_unlogged=serve_unlogged)
         follower = Follower(service, store.versions, settings.config, clock_ms)

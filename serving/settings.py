@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         500, ge=10, le=60_000, description="Longest that a request waits for Redis, in all."
     )
+    wait_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Replicas that must have a decision or reward before its answer.",
+    )
     publish_interval_s: float = Field(
         0.1, gt=0, le=60, description="Shortest time between two snapshots of the learner."
     )

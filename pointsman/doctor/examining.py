@@ -30,7 +30,7 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
     try:
         url = chosen.redis_url or running_url(chosen.data)
         for place, seen in look(url).items():
-            yield from server.checked(seen, place)
+            yield from server.checked(seen, place, chosen.wait_replicas)
         if config is not None:
             yield from _policies(url, config, chosen, uri, mend=mend)
     except (EmbeddedError, StoreUnavailable, ValueError) as error:

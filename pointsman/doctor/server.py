@@ -13,12 +13,17 @@ OVERFULL = 0.95
 ASKEW_MS = 500
 
 
-def checked(server: Server, place: str = "") -> list[Finding]:
-    """Persistence, memory and clock; `place` says which server this is, where there are several."""
+def checked(server: Server, place: str = "", wait_replicas: int = 0) -> list[Finding]:
+    """Role, persistence, memory and clock; `place` says which server this is, where there are
+    several, and `wait_replicas` how many replicas a decision waits for."""
     kept = "each write" if server.fsync == "always" else "at most a second is lost"
     of = f" of {_mib(server.max_memory_bytes)}" if server.max_memory_bytes else ""
     found = [
-        *named("redis", list(_role(server)), f"version {server.version}, {_replicas(server)}"),
+        *named(
+            "redis",
+            list(_role(server, wait_replicas)),
+            f"version {server.version}, {_replicas(server)}",
+        ),
         *named("persistence", list(_persistence(server)), f"append-only file: {kept}"),
         *named("memory", list(_memory(server)), f"{_mib(server.memory_bytes)}{of}, noeviction"),
         *named("clock", list(_clock(server)), f"Redis and this host differ by {_skew(server)}"),
@@ -27,7 +32,7 @@ def checked(server: Server, place: str = "") -> list[Finding]:
     return [finding._replace(what=where + finding.what) for finding in found]
 
 
-def _role(server: Server) -> Iterator[Told]:
+def _role(server: Server, wait_replicas: int) -> Iterator[Told]:
     if server.role not in ("master", "primary"):
         yield "fault", "it is a replica and takes no writes", "name the primary, or a Sentinel"
     elif server.min_replicas and server.replicas < server.min_replicas:
@@ -35,6 +40,12 @@ def _role(server: Server) -> Iterator[Told]:
             "fault",
             f"{_replicas(server)}, and it takes no writes with fewer than {server.min_replicas}",
             "bring the replicas back, or lower min-replicas-to-write",
+        )
+    elif server.replicas < wait_replicas:
+        yield (
+            "fault",
+            f"{_replicas(server)}, and no decision is acknowledged with fewer than {wait_replicas}",
+            "bring the replicas back, or lower POINTSMAN_WAIT_REPLICAS",
         )
 
 

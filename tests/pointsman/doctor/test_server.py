@@ -105,6 +105,13 @@ def test_a_replica_is_no_server_to_write_to(server: Embedded, client: redis.Redi
     assert of(checked(seen_on(server)), "redis").level == "fault"
 
 
+@pytest.mark.usefixtures("client")
+def test_replicas_that_decisions_wait_for_must_be_there(server: Embedded):
+    """Else each of them is a 503."""
+    finding = of(checked(seen_on(server), wait_replicas=1), "redis")
+    assert (finding.level, "POINTSMAN_WAIT_REPLICAS" in finding.do) == ("fault", True)
+
+
 def test_persistence_that_failed_is_named(server: Embedded, client: redis.Redis):
     """Though the server goes on answering."""
     in_its_place = Path(client.config_get("dir")["dir"], "dump.rdb", "in its place")
