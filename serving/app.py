@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -116,7 +117,7 @@ class App(FastAPI):
 BUSY = {"/route": decide.route, "/reward": reward.reward}
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
     """The application. `settings.redis_url` must be set: nothing is started from here."""
     if settings.redis_url is None:
         raise ValueError("settings.redis_url must be set")
@@ -128,7 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
         store = Store(redis_url, timeout_s, settings.wait_replicas)
         circuit = Circuit(timeout_s, store.ping, clock_ms)
         service = Service(store, clock_ms, serve_unlogged=serve_unlogged)
-        follower = Follower(service, store.versions, settings.config, clock_ms)
+        follower = Follower(service, store.versions, settings.config, clock_ms, kept)
         app.state.service, app.state.circuit = service, circuit
         app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
         app.state.recorder = Recorder(service, store, clock_ms)

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
         """Where the log is kept, by default beside the embedded server's files."""
         return self.log or str(self.data / "log")
 
+    def kept_config(self) -> Path:
+        """What the configuration file said when it was last right: of a service that runs."""
+        return self.data / "last.toml"
+
     def environment(self) -> dict[str, str]:
         """The variables that give a child process these very settings."""
         given = self.model_dump(mode="json", exclude_none=True)

@@ -29,7 +29,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
         raise click.UsageError("--json needs --burst")
     chosen = settings.begin("archiver")
     url = chosen.redis_url or running_url(chosen.data)
-    file = ConfigFile(chosen.config)
+    file = ConfigFile(chosen.config, kept=chosen.kept_config() if supervised else None)
     if chosen.redis_url and not supervised:
         require_usable(chosen.redis_url)
 

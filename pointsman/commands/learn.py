@@ -25,7 +25,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     chosen = settings.begin("learner")
     if not chosen.redis_url:
         raise click.UsageError("learn needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
-    file = ConfigFile(chosen.config)
+    file = ConfigFile(chosen.config, kept=chosen.kept_config() if supervised else None)
     if chosen.redis_url and not supervised:
         require_usable(chosen.redis_url)
     names = list(file.latest().policies)

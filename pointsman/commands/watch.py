@@ -35,7 +35,7 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     chosen = settings.begin("watch")
     url, path = chosen.redis_url or running_url(chosen.data), chosen.log_path()
     uri = default_uri(chosen.data)
-    file = ConfigFile(chosen.config)
+    file = ConfigFile(chosen.config, kept=chosen.kept_config() if supervised else None)
     if chosen.redis_url and not supervised:
         require_usable(chosen.redis_url)
     if burst:

@@ -34,11 +34,16 @@ class Follower:
     """Fills `service.policies` and keeps it current until `stop`."""
 
     def __init__(
-        self, service: Service, store: VersionStore, config_path: Path, clock_ms: Callable[[], int]
+        self,
+        service: Service,
+        store: VersionStore,
+        config_path: Path,
+        clock_ms: Callable[[], int],
+        kept: Path | None = None,
     ) -> None:
         self._service = service
         self._store = store
-        self._file = ConfigFile(config_path)
+        self._file = ConfigFile(config_path, kept=kept)
         self._clock_ms = clock_ms
         self._config: Config | None = None
         self._serving: dict[str, _Serving] = {}
@@ -54,7 +59,7 @@ class Follower:
         ConfigError
             If the configuration file can't be read or says something wrong.
         """
-        config = self._file.read()
+        config = self._file.latest()
         self._service.configured = tuple(config.policies)
         pending: Config | None = None
         try:

@@ -34,7 +34,7 @@ def up(settings: Settings) -> None:
     OSError
         If the address is taken, or the operator's own Redis can't be used.
     """
-    ConfigFile(settings.config).read()
+    ConfigFile(settings.config, kept=settings.kept_config()).read()
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
             require_usable(settings.redis_url)
@@ -77,7 +77,7 @@ def _run(
 
 def serve(settings: Settings) -> None:
     """Serve without learner and archiver, against a Redis of the operator's own."""
-    ConfigFile(settings.config).read()
+    ConfigFile(settings.config, kept=settings.kept_config()).read()
     require_usable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
         workers = _workers(settings, listener, settings.environment())
@@ -114,7 +114,7 @@ def serve_on(settings: Settings, fd: int) -> None:
     from serving.processes.draining import GRACE_S, Draining  # noqa: PLC0415
     from serving.processes.joined import OneWrite  # noqa: PLC0415
 
-    app = create_app(settings)
+    app = create_app(settings, kept=settings.kept_config())
     config = uvicorn.Config(
         as_asked(settings, app),
         loop="uvloop",

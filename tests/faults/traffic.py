@@ -111,6 +111,11 @@ class Traffic:
             "latency_ms": rng.uniform(50, 5_000),
             "cost_usd": rng.uniform(0, 0.01),
         }
+        self._report(http, decision_id, outcome, rng)
+
+    def _report(
+        self, http: httpx.Client, decision_id: str, outcome: dict[str, float], rng: random.Random
+    ) -> None:
         for part in _parts(outcome, rng):
             receipt = self._post(http, "/reward", {"decision_id": decision_id, **part})
             assert {*receipt["accepted"], *receipt["unchanged"]} == part.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from policy.config import toml
+from policy.config.problems import ConfigError
 from serving.learning import follower
 from serving.learning.registering import register_policy
 from serving.processes.config_file import ConfigFile
@@ -279,3 +281,24 @@ def test_a_service_has_the_prices_of_the_day(redis_url: str, tmp_path: Path):
         http.post("/route", json=body)
         http.post("/reward", json={"decision_id": "d", "input_tokens": 1000, "output_tokens": 500})
         assert http.get("/decisions/d").json()["outcome"]["cost_usd"] == pytest.approx(0.0005)
+
+
+def test_who_starts_while_the_file_is_wrong_goes_on_with_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """What was right last is kept, where the process belongs to a service that runs; a later edit
+    that is right acts."""
+    path, kept = tmp_path / "pointsman.toml", tmp_path / "data" / "last.toml"
+    path.write_text(CONFIG)
+    before = ConfigFile(path, kept=kept).read()
+    path.write_text(CONFIG.replace("objective", "colour"))
+    with pytest.raises(ConfigError, match="colour"):
+        ConfigFile(path).latest()
+    started = ConfigFile(path, kept=kept)
+    assert started.latest() == before
+    assert "colour" in caplog.text
+    assert "stays in force" in caplog.text
+    path.write_text(CONFIG.replace("0.02", "0.03"))
+    os.utime(path, ns=(1, 1))  # however soon after
+    assert started.latest().arms.arm("embedder").usd_per_mtok_in == 0.03
+    assert ConfigFile(path, kept=kept).latest() == started.latest()
