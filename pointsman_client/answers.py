@@ -66,6 +66,7 @@ class Decision(_Answer):
     `notes` say what of the request had no effect, such as an arm to allow that isn't there.
     `gave_way` names limits that no arm kept, of those that may give way (`relax`): quality,
     latency, cost or context. The arm is then a fallback.
+    Where nothing could be `logged`, `token` carries the decision: give it with the report.
     `excluded` can't be called now, whatever was asked for. `degraded` is `all_out` where no arm
     can be, and this one comes back soonest. `turn` counts the turns of a `session`, and `draw_id`
     is the decision that has drawn its arm.
@@ -92,6 +93,7 @@ class Decision(_Answer):
     session: Optional[str] = None
     turn: Optional[int] = None
     draw_id: Optional[str] = None
+    token: Optional[str] = None
 
 
 class Totals(_Answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from pointsman_client.options import (
     SelectOptions,
     selection,
 )
+from pointsman_client.unlogged import Unlogged
 from pointsman_client.wire import RETRIED, Request, T, pauses
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class AsyncClient:
     ) -> None:
         self._http = http or httpx.AsyncClient(base_url=wire.address(url), timeout=timeout_s)
         self._retries = retries
+        self._unlogged = Unlogged()
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,11 +53,13 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """See `Client.close`."""
+        await self.flush()
         await self._http.aclose()
 
     async def route(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Decision:
         """See `Client.route`."""
-        return await self._send(wire.route({**options, "text": text}))
+        return await self._route({**options, "text": text})
 
     async def select_model(
         self,
@@ -70,7 +74,7 @@ class AsyncClient:
     ) -> Decision:
         """See `Client.select_model`."""
         wanted = (task_type, context_size, speed_requirement, cost_constraint, quality_threshold)
-        return await self._send(wire.route(selection(*wanted, fallback, others)))
+        return await self._route(selection(*wanted, fallback, others))
 
     async def route_batch(
         self,
@@ -81,17 +85,20 @@ class AsyncClient:
         baseline: str | None = None,
     ) -> wire.Batch:
         """See `Client.route_batch`."""
-        return await self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
+        batch = await self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
+        self._unlogged.seen(*batch)
+        return batch
 
     async def reward(self, decision_id: str, **outcome: Unpack[RewardOptions]) -> Receipt:
         """See `Client.reward`."""
-        return await self._send(wire.reward({**outcome, "decision_id": decision_id}))
+        report = self._unlogged.with_token({**outcome, "decision_id": decision_id})
+        return await self._send(wire.reward(report))
 
     async def reward_batch(
         self, rewards: Iterable[RewardRequest]
     ) -> list[Receipt | PointsmanError]:
         """See `Client.reward_batch`."""
-        return await self._send(wire.reward_batch(rewards))
+        return await self._send(wire.reward_batch(map(self._unlogged.with_token, rewards)))
 
     async def correct(
         self, decision_id: str, **correction: Unpack[CorrectionOptions]
@@ -133,10 +140,31 @@ class AsyncClient:
         await self._report(call, None)
 
     async def _report(self, call: Call, failure: Exception | None) -> None:
+        report = self._unlogged.with_token(call._stop(failure))
         try:
-            call.receipt = await self._send(wire.reward(call._stop(failure)))
+            call.receipt = await self._send(wire.reward(report))
         except PointsmanError as error:
             call._unreported(error, failure)
+            self._unlogged.keep(report, error)
+        else:
+            await self.flush()
+
+    async def flush(self) -> int:
+        """See `Client.flush`."""
+        while reports := self._unlogged.take():
+            told: Sequence[Receipt | PointsmanError]
+            try:
+                told = await self.reward_batch(reports)
+            except PointsmanError as error:
+                told = [error] * len(reports)
+            if not self._unlogged.settle(reports, told):
+                break
+        return len(self._unlogged)
+
+    async def _route(self, request: RouteRequest) -> Decision:
+        decision = await self._send(wire.route(request))
+        self._unlogged.seen(decision)
+        return decision
 
     async def _send(self, request: Request[T]) -> T:
         for pause_s in pauses(self._retries):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from pointsman_client.options import (
     SelectOptions,
     selection,
 )
+from pointsman_client.unlogged import Unlogged
 from pointsman_client.wire import RETRIED, Request, T, pauses
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Client:
     ) -> None:
         self._http = http or httpx.Client(base_url=wire.address(url), timeout=timeout_s)
         self._retries = retries
+        self._unlogged = Unlogged()
 
     def __enter__(self) -> Self:
         return self
@@ -59,11 +61,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close, after a last try to send what `flush` does."""
+        self.flush()
         self._http.close()
 
     def route(self, text: str | None = None, **options: Unpack[RouteOptions]) -> Decision:
         """Which arm should answer? Give `text` or `messages`, hints, or both."""
-        return self._send(wire.route({**options, "text": text}))
+        return self._route({**options, "text": text})
 
     def select_model(
         self,
@@ -99,7 +103,7 @@ class Client:
             What else `route` takes, the text among it.
         """
         wanted = (task_type, context_size, speed_requirement, cost_constraint, quality_threshold)
-        return self._send(wire.route(selection(*wanted, fallback, others)))
+        return self._route(selection(*wanted, fallback, others))
 
     def route_batch(
         self,
@@ -114,15 +118,18 @@ class Client:
         `defaults` are what those say that say nothing else, `budget_usd` what all may cost
         together, as predicted, and `baseline` an arm that `.totals` of the answer compare with.
         """
-        return self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
+        batch = self._send(wire.route_batch(requests, defaults, budget_usd, baseline))
+        self._unlogged.seen(*batch)
+        return batch
 
     def reward(self, decision_id: str, **outcome: Unpack[RewardOptions]) -> Receipt:
         """Report what came of a decision, in any parts; each component is accepted once."""
-        return self._send(wire.reward({**outcome, "decision_id": decision_id}))
+        report = self._unlogged.with_token({**outcome, "decision_id": decision_id})
+        return self._send(wire.reward(report))
 
     def reward_batch(self, rewards: Iterable[RewardRequest]) -> list[Receipt | PointsmanError]:
         """Several at once, each a dict of what `reward` takes; a problem stands in its place."""
-        return self._send(wire.reward_batch(rewards))
+        return self._send(wire.reward_batch(map(self._unlogged.with_token, rewards)))
 
     def correct(self, decision_id: str, **correction: Unpack[CorrectionOptions]) -> Correction:
         """Overrule what was reported: the values that hold instead, `by` whom and the `reason`.
@@ -158,7 +165,8 @@ class Client:
 
         The exception goes on to the caller. KeyboardInterrupt and a cancelled task report
         nothing, for they say nothing about the arm. If the service can't be reached after the
-        block, the logger "pointsman_client" warns and the caller keeps its answer.
+        block, the logger "pointsman_client" warns and the caller keeps its answer; the report is
+        kept for `flush`.
         """
         call = Call(self.route(text, **options))
         try:
@@ -169,10 +177,32 @@ class Client:
         self._report(call, None)
 
     def _report(self, call: Call, failure: Exception | None) -> None:
+        report = self._unlogged.with_token(call._stop(failure))
         try:
-            call.receipt = self._send(wire.reward(call._stop(failure)))
+            call.receipt = self._send(wire.reward(report))
         except PointsmanError as error:
             call._unreported(error, failure)
+            self._unlogged.keep(report, error)
+        else:
+            self.flush()
+
+    def flush(self) -> int:
+        """Send the reports of calls again that nobody took, as the next call that is reported does
+        too; how many are still kept. It keeps 1,000 at most."""
+        while reports := self._unlogged.take():
+            told: Sequence[Receipt | PointsmanError]
+            try:
+                told = self.reward_batch(reports)
+            except PointsmanError as error:
+                told = [error] * len(reports)
+            if not self._unlogged.settle(reports, told):
+                break
+        return len(self._unlogged)
+
+    def _route(self, request: RouteRequest) -> Decision:
+        decision = self._send(wire.route(request))
+        self._unlogged.seen(decision)
+        return decision
 
     def _send(self, request: Request[T]) -> T:
         for pause_s in pauses(self._retries):

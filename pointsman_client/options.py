@@ -77,6 +77,8 @@ class RewardOptions(TypedDict, total=False):
     returned: str | None
     """... and the arm whose answer was used."""
     policy: str | None
+    token: str | None
+    """Of a decision that wasn't logged. The client that has made it knows it."""
 
 
 class RewardRequest(RewardOptions, total=False):

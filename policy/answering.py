@@ -65,6 +65,7 @@ def answer(
         "session": decision.session,
         "turn": decision.turn,
         "draw_id": decision.draw_id,
+        "token": None,
     }
 
 

@@ -45,7 +45,9 @@ class Decision:
     are the policy's incumbent or the challenger's.
 
     `pmf` is what the policy makes of its snapshot, the context, `arms`, `weights` and `answered`.
-    `degraded` says why the arm was taken without a choice.
+    `degraded` says why the arm was taken without a choice. `logged_by` is `token` where nothing
+    could be logged when it was made: it came with its first report, so of those that nobody
+    reported there is none.
     """
 
     decision_id: str
@@ -81,6 +83,7 @@ class Decision:
     session: str | None = None
     turn: int | None = None  # of the session, from 1
     draw_id: str | None = None  # the decision whose draw this turn's arm is; its own in the first
+    logged_by: str | None = None
 
     @property
     def first_arm(self) -> str:
@@ -107,7 +110,16 @@ _PLAIN = (
     "query",
 )
 _SHADOW = ("challenger", "share", "challenger_pmf", "challenger_encoder")
-_SELDOM = ("endpoint", "answered", "unavailable", "degraded", "session", "turn", "draw_id")
+_SELDOM = (
+    "endpoint",
+    "answered",
+    "unavailable",
+    "degraded",
+    "session",
+    "turn",
+    "draw_id",
+    "logged_by",
+)
 
 
 def to_json(decision: Decision) -> bytes:

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
+from serving.access.tokens import Tokens, secret_of
 from serving.learning.follower import Follower
 from serving.observing import metrics
 from serving.observing.readiness import Readiness
@@ -128,11 +129,13 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
         timeout_s, serve_unlogged = settings.store_timeout_ms / 1_000, settings.degraded == "serve"
         store = Store(redis_url, timeout_s, settings.wait_replicas)
         circuit = Circuit(timeout_s, store.ping, clock_ms)
-        service = Service(store, clock_ms, serve_unlogged=serve_unlogged)
+        secret = secret_of(settings.token_secret, settings.data, make=serve_unlogged)
+        tokens = Tokens(secret)
+        service = Service(store, clock_ms, unlogged=tokens if serve_unlogged else None)
         follower = Follower(service, store.versions, settings.config, clock_ms, kept)
         app.state.service, app.state.circuit = service, circuit
         app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
-        app.state.recorder = Recorder(service, store, clock_ms)
+        app.state.recorder = Recorder(service, store, clock_ms, tokens)
         await follower.start()
         await service.fleet.start()
         watching = asyncio.create_task(circuit.watch())

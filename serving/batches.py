@@ -171,7 +171,7 @@ def totals(made: Sequence[Routed | Exception], baseline: str | None) -> dict[str
 
 
 def _predicted_usd(routed: Routed, action: str) -> float:
-    decision, catalog, _ = routed
+    decision, catalog = routed.decision, routed.catalog
     if action in decision.arms:
         predicted = float(decision.predicted[decision.arms.index(action), 2])
         if not math.isnan(predicted):
@@ -182,5 +182,6 @@ def _predicted_usd(routed: Routed, action: str) -> float:
 
 def _wall_ms(routed: Sequence[Routed]) -> float | None:
     """None where there is no decision, or of one no latency is predicted."""
-    taken = [one.predicted[one.arms.index(one.arm), 1] for one, _, _ in routed]
+    decisions = [one.decision for one in routed]
+    taken = [one.predicted[one.arms.index(one.arm), 1] for one in decisions]
     return None if not taken or math.isnan(sum(taken)) else float(max(taken))

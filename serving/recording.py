@@ -19,9 +19,10 @@ from policy.config.schema import PolicyConfig, current
 from policy.policy import Policy
 from policy.records import Decision
 from policy.verifying import Registered, contradicted, faults
+from serving.access.tokens import Tokens, WrongToken
 from serving.entries import new_decision
 from serving.parsing.checking import Invalid
-from serving.service import Catalogs, Conflict, Service
+from serving.service import Catalogs, Conflict, Service, UnknownDecision
 from serving.store.traffic import NewDecision, Store, Stored
 
 
@@ -71,8 +72,11 @@ def _shares(policy: Policy) -> dict[str, float]:
 class Recorder:
     """Gives out what others decide with, and logs what they decided, once it has been checked."""
 
-    def __init__(self, service: Service, store: Store, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, service: Service, store: Store, clock_ms: Callable[[], int], tokens: Tokens
+    ) -> None:
         self._service = service
+        self._tokens = tokens
         self._store = store
         self._clock_ms = clock_ms
         self._versions: dict[tuple[str, str], tuple[PolicyConfig, Encoder]] = {}
@@ -147,6 +151,33 @@ class Recorder:
             why if isinstance(why, Exception) else item.decision
             for item, why in zip(made, stored, strict=True)
         ]
+
+    async def redeem(self, token: str, policy_name: str, decision_id: str) -> None:
+        """Log a decision of our own that couldn't be logged when it was made, unless it is.
+
+        Raises
+        ------
+        UnknownPolicy, UnknownDecision, Invalid, StoreUnavailable
+        Conflict
+            If its id was used for another request, or is that of another arm.
+        """
+        try:
+            decision, digest = self._tokens.read(token)
+        except WrongToken as error:
+            raise _wrong("token", str(error)) from None
+        if (decision.policy, decision.decision_id) != (policy_name, decision_id):
+            raise _wrong("token", f"is of {decision.decision_id!r}, policy {decision.policy!r}")
+        policy = self._service.policy(policy_name)
+        retention_ms = policy.config.retention_ms
+        if self._clock_ms() - decision.made_at_ms >= retention_ms:
+            raise UnknownDecision(f"decision {decision_id!r} has expired, and its token with it")
+        catalog = await self._catalog(policy, decision.catalog)
+        new = new_decision(replace(decision, logged_by="token"), digest, catalog)
+        before = await self._store.record(policy_name, new, retention_ms)
+        if isinstance(before, Stored):  # by an earlier report, or a write that wasn't answered
+            stored = records.from_json(before.record, before.x)
+            if (before.request, stored.arm) != (digest, decision.arm):
+                raise Conflict(f"decision {decision_id!r} was made before, and otherwise")
 
     async def _log(self, checked: tuple[Policy, NewDecision] | Exception) -> None:
         if isinstance(checked, Exception):

@@ -19,6 +19,7 @@ from policy.choosing.caller import Choice, WrongChoice
 from policy.plans.plan import kind_of
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
+from serving.access.tokens import Tokens
 from serving.availability.fleet import Fleet
 from serving.calls import called, calls_over
 from serving.deciding import Deciding
@@ -57,11 +58,13 @@ class Conflict(ValueError):
 
 
 class Routed(NamedTuple):
-    """A decision, the catalog it was made with, and whether it was logged."""
+    """A decision, the catalog it was made with, whether it was logged, and where it wasn't the
+    token that it can be logged with later."""
 
     decision: Decision
     catalog: Catalog
     logged: bool
+    token: str | None = None
 
 
 class Planned(NamedTuple):
@@ -99,17 +102,20 @@ class Catalogs:
 
 
 class Service:
-    """Routes queries and takes rewards for the policies in `policies`, which a follower swaps."""
+    """Routes queries and takes rewards for the policies in `policies`, which a follower swaps.
+
+    Without its store it refuses, or, given `unlogged`, answers from the last snapshot with a token.
+    """
 
     def __init__(
-        self, store: Store, clock_ms: Callable[[], int], *, serve_unlogged: bool = False
+        self, store: Store, clock_ms: Callable[[], int], *, unlogged: Tokens | None = None
     ) -> None:
         self.policies: dict[str, Policy] = {}
         self.configured: Collection[str] = ()
         self.alarms: dict[str, Alarm | None] = {}
         self._store = store
         self._clock_ms = clock_ms
-        self._serve_unlogged = serve_unlogged
+        self._tokens = unlogged
         self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
         self.deciding = Deciding(self.fleet, self.policy, clock_ms)
@@ -191,8 +197,8 @@ class Service:
                 new = replace(new, session=turn.entered(policy) if turn else {})
                 recorded = await self._store.record(policy.name, new, policy.config.retention_ms)
             except StoreUnavailable:
-                if self._serve_unlogged:
-                    return Routed(decision, policy.catalog, False), None
+                if self._tokens is not None:
+                    return self._unlogged(decision, turn, policy.catalog, digest), None
                 raise
             finally:
                 self.fleet.done(decision, call, recorded)
@@ -203,6 +209,17 @@ class Service:
             elif not isinstance(recorded, Elsewhere):
                 return Routed(decision, policy.catalog, True), recorded
 
+    def _unlogged(
+        self, decision: Decision, turn: Turn | None, catalog: Catalog, digest: str
+    ) -> Routed:
+        """What is answered where nothing can be logged. A session's later turn is no decision that
+        could be logged for itself."""
+        assert self._tokens is not None
+        if turn is not None and turn.draw is not None:
+            return Routed(decision, catalog, False)
+        alone = replace(decision, session=None, draw_id=None)
+        return Routed(alone, catalog, False, self._tokens.sign(alone, digest))
+
     async def _turn(self, body: RouteRequest, decision_id: str) -> Turn | None:
         """The turn of a session that a request is, if any."""
         if body.session is None or self.policy(body.policy).config.model == "caller":
@@ -210,7 +227,7 @@ class Service:
         try:
             return await turn_of(self._store, body.policy, body.session, decision_id)
         except StoreUnavailable:
-            if self._serve_unlogged:
+            if self._tokens is not None:
                 return None
             raise
 

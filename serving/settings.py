@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         le=10,
         description="Replicas that must have a decision or reward before its answer.",
     )
+    token_secret: str | None = Field(
+        None,
+        min_length=32,
+        repr=False,
+        description="What unlogged decisions are signed with, on every host the same. "
+        "[made once, in DATA/token.secret]",
+    )
     publish_interval_s: float = Field(
         0.1, gt=0, le=60, description="Shortest time between two snapshots of the learner."
     )

@@ -57,7 +57,7 @@ async def make(url: str, config: Path, events: int) -> None:
     rng = random.Random(1)
 
     async def one(text: str) -> None:
-        decision, _, _ = await service.route(RouteRequest(query=Query(text=text)))
+        decision = (await service.route(RouteRequest(query=Query(text=text)))).decision
         outcome = RewardRequest(
             decision_id=decision.decision_id,
             quality=rng.random(),

@@ -58,7 +58,9 @@ class Window:
         from_ms = columns["made_at_ms"][first].as_py()
         names = [name for name in (*SCHEMA.names, "policy") if name not in UNREAD]
         table = read_table(path, policy, from_ms, columns=names)
-        return cls(path, policy, revision, from_ms, table.filter(pc.field("catalog") == revision))
+        # What came by a token is there only because somebody reported it.
+        wanted = (pc.field("catalog") == revision) & pc.field("logged_by").is_null()
+        return cls(path, policy, revision, from_ms, table.filter(wanted))
 
     def __len__(self) -> int:
         return len(self.table)

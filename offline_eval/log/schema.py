@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
         pa.field("endpoint", pa.string()),
         pa.field("answered", _DOUBLES),  # parallel to `arms`: null where no arm failed
         pa.field("degraded", pa.string()),
+        pa.field("logged_by", pa.string()),  # `token`: there only because it was reported
         pa.field("stands_for", pa.float64(), nullable=False),
         # The outcome; null is missing.
         pa.field("quality", pa.float64()),
@@ -144,6 +145,7 @@ def _decision_fields(decision: Decision) -> dict[str, Any]:
         "endpoint": decision.endpoint,
         "answered": decision.answered,
         "degraded": decision.degraded,
+        "logged_by": decision.logged_by,
     }
 
 
@@ -196,6 +198,7 @@ def record(row: Mapping[str, Any]) -> LoggedDecision:
         endpoint=row["endpoint"],
         answered=_array(row["answered"], np.float64),
         degraded=row["degraded"],
+        logged_by=row["logged_by"],
     )
     outcome = Outcome(
         quality=row["quality"],

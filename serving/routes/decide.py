@@ -86,13 +86,13 @@ def _result(
 
 
 def _answer(service: Service, body: RouteRequest, routed: Routed) -> dict[str, Any]:
-    decision, catalog, logged = routed
+    decision, catalog, logged, token = routed
     metrics.decisions(decision.policy, decision.first_arm, logged).inc()
     if decision.degraded or not logged:
         metrics.degraded(decision.policy, decision.degraded or "unlogged").inc()
     notes = unknown_names(catalog, body.constraints)
     notes += service.policy(body.policy).config.plans.refused(body.plans)
-    return answer(decision, catalog, logged, notes, body.alternatives)
+    return {**answer(decision, catalog, logged, notes, body.alternatives), "token": token}
 
 
 @router.get(

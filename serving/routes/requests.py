@@ -203,6 +203,8 @@ class RewardRequest(_Charged):
     executed: Annotated[bool, Field(strict=True)] | None = None
     attempts: Annotated[list[AttemptBody], Field(min_length=1, max_length=16)] | None = None
     returned: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    token: str | None = None
+    """That came with an answer which wasn't logged: the decision is logged first."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -10,6 +10,7 @@ from pointsman_client.answers import Receipt
 from serving.observing import metrics
 from serving.observing.logs import concerns
 from serving.parsing.checking import checked
+from serving.recording import Recorder
 from serving.routes import bodies
 from serving.routes.requests import RewardBatch, RewardRequest
 from serving.routes.schemas import RewardResults
@@ -28,7 +29,7 @@ async def reward(request: Request) -> Response:
     with metrics.request_seconds("/reward").time():
         body = await bodies.read(request, RewardRequest)
         concerns(policy=body.policy, decision_id=body.decision_id)
-        return bodies.write(await _accept(request.app.state.service, body))
+        return bodies.write(await _accept(request, body))
 
 
 @router.post(
@@ -39,15 +40,18 @@ async def reward(request: Request) -> Response:
 )
 async def reward_batch(request: Request) -> Response:
     batch = await bodies.read(request, RewardBatch)
-    service: Service = request.app.state.service
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _accept(service, checked(RewardRequest, item))
+        return await _accept(request, checked(RewardRequest, item))
 
     return await bodies.answer_each(request, batch.rewards, one)
 
 
-async def _accept(service: Service, body: RewardRequest) -> dict[str, Any]:
+async def _accept(request: Request, body: RewardRequest) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    if body.token is not None:
+        recorder: Recorder = request.app.state.recorder
+        await recorder.redeem(body.token, body.policy, body.decision_id)
     receipt, notes = await service.reward(body)
     for component in receipt.accepted:
         metrics.rewards(body.policy, component).inc()

@@ -23,6 +23,7 @@ SCALES = Scales(latency_ref_ms=1_000.0, cost_ref_usd=0.01)
 FULL = LoggedDecision(
     decision(
         query="What is 1 + 1?",
+        logged_by="token",
         challenger="4",
         challenger_pmf=np.array([0.2, 0.3, 0.5]),
         share=0.1,
