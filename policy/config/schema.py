@@ -107,7 +107,8 @@ NO_POSTERIOR: Mapping[str, Mapping[str, Any]] = {
     "vw": {"exploration": "square_cb", "gamma": 5_000.0},
 }
 """Models that can't be explored by thompson, and how they are when nothing is said."""
-
+FLOOR_ALONE: Mapping[str, float] = {"rules": 0.01, "fixed": 0.01}
+"""The floor, when nothing is said, of models that nothing else explores."""
 
 MAX_SHARE = 0.5  # of the draw, that a challenger may be given
 SWEPT_WITHIN_S = 60  # of the reward window's end, that missing qualities are assumed
@@ -136,7 +137,7 @@ class PolicyConfig(BaseModel):
     """In units of reward, for softmax."""
     gamma: Positive = 100.0
     """For square_cb: the higher, the greedier."""
-    floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
+    floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.003
     """Share of uniform in every pmf."""
     forgetting: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
     """What is left of an outcome's weight after another of each arm, on average, ..."""
@@ -187,12 +188,8 @@ class PolicyConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _exploration_by_default(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "exploration" not in data:
-            model = data.get("model")
-            if isinstance(model, str) and model in NO_POSTERIOR:
-                return {**NO_POSTERIOR[model], **data}
-        return data
+    def _of_the_model(cls, data: Any) -> Any:
+        return usual(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PolicyConfig:
@@ -347,6 +344,16 @@ ACTS_AT_ONCE = (
     "sessions",
     "budget",
 )
+
+
+def usual(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """These settings, and what their model has in the place of the usual defaults."""
+    model = settings.get("model")
+    if isinstance(model, str) and model in FLOOR_ALONE:
+        return {"floor": FLOOR_ALONE[model], **settings}
+    if isinstance(model, str) and model in NO_POSTERIOR and "exploration" not in settings:
+        return {**NO_POSTERIOR[model], **settings}
+    return dict(settings)
 
 
 OF_THE_POLICY = (*ACTS_AT_ONCE, "objective")

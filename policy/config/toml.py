@@ -14,7 +14,15 @@ from policy.arms.arm import Arm
 from policy.arms.catalog import Catalog
 from policy.arms.endpoints import Limits
 from policy.config.problems import Path, Problems, did_you_mean
-from policy.config.schema import MAX_SHARE, OF_THE_POLICY, RULES, Config, PolicyConfig, inherited
+from policy.config.schema import (
+    MAX_SHARE,
+    OF_THE_POLICY,
+    RULES,
+    Config,
+    PolicyConfig,
+    inherited,
+    usual,
+)
 
 A_CALL = (100, 100)  # tokens in and out, of a call that a budget must pay at least
 
@@ -44,8 +52,8 @@ def to_toml(config: Config) -> str:
         table = _pairs(limits.model_dump(exclude_none=True))
         blocks.append(f"[providers.{toml_value(name)}]\n{table}")
     for name, policy in config.policies.items():
-        settings = policy.model_dump(exclude_defaults=True)
-        settings["objective"] = policy.objective.model_dump()
+        said = {"model": policy.model}
+        settings = said | _unlike(policy, said) | {"objective": policy.objective.model_dump()}
         blocks.append(f"[policies.{name}]\n" + _pairs(settings))
         if name in config.challengers:
             settings = _overrides(policy, config.challengers[name])
@@ -227,9 +235,16 @@ def _overrides(policy: PolicyConfig, challenger: PolicyConfig) -> dict[str, Any]
     said: dict[str, Any] = {"model": challenger.model}
     if challenger.exploration != policy.exploration:
         said["exploration"] = challenger.exploration
-    unsaid = PolicyConfig.model_construct(**inherited(policy, said)).model_dump()
-    settings = challenger.model_dump(exclude=set(OF_THE_POLICY))
-    return said | {name: value for name, value in settings.items() if value != unsaid[name]}
+    unlike = _unlike(challenger, inherited(policy, said) | said)
+    return said | {name: value for name, value in unlike.items() if name not in OF_THE_POLICY}
+
+
+def _unlike(policy: PolicyConfig, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a policy doesn't follow from these settings."""
+    follows = PolicyConfig.model_construct(**usual(said)).model_dump()
+    unlike = {n: value for n, value in policy.model_dump().items() if value != follows[n]}
+    short = policy.model_dump(include=set(unlike), exclude_defaults=True)
+    return unlike | short
 
 
 def _pairs(table: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import datetime
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,7 +63,7 @@ def test_a_good_file():
     assert config.arms.ids == ("small", "large")
     assert config.arms.arm("large").priors == {"code": 0.9}
     default = config.policies["default"]
-    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.01, 1.0)
+    assert (default.scale, default.floor, default.forgetting) == (0.25, 0.003, 1.0)
     assert default.weights == Weights(quality=0.9, latency=0.0, cost=0.1)
     assert default.scales == Scales(10_000.0, 0.02, "linear")
     assert (default.reward_window_ms, default.retention_ms) == (3_600_000, 604_800_000)
@@ -109,6 +110,31 @@ def test_objective_defaults():
     assert ObjectiveConfig(quality=2.0).weights == Weights(1.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "floor"),
+    [
+        ({}, 0.003),
+        ({"model": "nearest"}, 0.003),
+        ({"model": "rules"}, 0.01),
+        ({"model": "rules", "floor": 0.02}, 0.02),
+    ],
+)
+def test_the_floor_is_higher_where_nothing_else_explores(changes: dict[str, Any], floor: float):
+    """By default; what is said holds."""
+    assert PolicyConfig(**changes).floor == floor
+
+
+def test_what_a_model_has_in_the_place_of_a_default_can_be_overruled_and_written():
+    """A usual default that is said where the model has another is no default: it is written."""
+    arms = parse(GOOD, "t").arms
+    rules = PolicyConfig(model="rules", floor=PolicyConfig().floor)
+    challenger = PolicyConfig(model="nearest", gamma=PolicyConfig().gamma)
+    softer = PolicyConfig(exploration="square_cb")
+    policies = {"rules": rules, "default": softer}
+    config = Config(arms, policies, {"default": challenger}, {"default": 0.1})
+    assert parse(to_toml(config), "t") == config
+
+
 def test_a_challenger_says_only_what_differs():
     """The rest is as in its policy's table, but for what another model or rule doesn't read."""
     table = "\n[policies.default.challenger]\n"
@@ -120,7 +146,7 @@ def test_a_challenger_says_only_what_differs():
     assert (other_rule.scale, other_rule.objective) == (0.15, default.objective)
     base = GOOD.replace('exploration = "thompson"', "floor = 0.3\nreward_window_s = 60")
     other_model = parse(base + table + 'model = "uniform"\n', "t").challengers["default"]
-    assert (other_model.model, other_model.floor) == ("uniform", 0.01)
+    assert (other_model.model, other_model.floor) == ("uniform", 0.003)
     assert (other_model.reward_window_s, other_model.objective) == (60, default.objective)
 
 
