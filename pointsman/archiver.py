@@ -163,6 +163,7 @@ class Archiver:
                 )
             if self._store.go_on_after(stream, at):
                 log.warning("policy %s: Redis has lost %s that are archived", self._policy, stream)
+        self._store.tell(decisions=self._at.decisions, outcomes=self._at.outcomes)
 
     def _turn(self) -> tuple[int, int]:
         """Archive the next batch of both streams, and drop what isn't needed any more; how many
@@ -200,6 +201,7 @@ class Archiver:
         self._store.keep(self._token)  # or another one has taken over: then nothing here counts
         self._at = moved(self._at, decisions, outcomes, closed_before_ms)
         self._archive.commit(self._at)
+        self._store.tell(decisions=self._at.decisions, outcomes=self._at.outcomes)
         self._archive.merge()
 
     def _drop(self, window: Window) -> None:

@@ -25,6 +25,7 @@ from serving.access.tokens import Tokens, secret_of
 from serving.learning.follower import Follower
 from serving.observing import metrics
 from serving.observing.readiness import Readiness
+from serving.observing.standing import Standing
 from serving.recording import Recorder
 from serving.routes import (
     correct,
@@ -136,6 +137,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
         app.state.service, app.state.circuit = service, circuit
         app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
         app.state.recorder = Recorder(service, store, clock_ms, tokens)
+        app.state.standing = Standing(redis_url, service, circuit, clock_ms)
         await follower.start()
         await service.fleet.start()
         watching = asyncio.create_task(circuit.watch())
@@ -151,6 +153,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
             await service.fleet.stop()
             await follower.stop()
             await store.close()
+            app.state.standing.close()
 
     app = App(
         title="Pointsman",

@@ -20,6 +20,7 @@ from policy.frontier import Frontier, Point, frontiers
 from policy.policy import Policy
 from serving.observing import metrics
 from serving.observing.readiness import Readiness
+from serving.observing.standing import Standing
 from serving.routes import bodies
 from serving.routes.schemas import ArmList, FrontierBody, PolicyBody, PolicyList, ReadyBody
 from serving.service import Service
@@ -183,5 +184,7 @@ async def readyz(request: Request) -> Response:
 @router.get(
     "/metrics", response_class=PlainTextResponse, summary="Figures in Prometheus' text format"
 )
-async def exposition() -> Response:
-    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+async def exposition(request: Request) -> Response:
+    standing: Standing = request.app.state.standing
+    shown = metrics.exposition(await standing.read())
+    return Response(shown, media_type="text/plain; version=0.0.4")

@@ -85,6 +85,12 @@ class ArchiverStore(LeasedStore):
                 return True
         return False
 
+    def tell(self, **archived: str) -> None:
+        """Say up to which id each stream is archived, for whoever looks at it; nothing is done by
+        that."""
+        with reachable():
+            self._redis.hset(self._keys.archived, mapping=archived)
+
     def keep(
         self,
         token: int,

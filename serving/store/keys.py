@@ -72,6 +72,7 @@ _NAMES = frozenset(
         "archive_fence",  # ... and the last fencing token given out for it
         "swept",  # id up to which decisions have got the quality that they were missing
         "trimmed",  # hash: stream -> id up to which it was trimmed, being archived
+        "archived",  # hash: stream -> id up to which the archiver says that it is archived
         "published",  # channel: a hint that a snapshot or champion is new
         # hash: counters of what is used of limits; each name begins with when it ends, in s, or 0
         "used",

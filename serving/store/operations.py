@@ -26,8 +26,8 @@ from serving.store.waiting import reachable
 class OperatorStore(PolicyStore):
     """The roles of one policy's versions, what the gate said of them, and the audit stream."""
 
-    def __init__(self, url: str, policy: str) -> None:
-        super().__init__(url, policy)
+    def __init__(self, url: str, policy: str, *, once: bool = False) -> None:
+        super().__init__(url, policy, once=once)
         self._policy = policy
         self._scripts = {
             name: self._redis.register_script(script(name))
