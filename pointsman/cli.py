@@ -14,6 +14,7 @@ COMMANDS = {
     "init": "Write a pointsman.toml to start from.",
     "catalog": "Import arms from a price list, and check prices.",
     "up": "Run the whole service: serving, learner, archiver, embedded server.",
+    "keys": "Make, show, replace and revoke the keys that requests come with.",
     "serve": "Run serving processes only, against a Redis of your own.",
     "learn": "Run the learner only, against a Redis of your own.",
     "archive": "Run the archiver only: move the streams to the log.",

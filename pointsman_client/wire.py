@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, Union
@@ -157,7 +157,7 @@ def route_body(request: RouteRequest) -> dict[str, Any]:
     if isinstance(chosen := given.get("chosen"), str):
         given["chosen"] = {"arm": chosen}
     return {
-        "decision_id": uuid.uuid4().hex,
+        "decision_id": secrets.token_hex(16),
         **({"query": query} if query else {}),
         **({"hints": hints} if hints else {}),
         **given,

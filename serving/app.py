@@ -21,6 +21,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
+from serving.access.guard import Guard
+from serving.access.opening import is_loopback
+from serving.access.scopes import OF_PATHS
+from serving.access.store import KeyStore
 from serving.access.tokens import Tokens, secret_of
 from serving.learning.follower import Follower
 from serving.observing import metrics
@@ -101,18 +105,22 @@ class App(FastAPI):
             metrics.IN_FLIGHT.dec()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        busy = BUSY.get(scope["path"])
-        if busy is None or scope["method"] != "POST":
-            await super().__call__(scope, receive, send)
-            return
         scope["app"] = self
         request = Request(scope, receive)
+        method, path = scope["method"], scope["path"]
+        busy = BUSY.get(path) if method == "POST" else None
         try:
-            response = await busy(request)
+            scope["caller"] = self.state.guard.caller(method, path, scope["headers"])
+            if busy is not None:
+                response = await busy(request)
         except Exception as error:
             response = await errors.answer(request, error)
             if response.status_code == 500:
-                log.exception("can't answer %s", scope["path"])
+                log.exception("can't answer %s", path)
+        else:
+            if busy is None:
+                await super().__call__(scope, receive, send)
+                return
         await response(scope, receive, send)
 
 
@@ -134,10 +142,13 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
         tokens = Tokens(secret)
         service = Service(store, clock_ms, unlogged=tokens if serve_unlogged else None)
         follower = Follower(service, store.versions, settings.config, clock_ms, kept)
-        app.state.service, app.state.circuit = service, circuit
+        may_be_open = settings.open or is_loopback(settings.host)
+        guard = Guard(KeyStore(store.redis), clock_ms, may_be_open=may_be_open)
+        app.state.service, app.state.circuit, app.state.guard = service, circuit, guard
         app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
         app.state.recorder = Recorder(service, store, clock_ms, tokens)
         app.state.standing = Standing(redis_url, service, circuit, clock_ms)
+        await guard.start()
         await follower.start()
         await service.fleet.start()
         watching = asyncio.create_task(circuit.watch())
@@ -152,6 +163,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
             watching.cancel()
             await service.fleet.stop()
             await follower.stop()
+            await guard.stop()
             await store.close()
             app.state.standing.close()
 
@@ -183,6 +195,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, description in {
         400: "Malformed JSON, or a key twice in an object",
+        401: "No valid key",
+        403: "The key lacks a scope, as such or for a policy",
         404: "Unknown policy or decision",
         409: "Conflict with what was stored before",
         413: "Body or batch too large",
@@ -194,14 +208,18 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def _with_bodies(document: dict[str, Any]) -> dict[str, Any]:
-    """Bodies are parsed by our own code, so OpenAPI has to be told of them."""
+    """Bodies are parsed by our own code, and keys are checked there, so OpenAPI has to be told."""
     models: list[Any] = [(model, "validation") for model in (*BODIES, schemas.Problem)]
     _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
-    components = document.setdefault("components", {}).setdefault("schemas", {})
-    components.update(definitions["$defs"])
-    for path in document["paths"].values():
-        for operation in path.values():
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(definitions["$defs"])
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
             operation["responses"].setdefault("default", PROBLEM_DEFAULT)
+            if (scope := OF_PATHS[path]) is not None:
+                operation["security"] = [{"key": []}, {}]
+                operation["description"] = f"Wants the scope `{scope}`, where there are keys."
     return document
 
 

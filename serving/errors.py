@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
+from serving.access.keys import MissingScope, NoKey
+from serving.access.scopes import NoSuchPath
 from serving.deciding import AllOut
 from serving.observing import metrics
 from serving.observing.readiness import NotReady
@@ -23,11 +25,15 @@ from serving.service import Conflict, UnknownArm, UnknownDecision, UnknownPolicy
 from serving.store.keys import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="pointsman", Basic realm="pointsman"'
 
 
 TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     Malformed: (400, "malformed-json", "Malformed JSON"),
     Invalid: (422, "invalid-request", "Invalid request"),
+    NoKey: (401, "no-key", "No valid key"),
+    MissingScope: (403, "missing-scope", "Missing scope"),
+    NoSuchPath: (404, "no-such-path", "No such path"),
     UnknownPolicy: (404, "unknown-policy", "Unknown policy"),
     UnknownDecision: (404, "unknown-decision", "Unknown decision"),
     UnknownArm: (422, "unknown-arm", "Unknown arm"),
@@ -53,6 +59,8 @@ def problem(error: Exception) -> dict[str, Any]:
             body = _problem(status, f"/problems/{name}", title, str(error))
             if isinstance(error, NoEligibleArm):
                 body["excluded"] = [{"arm": arm, "reason": why} for arm, why in error.excluded]
+            if isinstance(error, MissingScope):
+                body |= {"scope": error.scope, "policy": error.policy}
             if isinstance(error, Invalid):
                 body["errors"] = [{"field": field, "reason": why} for field, why in error.faults]
             return body
@@ -69,6 +77,8 @@ async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of the application."""
     body = problem(error)
     headers = {"Retry-After": "1"} if body["status"] == 503 else {}
+    if isinstance(error, NoKey):
+        headers["WWW-Authenticate"] = CHALLENGE
     if isinstance(error, AllOut):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:

@@ -126,8 +126,8 @@ class Service:
         except KeyError:
             if name in self.configured:
                 raise StoreUnavailable(f"policy {name!r} couldn't be read from Redis yet") from None
-            known = ", ".join(sorted(self.policies)) or "none"
-            raise UnknownPolicy(f"no policy {name!r} (known: {known})") from None
+            # Whoever asks may not be to know the others.
+            raise UnknownPolicy(f"no policy {name!r}: GET /policies lists them") from None
 
     def unloaded(self) -> list[str]:
         """Policies of the configuration that don't run here yet."""

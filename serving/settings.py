@@ -16,6 +16,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to serve on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to serve on; 0 picks a free one.")
+    open: bool = Field(
+        False, description="Serve anybody who can reach the address, while there are no keys."
+    )
     data: Path = Field(Path("data"), description="Folder of the embedded server's files.")
     log: str | None = Field(
         None, description="Where the log is kept: a folder or any URI that fsspec knows. [DATA/log]"

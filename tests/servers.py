@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from features.encoder import Encoder
 from pointsman.cli import main
@@ -85,11 +86,12 @@ prices_source = "made up for tests"
 
 
 @contextmanager
-def http_service(settings: Settings) -> Iterator[httpx.Client]:
-    """The application on a real socket, in a thread of this process; a client for it."""
+def http_service(settings: Settings, app: FastAPI | None = None) -> Iterator[httpx.Client]:
+    """The application (this one, where it is given) on a real socket, in a thread of this process;
+    a client for it."""
     listener = listen(settings)
     config = uvicorn.Config(
-        as_asked(settings, create_app(settings)),
+        as_asked(settings, app or create_app(settings)),
         http=OneWrite,
         log_level="warning",
         access_log=False,

@@ -9,11 +9,12 @@ from serving.processes import up
 
 
 @click.command(epilog=settings.help_text())
+@settings.opened
 @click.option("--workers", type=int, help="Serving processes.")
 @click.option("--fd", type=int, hidden=True, help="Serve in this process, on an open socket.")
-def command(workers: int | None, fd: int | None) -> None:
+def command(open_: bool | None, workers: int | None, fd: int | None) -> None:
     """Run serving processes only, against the Redis at POINTSMAN_REDIS_URL."""
-    chosen = settings.begin("serving", workers=workers)
+    chosen = settings.begin("serving", open=open_, workers=workers)
     if not chosen.redis_url:
         raise click.UsageError("serve needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     if fd is None:

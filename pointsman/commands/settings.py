@@ -38,6 +38,10 @@ supervised = click.option(
     "--supervised", is_flag=True, hidden=True, help="`up` has looked at Redis, and waits for it."
 )
 
+opened = click.option(
+    "--open", "open_", is_flag=True, default=None, help="Serve anybody, while there are no keys."
+)
+
 
 class Finite(click.FloatRange):
     """A range that holds no NaN, which every comparison would let through, and no infinity."""

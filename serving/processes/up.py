@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from serving.access.opening import who_may_come_in
+from serving.access.store import keys_at
 from serving.processes import supervision as processes
 from serving.processes.config_file import ConfigFile
 from serving.processes.embedded import FOLDER, Embedded, EmbeddedError
@@ -30,7 +33,7 @@ def up(settings: Settings) -> None:
 
     Raises
     ------
-    ConfigError, EmbeddedError
+    ConfigError, EmbeddedError, NotClosed
     OSError
         If the address is taken, or the operator's own Redis can't be used.
     """
@@ -38,6 +41,7 @@ def up(settings: Settings) -> None:
     with closing(listen(settings)) as listener:
         if settings.redis_url is not None:
             require_usable(settings.redis_url)
+            _say_who_may_come_in(settings, listener, settings.redis_url)
             _run(settings, listener, settings.redis_url, None)
             return
         embedded = Embedded(
@@ -45,6 +49,7 @@ def up(settings: Settings) -> None:
         )
         embedded.start()
         try:
+            _say_who_may_come_in(settings, listener, embedded.url)
             _run(settings, listener, embedded.url, embedded)
         finally:
             embedded.stop()
@@ -80,8 +85,17 @@ def serve(settings: Settings) -> None:
     ConfigFile(settings.config, kept=settings.kept_config()).read()
     require_usable(settings.redis_url or "")
     with closing(listen(settings)) as listener:
+        _say_who_may_come_in(settings, listener, settings.redis_url or "")
         workers = _workers(settings, listener, settings.environment())
         processes.run([workers], lambda: None, listener.close)
+
+
+def _say_who_may_come_in(settings: Settings, listener: socket.socket, redis_url: str) -> None:
+    """Log it, or raise NotClosed."""
+    host, port = listener.getsockname()[:2]
+    keys = asyncio.run(keys_at(redis_url))
+    now_ms = time.time_ns() // 1_000_000
+    log.info(who_may_come_in(keys, host, port, anybody=settings.open, now_ms=now_ms))
 
 
 def _workers(

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.access.keys import Caller
 from serving.errors import problem
 from serving.parsing.checking import Body, checked
 from serving.parsing.decoding import decode, decode_with_care
@@ -78,6 +79,12 @@ async def _received(request: Request, limit: int) -> list[bytes]:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"a body may have {limit} bytes at most")
+
+
+def caller(request: Request) -> Caller:
+    """Who asks, and what that key is good for."""
+    found: Caller = request.scope["caller"]
+    return found
 
 
 def limit(request: Request, items: Sequence[Any]) -> None:

@@ -28,7 +28,7 @@ async def correction(request: Request) -> Response:
     with metrics.request_seconds("/correction").time():
         body = await bodies.read(request, CorrectionRequest)
         concerns(policy=body.policy, decision_id=body.decision_id)
-        return bodies.write(await _overrule(request.app.state.service, body))
+        return bodies.write(await _overrule(request, body))
 
 
 @router.post(
@@ -39,15 +39,16 @@ async def correction(request: Request) -> Response:
 )
 async def correction_batch(request: Request) -> Response:
     batch = await bodies.read(request, CorrectionBatch)
-    service: Service = request.app.state.service
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _overrule(service, checked(CorrectionRequest, item))
+        return await _overrule(request, checked(CorrectionRequest, item))
 
     return await bodies.answer_each(request, batch.corrections, one)
 
 
-async def _overrule(service: Service, body: CorrectionRequest) -> dict[str, Any]:
+async def _overrule(request: Request, body: CorrectionRequest) -> dict[str, Any]:
+    bodies.caller(request).check(body.policy)
+    service: Service = request.app.state.service
     overruled = await service.correct(body)
     for component in overruled.corrected:
         metrics.corrections(body.policy, component).inc()

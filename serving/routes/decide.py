@@ -11,6 +11,7 @@ from pointsman_client.answers import Decision
 from policy.answering import answer
 from policy.arms.constraints import unknown_names
 from serving import batches
+from serving.access.keys import Caller, MissingScope
 from serving.errors import problem
 from serving.observing import metrics
 from serving.observing.logs import concerns
@@ -33,6 +34,7 @@ async def route(request: Request) -> Response:
     with metrics.request_seconds("/route").time():
         body = await bodies.read_query(request, RouteRequest)
         concerns(policy=body.policy, decision_id=body.decision_id)
+        bodies.caller(request).check(body.policy)
         service: Service = request.app.state.service
         routed = await service.route(body)
         concerns(decision_id=routed.decision.decision_id)
@@ -49,7 +51,7 @@ async def route_batch(request: Request) -> Response:
     batch = await bodies.read_query(request, RouteBatch)
     bodies.limit(request, batch.requests)
     service: Service = request.app.state.service
-    asked = await asyncio.to_thread(_each, batch)
+    asked = await asyncio.to_thread(_each, batch, bodies.caller(request))
     policies = {body.policy for body in asked if isinstance(body, RouteRequest)}
     batches.check_baseline(service, policies, batch.baseline)
     made = await batches.route_all(service, asked, batch.budget_usd)
@@ -57,8 +59,8 @@ async def route_batch(request: Request) -> Response:
     return bodies.write({"results": results, "totals": batches.totals(made, batch.baseline)})
 
 
-def _each(batch: RouteBatch) -> list[RouteRequest | Exception]:
-    """The requests of a batch with its defaults, each checked by itself."""
+def _each(batch: RouteBatch, caller: Caller) -> list[RouteRequest | Exception]:
+    """The requests of a batch with its defaults, each checked by itself, and for its policy."""
     if "decision_id" in batch.defaults:
         raise Invalid([("defaults.decision_id", "is one request's own")])
     try:
@@ -71,8 +73,10 @@ def _each(batch: RouteBatch) -> list[RouteRequest | Exception]:
     found: list[RouteRequest | Exception] = []
     for item in batch.requests:
         try:
-            found.append(checked(RouteRequest, batches.with_defaults(item, batch.defaults)))
-        except Invalid as error:
+            body = checked(RouteRequest, batches.with_defaults(item, batch.defaults))
+            caller.check(body.policy)
+            found.append(body)
+        except (Invalid, MissingScope) as error:
             found.append(error)
     return found
 
@@ -105,5 +109,6 @@ async def decision(
     decision_id: str = Path(pattern=r"^[A-Za-z0-9._-]{1,128}$"),
     policy: str = Query("default", pattern=r"^[A-Za-z0-9_-]{1,64}$"),
 ) -> Response:
+    bodies.caller(request).check(policy)
     service: Service = request.app.state.service
     return bodies.write(await service.decision(policy, decision_id))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from pointsman_client.answers import PolicyState
 from policy.records import Decision
+from serving.access.keys import Caller, MissingScope
 from serving.errors import problem
 from serving.observing import metrics
 from serving.parsing.checking import checked
@@ -34,6 +35,7 @@ async def state(
         [], max_length=8, description="Fingerprints of encoders that needn't be sent again"
     ),
 ) -> Response:
+    bodies.caller(request).check(name)
     recorder: Recorder = request.app.state.recorder
     tag = _tag(tag_of(recorder.at_hand(name)))
     if request.headers.get("if-none-match") == tag:
@@ -56,17 +58,19 @@ async def decisions(request: Request) -> Response:
     if len(batch.decisions) > limit:
         raise TooLarge(f"a batch may have {limit} items at most, got {len(batch.decisions)}")
     recorder: Recorder = request.app.state.recorder
-    made = await asyncio.to_thread(lambda: [_made(item) for item in batch.decisions])
+    caller = bodies.caller(request)
+    made = await asyncio.to_thread(lambda: [_made(item, caller) for item in batch.decisions])
     logged = iter(await recorder.record([one for one in made if isinstance(one, Made)]))
     results = [next(logged) if isinstance(one, Made) else one for one in made]
     return bodies.write({"results": [_result(one) for one in results]})
 
 
-def _made(item: Any) -> Made | Exception:
+def _made(item: Any, caller: Caller) -> Made | Exception:
     try:
         body = checked(MadeDecision, item)
+        caller.check(body.policy)
         return Made(body.decision(), body.state)
-    except ValueError as error:
+    except (ValueError, MissingScope) as error:
         return error
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from policy.policy import Policy
 from serving.observing.readiness import NotReady
+from serving.routes import bodies
 from serving.service import Service
 
 router = APIRouter(include_in_schema=False)
@@ -40,7 +41,9 @@ async def page(request: Request) -> Response:
             state = f"<p class=wrong>It decides, but doesn't log: {escape(amiss)}."
     except NotReady as error:
         state = f"<p class=wrong>Not ready: {escape(str(error))}."
-    body = _html(request.app.version, state, list(service.policies.values()))
+    caller = bodies.caller(request)
+    shown = [policy for policy in service.policies.values() if caller.may(policy.name)]
+    body = _html(request.app.version, state, shown)
     # Nothing from another host, and no script at all.
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
     return Response(body, headers=headers, media_type="text/html")

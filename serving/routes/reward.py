@@ -48,6 +48,7 @@ async def reward_batch(request: Request) -> Response:
 
 
 async def _accept(request: Request, body: RewardRequest) -> dict[str, Any]:
+    bodies.caller(request).check(body.policy)
     service: Service = request.app.state.service
     if body.token is not None:
         recorder: Recorder = request.app.state.recorder

@@ -33,7 +33,11 @@ Label = Annotated[str, Field(min_length=1, max_length=128)]
 @router.get("/arms", response_model=ArmList, summary="The arms of the catalog in force")
 async def arms(request: Request) -> Response:
     service: Service = request.app.state.service
-    catalogs = {p.catalog.revision: p.catalog for p in service.policies.values()}
+    shown = _shown(request)
+    catalogs = {policy.catalog.revision: policy.catalog for policy in shown}
+    # A policy without a list of arms chooses from all.
+    lists = [policy.config.arms for policy in shown]
+    of_policies = None if None in lists else {arm for arms in lists for arm in arms or ()}
     return bodies.write(
         {
             "arms": [
@@ -44,6 +48,7 @@ async def arms(request: Request) -> Response:
                 }
                 for catalog in catalogs.values()
                 for arm in (entry.model_dump(mode="json") for entry in catalog.arms)
+                if of_policies is None or arm["id"] in of_policies
             ]
         }
     )
@@ -52,11 +57,12 @@ async def arms(request: Request) -> Response:
 @router.get("/policies", response_model=PolicyList, summary="The running policies")
 async def policies(request: Request) -> Response:
     service: Service = request.app.state.service
-    return bodies.write({"policies": [_body(service, p) for p in service.policies.values()]})
+    return bodies.write({"policies": [_body(service, p) for p in _shown(request)]})
 
 
 @router.get("/policies/{name}", response_model=PolicyBody, summary="One running policy")
 async def policy(request: Request, name: str = Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")) -> Response:
+    bodies.caller(request).check(name)
     service: Service = request.app.state.service
     return bodies.write(_body(service, service.policy(name)))
 
@@ -76,6 +82,7 @@ async def frontier(
     output_tokens: int = Query(300, ge=0, le=MAX_TOKENS),
     probability: float = Query(0.9, gt=0, lt=1, description="Of the intervals"),
 ) -> Response:
+    bodies.caller(request).check(name)
     service: Service = request.app.state.service
     policy = service.policy(name)
     sizes = Hints(context_tokens=context_tokens, output_tokens=output_tokens)
@@ -92,6 +99,13 @@ async def frontier(
             "task_types": [_of_task(one) for one in found],
         }
     )
+
+
+def _shown(request: Request) -> list[Policy]:
+    """The running policies that the key may see."""
+    service: Service = request.app.state.service
+    caller = bodies.caller(request)
+    return [policy for policy in service.policies.values() if caller.may(policy.name)]
 
 
 def _of_task(found: Frontier) -> dict[str, Any]:
@@ -185,6 +199,7 @@ async def readyz(request: Request) -> Response:
     "/metrics", response_class=PlainTextResponse, summary="Figures in Prometheus' text format"
 )
 async def exposition(request: Request) -> Response:
+    bodies.caller(request).check_all()  # figures are told by policy
     standing: Standing = request.app.state.standing
     shown = metrics.exposition(await standing.read())
     return Response(shown, media_type="text/plain; version=0.0.4")

@@ -82,6 +82,10 @@ _NAMES = frozenset(
 )
 HEALTH = "pm:{*}:health"  # hash: endpoint -> what is known of it, for all policies alike
 HEALTH_CHANGED = "pm:{*}:health_changed"  # channel: a hint that one went out or came in
+ACCESS_KEYS = "pm:{*}:keys"  # hash: id -> what is stored of a caller's key, never its secret
+ACCESS_AUDIT = "pm:{*}:audit"  # stream: what was done to keys, by whom
+KEYS_CHANGED = "pm:{*}:keys_changed"  # channel: a hint that a key is new, or isn't what it was
+KEYS_USED = "pm:{*}:keys_used"  # hash: id of a key -> when it was last used, in ms
 
 
 def order(entry: str) -> tuple[int, int]:

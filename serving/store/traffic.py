@@ -233,7 +233,7 @@ class Store:
         timeout_s: float = clients.SERVING_TIMEOUT_S,
         wait_replicas: int = 0,
     ) -> None:
-        self._redis = clients.serving(url)
+        self.redis = self._redis = clients.serving(url)
         self._direct = Direct(url, self._redis, timeout_s, wait_replicas)
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)

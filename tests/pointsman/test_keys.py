@@ -1,0 +1,155 @@
+"""`pointsman keys`, and who may come in without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from click.testing import CliRunner, Result
+
+from pointsman.commands import keys
+from serving.access.opening import NotClosed, who_may_come_in
+from serving.store.keys import ACCESS_AUDIT
+from tests.servers import CONFIG, http_service, main_of, running_up, settings_for, until
+from tests.serving.access.making import bearing, make_key, now_ms
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(redis_url: str) -> Run:
+    def command(*words: str) -> Result:
+        environment = {**os.environ, "POINTSMAN_REDIS_URL": redis_url}
+        return CliRunner().invoke(keys.command, words, env=environment)
+
+    return command
+
+
+def test_a_secret_is_printed_once_and_alone(run: Run, raw: redis.Redis):
+    """On stdout, for a pipe; what it is for goes to stderr. No list shows it again."""
+    done = run("create", "app", "--scope", "route", "--scope", "reward:b,a", "--policy", "a")
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(r"pm_[A-Za-z0-9_-]{43}\n", done.stdout)
+    assert "for reward:a,b route:a" in done.stderr
+    for words in (["list"], ["list", "--json"], ["list", "--audit"]):
+        shown = run(*words).stdout
+        assert "app" in shown
+        assert done.stdout.strip() not in shown
+    for _, entry in raw.xrange(ACCESS_AUDIT):
+        assert done.stdout.strip()[3:].encode() not in b"".join(entry.values())
+
+
+def test_json_is_one_object(run: Run):
+    """The secret is in it where it is new."""
+    made = json.loads(run("create", "app", "--scope", "read", "--expires", "90d", "--json").stdout)
+    assert made["secret"].startswith("pm_")
+    assert made["scopes"] == {"read": None}
+    assert made["expires_at_ms"] == pytest.approx(now_ms() + 90 * 86_400_000, abs=60_000)
+    (listed,) = json.loads(run("list", "--json").stdout)["keys"]
+    assert listed == {name: value for name, value in made.items() if name != "secret"}
+    assert "digests" not in listed
+
+
+def test_what_was_done_to_keys_is_recorded_with_who(run: Run):
+    """Creation, rotation and revocation, in order."""
+    run("create", "app", "--scope", "route")
+    run("rotate", "app", "--overlap", "1h")
+    run("revoke", "app")
+    done = json.loads(run("list", "--audit", "--json").stdout)["audit"]
+    assert [entry["kind"] for entry in done] == ["key created", "key rotated", "key revoked"]
+    assert len({(entry["key"], entry["name"]) for entry in done}) == 1
+    assert all(entry["who"] for entry in done)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["create", "app"], "--scope"),
+        (["create", "app", "--scope", "write"], "a scope is one of route, reward, correct, read"),
+        (["create", "a b", "--scope", "read"], "a name has 1 to 64"),
+        (["create", "app", "--scope", "read", "--policy", "a:b"], "can't be the name of a policy"),
+        (["create", "app", "--scope", "read", "--expires", "2020-01-01"], "is over already"),
+        (["create", "app", "--scope", "read", "--expires", "soon"], "expected a time"),
+        (["rotate", "app", "--overlap", "1w"], "expected a duration"),
+        (["rotate", "app"], "there is no key 'app'"),
+        (["revoke", "app"], "there is no key 'app'"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(run: Run, words: list[str], said: str):
+    """And nothing is made of them."""
+    done = run(*words)
+    assert done.exit_code != 0
+    assert said in done.output + str(done.exception)
+    assert json.loads(run("list", "--json").stdout) == {"keys": []}
+
+
+def test_names_are_unique_until_revoked(run: Run):
+    """So that a name says which key is meant."""
+    assert run("create", "app", "--scope", "read").exit_code == 0
+    again = run("create", "app", "--scope", "read")
+    assert again.exit_code == 1
+    assert "there is a key 'app' already" in again.output
+    run("revoke", "app")
+    assert run("create", "app", "--scope", "read").exit_code == 0
+
+
+def test_without_keys_it_listens_on_loopback_only():
+    """Or anywhere, where somebody has said so; with keys anywhere."""
+    loopback = who_may_come_in([], "127.0.0.1", 80, anybody=False, now_ms=0)
+    assert loopback.startswith("no keys: whoever is on this machine may do everything")
+    with pytest.raises(NotClosed, match=r"--open"):
+        who_may_come_in([], "0.0.0.0", 80, anybody=False, now_ms=0)
+    assert "--open: whoever reaches 0.0.0.0:80" in who_may_come_in(
+        [], "0.0.0.0", 80, anybody=True, now_ms=0
+    )
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_service_that_anybody_could_reach_does_not_start(
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+):
+    """One line says why and what to do."""
+    settings = settings_for(redis_url, tmp_path)
+    for name, value in (settings.environment() | {"POINTSMAN_HOST": "0.0.0.0"}).items():
+        monkeypatch.setenv(name, value)
+    assert main_of(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "`pointsman keys create` makes the first; --open allows it" in line
+
+
+@pytest.mark.parametrize("anybody", [True, False])
+def test_a_process_by_itself_heeds_it_too(redis_url: str, tmp_path: Path, anybody: bool):
+    """However it was started: beyond loopback it answers nobody without a key, unless told to."""
+    settings = settings_for(redis_url, tmp_path)
+    settings = settings.model_copy(update={"host": "0.0.0.0", "open": anybody})
+    with http_service(settings) as http:
+        assert http.get("/arms").status_code == (200 if anybody else 401)
+        _, secret = make_key(redis_url)
+        until(lambda: http.get("/arms").status_code == 401, "keys are wanted", 5.0)
+        assert http.get("/arms", headers=bearing(secret)).status_code == 200
+
+
+def test_a_first_key_before_the_service_first_runs(tmp_path: Path):
+    """Made in the embedded server's files; commands beside the running service change it there."""
+    environment = {**os.environ, "POINTSMAN_DATA": str(tmp_path / "data")}
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(keys.command, words, env=environment)
+
+    secret = run("create", "app", "--scope", "read").stdout.strip()
+    (tmp_path / "pointsman.toml").write_text(CONFIG)
+    with running_up(tmp_path, CONFIG, POINTSMAN_HOST="0.0.0.0") as (_, http):
+        assert http.get("/arms").status_code == 401
+        assert http.get("/arms", headers=bearing(secret)).status_code == 200
+        assert run("revoke", "app").exit_code == 0
+        until(lambda: http.get("/arms", headers=bearing(secret)).status_code == 401, "it ends")
+    assert "every request needs a key: 1 of 1 are valid" in (tmp_path / "up.log").read_text()
