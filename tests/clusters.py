@@ -45,7 +45,7 @@ class Node:
 
     def start(self, *words: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        options = {"port": str(self.port), "dir": str(self.folder), "save": "", **self.options}
+        options = {"port": str(self.port), "dir": str(self.folder), **self.options}
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -83,6 +83,7 @@ class Cluster:
 
     def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, **options: str) -> None:
         options = {
+            "save": "",
             "cluster-enabled": "yes",
             "cluster-node-timeout": "2000",
             "repl-diskless-sync-delay": "0",
@@ -123,6 +124,15 @@ class Cluster:
     def id_of(self, node: Node) -> str:
         return str(node.ask("CLUSTER MYID").decode())
 
+    def replica_of(self, node: Node) -> Node:
+        """One that follows this master."""
+        for other in self.nodes:
+            with other.client() as client:
+                told = client.info("replication")
+            if told["role"] == "slave" and told["master_port"] == node.port:
+                return other
+        raise AssertionError(f"nobody follows {node.port}")
+
     def slot(self, policy: str) -> int:
         return key_slot(f"{{{policy}}}".encode())
 
@@ -146,3 +156,57 @@ def _ranges(node: Node) -> Any:
     with node.client() as client:
         client.response_callbacks.clear()
         return client.execute_command("CLUSTER SLOTS")
+
+
+class Watched:
+    """A server and its replica, which three Sentinels watch as the service `pm`."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        ports = free_ports(5)
+        self.nodes = [
+            Node(
+                port,
+                folder / str(port),
+                {
+                    "save": "",
+                    "repl-diskless-sync-delay": "0",
+                    "appendonly": "yes",
+                    **options,
+                },
+            )
+            for port in ports[:2]
+        ]
+        self.sentinels = [Node(port, folder / str(port)) for port in ports[2:]]
+        named = ",".join(f"127.0.0.1:{node.port}" for node in self.sentinels)
+        self.url = f"redis+sentinel://{named}/pm"
+
+    def start(self) -> None:
+        primary, replica = self.nodes
+        primary.start()
+        replica.start("--replicaof", f"127.0.0.1 {primary.port}")
+        for sentinel in self.sentinels:
+            sentinel.folder.mkdir(parents=True)
+            path = sentinel.folder / "sentinel.conf"
+            path.write_text(
+                f"port {sentinel.port}\ndir {sentinel.folder}\n"
+                f"sentinel monitor pm 127.0.0.1 {primary.port} 2\n"
+                "sentinel down-after-milliseconds pm 2000\nsentinel failover-timeout pm 5000\n"
+            )
+            sentinel.start(str(path), "--sentinel")
+        until(lambda: all(map(self._knows_all, self.sentinels)), "all know of all", PATIENCE_S)
+
+    def _knows_all(self, sentinel: Node) -> bool:
+        with sentinel.client() as client:
+            told = client.sentinel_master("pm")
+        return bool(told["num-other-sentinels"] == 2 and told["num-slaves"] == 1)
+
+    def owner(self, _policy: str) -> Node:
+        """The master, as the first Sentinel says."""
+        with self.sentinels[0].client() as client:
+            _, port = client.sentinel_get_master_addr_by_name("pm")
+        return next(node for node in self.nodes if node.port == int(port))
+
+    def stop(self) -> None:
+        for node in (*self.sentinels, *self.nodes):
+            if node.process is not None:
+                node.kill()

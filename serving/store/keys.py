@@ -80,6 +80,13 @@ _NAMES = frozenset(
         "under_way",  # sorted set: calls whose outcome is awaited, by when they no longer count
     }
 )
+
+
+def waited(key: str) -> str:
+    """That key of the policy that has this one."""
+    return key.partition("}")[0] + "}:waited"
+
+
 HEALTH = "pm:{*}:health"  # hash: endpoint -> what is known of it, for all policies alike
 HEALTH_CHANGED = "pm:{*}:health_changed"  # channel: a hint that one went out or came in
 ACCESS_KEYS = "pm:{*}:keys"  # hash: id -> what is stored of a caller's key, never its secret

@@ -280,7 +280,7 @@ class Store:
         for decision in decisions:
             arguments.extend(decision.arguments())
         with metrics.store_seconds("decide").time():
-            replies = await within(self._direct.run(self._decide, names, arguments, keys.waited))
+            replies = await within(self._direct.run(self._decide, names, arguments))
         return [_recorded(reply) for reply in replies]
 
     async def draw_of(self, policy: str, session: str) -> tuple[str, dict[str, bytes]]:

@@ -14,6 +14,8 @@ from offline_eval.log import archive
 from offline_eval.log.reading import read_rows
 from offline_eval.log.segments import STREAMS, order
 from policy.values.snapshot import unpack
+from serving.store.connecting.clients import blocking
+from serving.store.keys import Keys
 from serving.store.learning import LearnerStore
 from tests.faults.traffic import PATIENCE_S, Ledger, Traffic
 from tests.servers import assert_same_state, fold_again, until
@@ -26,7 +28,8 @@ def verify(ledger: Ledger, url: str, path: str, *versions: str) -> None:
     from the first event on, by default the first."""
     assert ledger.decisions
     assert ledger.outcomes.keys() == ledger.decisions.keys()
-    with redis.Redis.from_url(url) as raw, closing(LearnerStore(url, "default")) as store:
+    raw = blocking(url, Keys("default").state)
+    with closing(raw), closing(LearnerStore(url, "default")) as store:
         until(lambda: archived(raw, path), "the archiver comes to the end", PATIENCE_S)
         assert_nothing_is_lost(raw, path, ledger)
         assert_each_outcome_is_there_once(path, ledger)

@@ -6,7 +6,7 @@ Their types are Any, for redis-py's allow str wherever bytes come back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -66,9 +66,9 @@ def blocking(url: str, key: str, *, once: bool = False) -> Any:
     to = Address.of(url)
     if to.kind == "server":
         return redis.Redis.from_url(url, **options)
-    find = (
-        partial(master, to) if to.kind == "sentinel" else partial(owner, to, key_slot(key.encode()))
-    )
+    find = partial(master, to)
+    if to.kind == "cluster":
+        find = partial(owner, to, key_slot(key.encode()), [*to.seeds])
     pool = redis.ConnectionPool(
         connection_class=_FindingTLS if to.tls else _Finding, find=find, **options | to.options
     )
@@ -88,7 +88,7 @@ def masters(to: Address) -> list[Place]:
     nobody knows, or a slot is nobody's."""
     if to.kind == "sentinel":
         return [master(to)]
-    found = ranges(to)
+    found = ranges(to, [*to.seeds])
     covered = sum(last - first + 1 for first, last, _ in found)
     if covered < REDIS_CLUSTER_HASH_SLOTS:
         missing = REDIS_CLUSTER_HASH_SLOTS - covered
@@ -113,28 +113,35 @@ def master(to: Address) -> Place:
     raise exceptions.ConnectionError(said)
 
 
-def owner(to: Address, slot: int) -> Place:
-    """Which master of a cluster has a slot, as the first node that answers says; ConnectionError
-    where none does."""
-    for first, last, place in ranges(to):
+def owner(to: Address, slot: int, known: list[Place]) -> Place:
+    """Which master of a cluster has a slot, as the first of the `known` nodes that answers says;
+    all that it names are known then. ConnectionError where none does."""
+    for first, last, place in ranges(to, known):
         if first <= slot <= last:
             return place
     raise exceptions.ConnectionError(f"no node of the cluster has slot {slot}")
 
 
-def ranges(to: Address) -> list[tuple[int, int, Place]]:
-    """First slot, last slot and master of each range of a cluster's slots; ConnectionError where no
-    node answers."""
+def ranges(to: Address, known: list[Place]) -> list[tuple[int, int, Place]]:
+    """First slot, last slot and master of each range of a cluster's slots; as `owner`."""
     said = "no node is named"
-    for host, port in to.seeds:
+    for host, port in known:
         try:
             with one(host, port, to.tls, to.options) as client:
                 found: Any = client.execute_command("CLUSTER SLOTS")
         except (exceptions.RedisError, OSError) as error:
             said = str(error)
             continue
-        return [(int(a), int(b), (_text(at[0]) or host, int(at[1]))) for a, b, at, *_ in found]
+        shards = [(a, b, [_place(at, host) for at in nodes]) for a, b, *nodes in found]
+        named = {place: None for _, _, nodes in shards for place in nodes}
+        known[:] = [*to.seeds, *(place for place in named if place not in to.seeds)]
+        return [(int(a), int(b), nodes[0]) for a, b, nodes in shards]
     raise exceptions.ConnectionError(said)
+
+
+def _place(node: Sequence[Any], host: str) -> Place:
+    """Of a node; it may not know its own host, which is then the one that was asked."""
+    return _text(node[0]) or host, int(node[1])
 
 
 def one(host: str, port: int, tls: bool, options: dict[str, Any]) -> redis.Redis:

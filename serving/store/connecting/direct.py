@@ -13,7 +13,7 @@ from redis.crc import key_slot
 
 from serving.store.connecting import clients
 from serving.store.connecting.address import Address, Place
-from serving.store.keys import StoreUnavailable
+from serving.store.keys import StoreUnavailable, waited
 from serving.store.waiting import in_time
 
 DIAL_S = 1.0
@@ -39,7 +39,7 @@ class Direct:
         self._timeout_s = timeout_s
         self._replicas = replicas
         self._lines: dict[Place, _Line] = {}
-        self._dialling: set[Place] = set()
+        self._dialling: dict[Place, asyncio.Task[None]] = {}
         self._closed = False
 
     async def run(
@@ -47,10 +47,8 @@ class Direct:
         script: Any,
         keys: Sequence[str],
         arguments: Sequence[str | bytes | int | float],
-        written: str = "",
     ) -> Any:
-        """A script's reply; `written` names a key that may be written to, so that a repeated call,
-        which writes nothing, waits for replicas as well.
+        """A script's reply; the first key is a policy's.
 
         Raises
         ------
@@ -63,7 +61,8 @@ class Direct:
         ]
         if self._replicas:
             wait_ms = max(round(WAIT_SHARE * 1_000 * self._timeout_s), 1)
-            commands += [("SET", written, ""), ("WAIT", self._replicas, wait_ms)]
+            # A repeated call writes nothing, and a connection waits for what it has written.
+            commands += [("SET", waited(keys[0]), ""), ("WAIT", self._replicas, wait_ms)]
         reply = await self._sent(keys, commands)
         if reply is not _NOTHING:
             return reply
@@ -106,20 +105,22 @@ class Direct:
         return (nodes[0].host, nodes[0].port) if nodes else None
 
     async def _dial(self, place: Place | None) -> None:
-        """Open a connection, unless another request has, or is about to, or this is over."""
-        if place is None or place in self._dialling or self._closed:
+        """Open a connection where there is none, unless this is over; requests dial together."""
+        line = None if place is None else self._lines.get(place)
+        if place is None or self._closed or (line is not None and line.is_open):
             return
-        known = self._lines.get(place)
-        if known is not None and known.is_open:
-            return
-        self._dialling.add(place)
+        if place not in self._dialling:
+            self._dialling[place] = asyncio.create_task(self._open(place))
+        await asyncio.shield(self._dialling[place])
+
+    async def _open(self, place: Place) -> None:
         try:
             async with asyncio.timeout(DIAL_S):
                 line = await self._dialled(place)
         except (OSError, clients.NOT_FOUND):
             return
         finally:
-            self._dialling.discard(place)
+            del self._dialling[place]
         self._lines[place] = line
         if self._closed:
             line.close()
