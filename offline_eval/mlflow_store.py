@@ -138,6 +138,8 @@ def _client(uri: str) -> MlflowClient:
     for name in ("mlflow", "alembic"):  # they tell of each table that a new store gets
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of each try
+    # A page of traceback for each error, which is raised as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -184,4 +186,6 @@ def _inside(name: str) -> PurePosixPath:
 
 def _without_password(uri: str) -> str:
     parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -28,6 +28,7 @@ class Ledger:
 
     decisions: dict[str, tuple[str, float]] = field(default_factory=dict)
     outcomes: dict[str, dict[str, float]] = field(default_factory=dict)
+    late: dict[str, set[str]] = field(default_factory=dict)  # components, which the log leaves out
     answers: Counter[int] = field(default_factory=Counter)  # by status
     slowest_s: float = 0.0  # of all answers, refusals among them
     acknowledged: int = 0  # requests
@@ -44,10 +45,12 @@ class Ledger:
                 self.acknowledged += 1
                 self.last_sent = max(self.last_sent, sent)
 
-    def reports(self, decision_id: str, part: dict[str, float]) -> None:
+    def reports(self, decision_id: str, part: dict[str, float], *, late: bool = False) -> None:
         with self._lock:
             self.outcomes.setdefault(decision_id, {}).update(part)
             self.reported += 1
+            if late:
+                self.late.setdefault(decision_id, set()).update(part)
 
 
 class Traffic:
@@ -122,6 +125,12 @@ class Traffic:
             self.ledger.reports(decision_id, part)
 
     def _post(self, http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self._answer(http, path, body, {200}).json()
+        return found
+
+    def _answer(
+        self, http: httpx.Client, path: str, body: dict[str, Any], wanted: set[int]
+    ) -> httpx.Response:
         """Ask until there is an answer; a lost connection or a refusal acknowledges nothing."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -132,9 +141,8 @@ class Traffic:
                 self.ledger.answered(LOST, sent)
             else:
                 self.ledger.answered(answer.status_code, sent)
-                if answer.status_code == 200:
-                    found: dict[str, Any] = answer.json()
-                    return found
+                if answer.status_code in wanted:
+                    return answer
                 assert answer.status_code in ANNOUNCED, answer.text
                 assert answer.json()["type"] == ANNOUNCED[answer.status_code]
                 assert int(answer.headers["Retry-After"]) >= 1

@@ -53,7 +53,9 @@ def assert_nothing_is_lost(raw: redis.Redis, path: str, ledger: Ledger) -> None:
     assert len(logged) == len(ledger.decisions)
     for row in logged:
         told = {name: getattr(row.outcome, name) for name in COMPONENTS}
-        assert told == ledger.outcomes[row.decision.decision_id]
+        late = ledger.late.get(row.decision.decision_id, set())
+        known = ledger.outcomes[row.decision.decision_id].items()
+        assert told == {name: None if name in late else value for name, value in known}
     for decision_id, (arm, propensity) in ledger.decisions.items():
         fields = raw.hgetall(f"pm:{{default}}:decision:{decision_id}")
         assert (fields[b"arm"].decode(), float(fields[b"propensity"])) == (arm, propensity)
