@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pointsman_client.answers import Alternative, Correction, Decision, Predicted, Receipt
-from pointsman_client.errors import PointsmanError
+from pointsman_client.errors import Forbidden, PointsmanError, RateLimited, Unauthorized
 
 if TYPE_CHECKING:
     from pointsman_client.async_client import AsyncClient
@@ -20,9 +20,12 @@ __all__ = [
     "Client",
     "Correction",
     "Decision",
+    "Forbidden",
     "PointsmanError",
     "Predicted",
+    "RateLimited",
     "Receipt",
+    "Unauthorized",
 ]
 
 

@@ -38,11 +38,13 @@ class AsyncClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout_s: float = 5.0,
         retries: int = 2,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._http = http or httpx.AsyncClient(base_url=wire.address(url), timeout=timeout_s)
+        self._headers = wire.bearing(api_key)
         self._retries = retries
         self._unlogged = Unlogged()
 
@@ -169,7 +171,7 @@ class AsyncClient:
     async def _send(self, request: Request[T]) -> T:
         for pause_s in pauses(self._retries):
             try:
-                response = await self._http.request(**request.to_send())
+                response = await self._http.request(**request.to_send(self._headers))
                 break
             except Exception as error:  # whatever it is, no answer came
                 if pause_s is None or not isinstance(error, RETRIED):

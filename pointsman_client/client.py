@@ -35,6 +35,9 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 class Client:
     """Talks to a Pointsman service; threads may share one.
 
+    `api_key` is what `pointsman keys create` has printed; without it POINTSMAN_API_KEY holds, if
+    set.
+
     >>> client = Client("http://127.0.0.1:8080")
     >>> with client.call("Sort a list in Python.", task_type="code") as call:  # doctest: +SKIP
     ...     answer = ask(call.provider, call.model)
@@ -46,11 +49,13 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout_s: float = 5.0,
         retries: int = 2,
         http: httpx.Client | None = None,
     ) -> None:
         self._http = http or httpx.Client(base_url=wire.address(url), timeout=timeout_s)
+        self._headers = wire.bearing(api_key)
         self._retries = retries
         self._unlogged = Unlogged()
 
@@ -207,7 +212,7 @@ class Client:
     def _send(self, request: Request[T]) -> T:
         for pause_s in pauses(self._retries):
             try:
-                response = self._http.request(**request.to_send())
+                response = self._http.request(**request.to_send(self._headers))
                 break
             except Exception as error:  # whatever it is, no answer came
                 if pause_s is None or not isinstance(error, RETRIED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,13 @@ from pydantic import BaseModel
 
 from pointsman_client.answers import Correction, Decision, Receipt, Totals
 from pointsman_client.encoding import encode
-from pointsman_client.errors import NotSent, PointsmanError
+from pointsman_client.errors import (
+    Forbidden,
+    NotSent,
+    PointsmanError,
+    RateLimited,
+    Unauthorized,
+)
 from pointsman_client.options import CorrectionRequest, RewardRequest, RouteRequest
 
 FIRST_PAUSE_S = 0.05
@@ -24,6 +31,7 @@ SHOWN = 200  # characters of an answer that isn't ours
 # that holds changes nothing. A read timeout is not among them: the caller chose how long to wait.
 RETRIED = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 
+KINDS = {401: Unauthorized, 403: Forbidden, 429: RateLimited}
 QUERY = ("text", "messages")
 HINTS = ("task_type", "context_tokens", "output_tokens", "language", "capabilities", "labels")
 
@@ -39,6 +47,16 @@ def address(url: str) -> httpx.URL:
         raise PointsmanError(None, "No address", f"{url!r}: {error}") from None
 
 
+def bearing(api_key: str | None) -> dict[str, str]:
+    """The header for a key: the one that is given, or that of POINTSMAN_API_KEY."""
+    key = (os.environ.get("POINTSMAN_API_KEY", "") if api_key is None else api_key).strip()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):  # it isn't shown: it may be a secret all the same
+        raise PointsmanError(None, "No key", "a key has printable ASCII characters only")
+    return {"authorization": f"Bearer {key}"}
+
+
 @dataclass(frozen=True)
 class Request(Generic[T]):
     """One request, and how to read what comes back."""
@@ -50,13 +68,14 @@ class Request(Generic[T]):
     params: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def to_send(self) -> dict[str, Any]:
+    def to_send(self, more: Mapping[str, str]) -> dict[str, Any]:
+        """With `more` headers."""
         content_type = {"content-type": "application/json"} if self.body else {}
         return {
             "method": self.method,
             "url": self.path,
             "content": self.body,
-            "headers": {**content_type, **self.headers},
+            "headers": {**content_type, **more, **self.headers},
             "params": self.params or None,
         }
 
@@ -193,6 +212,9 @@ def results(content: Any, n: int, model: type[A]) -> list[A | PointsmanError]:
 def _refusal(response: httpx.Response, content: Any) -> PointsmanError:
     status, title = response.status_code, response.reason_phrase
     if isinstance(content, dict):
+        wait_s = response.headers.get("retry-after", "")
+        if wait_s.isdecimal():
+            content = {"retry_after_s": int(wait_s), **content}
         return _problem(content, status, title)
     if response.has_redirect_location:
         to = f"{response.url} redirects to {response.headers['location']}: give the client that URL"
@@ -202,4 +224,4 @@ def _refusal(response: httpx.Response, content: Any) -> PointsmanError:
 
 def _problem(content: Mapping[str, Any], status: int, title: str = "Problem") -> PointsmanError:
     title, detail = str(content.get("title", title)), str(content.get("detail", ""))
-    return PointsmanError(int(status), title, detail, content)
+    return KINDS.get(int(status), PointsmanError)(int(status), title, detail, content)

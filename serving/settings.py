@@ -19,6 +19,12 @@ class Settings(BaseSettings):
     open: bool = Field(
         False, description="Serve anybody who can reach the address, while there are no keys."
     )
+    ssl_certfile: Path | None = Field(
+        None, description="Serve TLS, with this certificate (and its chain; PEM)."
+    )
+    ssl_keyfile: Path | None = Field(
+        None, description="The private key of the certificate, if not in the same file."
+    )
     data: Path = Field(Path("data"), description="Folder of the embedded server's files.")
     log: str | None = Field(
         None, description="Where the log is kept: a folder or any URI that fsspec knows. [DATA/log]"

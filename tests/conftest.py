@@ -54,6 +54,14 @@ def redis_url(embedded: Embedded) -> str:
     return embedded.url
 
 
+@pytest.fixture(scope="module")
+def module_url(embedded: Embedded) -> str:
+    """The address of a store that is empty when the module's tests begin: no keys of others."""
+    with redis.Redis.from_url(embedded.url) as client:
+        client.flushall()
+    return embedded.url
+
+
 @pytest.fixture
 def raw(redis_url: str) -> Iterator[redis.Redis]:
     """A plain client, to look at what is really stored."""

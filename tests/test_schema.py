@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from serving.app import create_app
-from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for
 
@@ -40,9 +39,9 @@ def operations(*modes: schemathesis.GenerationMode) -> Any:
 
 
 @pytest.fixture(scope="module")
-def service(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def service(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """One service for all examples."""
-    with http_service(settings_for(embedded.url, tmp_path_factory.mktemp("schema"))) as client:
+    with http_service(settings_for(module_url, tmp_path_factory.mktemp("schema"))) as client:
         yield client
 
 

@@ -41,7 +41,7 @@ def command(
     """
     chosen = settings.read()
     try:
-        with closing(Client(url or f"http://{chosen.host}:{chosen.port}")) as client:
+        with closing(Client(url or settings.url(chosen))) as client:
             body = client.frontier(policy)
     except PointsmanError as error:
         raise click.ClickException(str(error)) from error

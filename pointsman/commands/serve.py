@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pointsman.commands import settings
@@ -9,12 +11,11 @@ from serving.processes import up
 
 
 @click.command(epilog=settings.help_text())
-@settings.opened
-@click.option("--workers", type=int, help="Serving processes.")
+@settings.served
 @click.option("--fd", type=int, hidden=True, help="Serve in this process, on an open socket.")
-def command(open_: bool | None, workers: int | None, fd: int | None) -> None:
+def command(fd: int | None, **given: Any) -> None:
     """Run serving processes only, against the Redis at POINTSMAN_REDIS_URL."""
-    chosen = settings.begin("serving", open=open_, workers=workers)
+    chosen = settings.begin("serving", **given)
     if not chosen.redis_url:
         raise click.UsageError("serve needs POINTSMAN_REDIS_URL; `pointsman up` starts a server")
     if fd is None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -38,9 +39,28 @@ supervised = click.option(
     "--supervised", is_flag=True, hidden=True, help="`up` has looked at Redis, and waits for it."
 )
 
-opened = click.option(
-    "--open", "open_", is_flag=True, default=None, help="Serve anybody, while there are no keys."
-)
+
+def served(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of how a service is reached."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    options = [
+        click.option(
+            "--open", is_flag=True, default=None, help="Serve anybody, while there are no keys."
+        ),
+        click.option("--ssl-certfile", type=file, help="Serve TLS, with this certificate (PEM)."),
+        click.option("--ssl-keyfile", type=file, help="Its private key, if not in the same file."),
+        click.option("--workers", type=int, help="Serving processes."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def url(chosen: Settings) -> str:
+    """Where a service with these settings answers."""
+    scheme = "http" if chosen.ssl_certfile is None else "https"
+    host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+    return f"{scheme}://{host}:{chosen.port}"
 
 
 class Finite(click.FloatRange):

@@ -37,7 +37,7 @@ def command(policy: str | None, url: str | None, as_json: bool) -> None:
     """
     chosen = settings.read()
     try:
-        with closing(Client(url or f"http://{chosen.host}:{chosen.port}")) as client:
+        with closing(Client(url or settings.url(chosen))) as client:
             found = client.policies()
     except PointsmanError as error:
         raise click.ClickException(str(error)) from error

@@ -52,6 +52,7 @@ class Decider:
         url: str = DEFAULT_URL,
         policy: str = "default",
         *,
+        api_key: str | None = None,
         timeout_s: float = 5.0,
         poll_s: float = 1.0,
         send_s: float = 0.1,
@@ -59,7 +60,7 @@ class Decider:
     ) -> None:
         self._name = policy
         self._poll_s, self._send_s = poll_s, send_s
-        self._client = Client(url, timeout_s=timeout_s, retries=0)
+        self._client = Client(url, api_key=api_key, timeout_s=timeout_s, retries=0)
         try:
             self._follower = Follower(self._client, policy)
         except BaseException:

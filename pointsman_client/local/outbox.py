@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from pointsman_client.answers import Logged, Receipt
 from pointsman_client.client import Client
-from pointsman_client.errors import PointsmanError
+from pointsman_client.errors import PointsmanError, RateLimited
 from pointsman_client.local.asking import Decision
 from pointsman_client.wire import A, Request, results
 from policy.records import Decision as Record
@@ -176,6 +176,8 @@ class Outbox:
 
 def _for_now(answer: object) -> bool:
     """Whether this problem passes: the same item may be acknowledged later."""
+    if isinstance(answer, RateLimited):
+        return True
     return isinstance(answer, PointsmanError) and (answer.status or 500) >= 500
 
 

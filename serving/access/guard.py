@@ -120,7 +120,10 @@ def _secret(headers: Headers, by_browser: bool) -> bytes:
             if kind.lower() == b"basic" and by_browser:
                 return _password(given)
             break
-    raise NoKey("this service wants a key: `Authorization: Bearer pm_...`")
+    raise NoKey(
+        "this service wants a key: `Authorization: Bearer pm_...` (in clients `api_key`, or "
+        "POINTSMAN_API_KEY)"
+    )
 
 
 def _password(given: bytes) -> bytes:

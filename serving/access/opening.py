@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from serving.access.keys import Key
 
@@ -22,6 +24,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def require_certificate(certfile: Path, keyfile: Path | None) -> None:
+    """Raise OSError where TLS can't be served with these files, in one line."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        files = f"{certfile}" if keyfile is None else f"{certfile} and {keyfile}"
+        raise OSError(f"can't serve TLS with {files}: {error}") from error
 
 
 def who_may_come_in(

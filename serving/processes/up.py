@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from serving.access.opening import who_may_come_in
+from serving.access.opening import require_certificate, who_may_come_in
 from serving.access.store import keys_at
 from serving.processes import supervision as processes
 from serving.processes.config_file import ConfigFile
@@ -65,7 +65,8 @@ def _run(
         Child("watch", (*COMMAND, "watch", "--supervised"), _single_threaded(environment)),
     ]
     host, port = listener.getsockname()[:2]
-    log.info("serving on http://%s:%s (try /docs)", host, port)
+    scheme = "http" if settings.ssl_certfile is None else "https"
+    log.info("serving on %s://%s:%s (try /docs)", scheme, host, port)
 
     def tend() -> None:
         if embedded is not None and embedded.poll() is not None:
@@ -134,6 +135,8 @@ def serve_on(settings: Settings, fd: int) -> None:
         loop="uvloop",
         http=OneWrite,
         ws="none",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
         log_config=None,  # as all else that this process says
         log_level="warning",
         access_log=False,
@@ -148,7 +151,9 @@ def serve_on(settings: Settings, fd: int) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket on the settings' address."""
+    """A listening socket on the settings' address; OSError too where TLS could not be served."""
+    if settings.ssl_certfile is not None:
+        require_certificate(settings.ssl_certfile, settings.ssl_keyfile)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -16,7 +16,7 @@ from pointsman.commands import keys
 from serving.access.opening import NotClosed, who_may_come_in
 from serving.store.keys import ACCESS_AUDIT
 from tests.servers import CONFIG, http_service, main_of, running_up, settings_for, until
-from tests.serving.access.making import bearing, make_key, now_ms
+from tests.serving.access.making import bearing, known, make_key, now_ms
 
 Run = Callable[..., Result]
 
@@ -135,6 +135,7 @@ def test_a_process_by_itself_heeds_it_too(redis_url: str, tmp_path: Path, anybod
         assert http.get("/arms").status_code == (200 if anybody else 401)
         _, secret = make_key(redis_url)
         until(lambda: http.get("/arms").status_code == 401, "keys are wanted", 5.0)
+        known(http, secret)
         assert http.get("/arms", headers=bearing(secret)).status_code == 200
 
 

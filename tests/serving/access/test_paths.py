@@ -43,10 +43,10 @@ def at(path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def service(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def service(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service with a key for each scope: `by_scope`."""
-    settings = settings_for(embedded.url, tmp_path_factory.mktemp("paths"))
-    secrets = {scope: make_key(embedded.url, [scope])[1] for scope in SCOPES}
+    settings = settings_for(module_url, tmp_path_factory.mktemp("paths"))
+    secrets = {scope: make_key(module_url, [scope])[1] for scope in SCOPES}
     with http_service(settings) as http:
         http.by_scope = secrets  # type: ignore[attr-defined]
         yield http

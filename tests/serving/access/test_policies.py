@@ -52,13 +52,13 @@ def asked(http: httpx.Client, method: str, url: str, body: Any = None) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def mine(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def mine(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client with a key for `mine` of a service that also has `other` and `default`, and a
     decision of `other`, made with a key for all."""
     config = CONFIG + TWO.replace("[policies.mine]\n", '[policies.mine]\narms = ["small"]\n')
-    settings = settings_for(embedded.url, tmp_path_factory.mktemp("policies"), config)
-    _, secret = make_key(embedded.url, SCOPES, ("mine", "nobody"))
-    _, everything = make_key(embedded.url)
+    settings = settings_for(module_url, tmp_path_factory.mktemp("policies"), config)
+    _, secret = make_key(module_url, SCOPES, ("mine", "nobody"))
+    _, everything = make_key(module_url)
     with http_service(settings) as http:
         made = http.post("/route", json={"policy": "other", **QUERY}, headers=bearing(everything))
         http.foreign = made.json()["decision_id"]  # type: ignore[attr-defined]
