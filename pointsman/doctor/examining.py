@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from offline_eval.registry import default_uri
-from pointsman.doctor import configuration, disk, following, recorded, server
+from pointsman.doctor import configuration, disk, following, keys, recorded, server
 from pointsman.doctor.finding import Finding
 from policy.config.schema import Config
+from serving.access.keys import Key
+from serving.access.store import key_store
 from serving.processes.config_file import utc_day
 from serving.processes.embedded import EmbeddedError, running_url
 from serving.settings import Settings
@@ -31,11 +35,17 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
         url = chosen.redis_url or running_url(chosen.data)
         for place, seen in look(url).items():
             yield from server.checked(seen, place, chosen.wait_replicas)
+        yield from keys.checked(*asyncio.run(_keys(url)), chosen, time.time_ns() // 1_000_000)
         if config is not None:
             yield from _policies(url, config, chosen, uri, mend=mend)
     except (EmbeddedError, StoreUnavailable, ValueError) as error:
         start = "start `pointsman up`, or correct POINTSMAN_REDIS_URL or POINTSMAN_DATA"
         yield Finding("redis", "fault", str(error), start)
+
+
+async def _keys(url: str) -> tuple[Sequence[Key], Mapping[str, int]]:
+    async with key_store(url) as store:
+        return await store.all(), await store.last_used()
 
 
 def _policies(

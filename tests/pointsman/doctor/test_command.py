@@ -41,6 +41,7 @@ def test_a_running_service_has_no_fault_and_a_stopped_one_has(tmp_path: Path):
         "persistence",
         "memory",
         "clock",
+        "keys",
         "learner",
         "archiver",
         "mlflow",
