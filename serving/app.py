@@ -110,7 +110,7 @@ class App(FastAPI):
         method, path = scope["method"], scope["path"]
         busy = BUSY.get(path) if method == "POST" else None
         try:
-            scope["caller"] = self.state.guard.caller(method, path, scope["headers"])
+            scope["caller"] = await self.state.guard.admit(method, path, scope["headers"])
             if busy is not None:
                 response = await busy(request)
         except Exception as error:
@@ -202,6 +202,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "Body or batch too large",
         415: "A content encoding other than gzip",
         422: "Invalid request, or no eligible arm",
+        429: "The key's requests of this minute are used up",
         503: "The store can't be reached: nothing was acknowledged",
     }.items()
 }

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
 from serving.access.keys import MissingScope, NoKey
+from serving.access.rates import TooManyRequests
 from serving.access.scopes import NoSuchPath
 from serving.deciding import AllOut
 from serving.observing import metrics
@@ -33,6 +34,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     Invalid: (422, "invalid-request", "Invalid request"),
     NoKey: (401, "no-key", "No valid key"),
     MissingScope: (403, "missing-scope", "Missing scope"),
+    TooManyRequests: (429, "rate-limited", "Too many requests"),
     NoSuchPath: (404, "no-such-path", "No such path"),
     UnknownPolicy: (404, "unknown-policy", "Unknown policy"),
     UnknownDecision: (404, "unknown-decision", "Unknown decision"),
@@ -61,6 +63,8 @@ def problem(error: Exception) -> dict[str, Any]:
                 body["excluded"] = [{"arm": arm, "reason": why} for arm, why in error.excluded]
             if isinstance(error, MissingScope):
                 body |= {"scope": error.scope, "policy": error.policy}
+            if isinstance(error, TooManyRequests):
+                body["retry_after_s"] = error.retry_after_s
             if isinstance(error, Invalid):
                 body["errors"] = [{"field": field, "reason": why} for field, why in error.faults]
             return body
@@ -79,7 +83,7 @@ async def answer(request: Request, error: Exception) -> Response:
     headers = {"Retry-After": "1"} if body["status"] == 503 else {}
     if isinstance(error, NoKey):
         headers["WWW-Authenticate"] = CHALLENGE
-    if isinstance(error, AllOut):
+    if isinstance(error, AllOut | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)

@@ -80,12 +80,14 @@ def command() -> None:
 )
 @click.option("--policy", "policies", multiple=True, help="For this policy only. May be repeated.")
 @click.option("--expires", type=Until(), help="When: 90d, 12h or 2027-01-31. [never]")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Beyond it: 429. [no end]")
 @settings.as_json
 def create(
     name: str,
     scopes: tuple[str, ...],
     policies: tuple[str, ...],
     expires: int | None,
+    requests_per_minute: int | None,
     as_json: bool,
 ) -> None:
     """Make a key called NAME, and print its secret: this once, and on stdout alone.
@@ -95,7 +97,7 @@ def create(
     """
     secret, now_ms, by = keys.new_secret(), settings.now_ms(), getpass.getuser()
     given = dict(_scope(word, policies) for word in scopes)
-    key = keys.new_key(name, given, secret, by, now_ms, expires)
+    key = keys.new_key(name, given, secret, by, now_ms, expires, requests_per_minute)
 
     async def make(store: KeyStore) -> None:
         if any(one.name == name and one.revoked_at_ms is None for one in await store.all()):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from hmac import compare_digest
 
 from serving.access.keys import ANYONE, Caller, Key, MissingScope, NoKey, digest
+from serving.access.rates import Rates
 from serving.access.scopes import scope_of
 from serving.access.store import KeyStore
 from serving.store.keys import StoreUnavailable
@@ -33,6 +34,7 @@ class Guard:
     def __init__(self, store: KeyStore, clock_ms: Callable[[], int], *, may_be_open: bool) -> None:
         self._store = store
         self._clock_ms = clock_ms
+        self._rates = Rates(store.reserve, clock_ms)
         self._open = may_be_open
         self._known: Known | None = None  # not read yet
         self._used_ms: dict[str, int] = {}
@@ -71,12 +73,12 @@ class Guard:
         if used:
             await self._store.used(used)
 
-    def caller(self, method: str, path: str, headers: Headers) -> Caller | None:
+    async def admit(self, method: str, path: str, headers: Headers) -> Caller | None:
         """Who asks for a path; None where nobody needs to be known.
 
         Raises
         ------
-        NoSuchPath, NoKey, MissingScope
+        NoSuchPath, NoKey, MissingScope, TooManyRequests
         StoreUnavailable
             If no keys could be read since the process started.
         """
@@ -90,6 +92,8 @@ class Guard:
         key = self._key(self._known, _secret(headers, method in READS))
         if scope not in key.scopes:
             raise MissingScope(scope, None)
+        if key.requests_per_minute is not None:
+            await self._rates.take(key.id, key.requests_per_minute)
         return Caller(key, scope)
 
     def _key(self, keys: Known, secret: bytes) -> Key:

@@ -63,6 +63,7 @@ class Key(BaseModel):
     created_by: str
     expires_at_ms: int | None = None
     revoked_at_ms: int | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
 
     def may(self, scope: Scope, policy: str) -> bool:
         policies = self.scopes.get(scope, ())
@@ -118,6 +119,7 @@ def new_key(
     by: str,
     now_ms: int,
     expires_at_ms: int | None = None,
+    requests_per_minute: int | None = None,
 ) -> Key:
     """A key with this secret; ValueError for a name that it can't have."""
     if not NAME.fullmatch(name):
@@ -133,6 +135,7 @@ def new_key(
         created_at_ms=now_ms,
         created_by=by,
         expires_at_ms=expires_at_ms,
+        requests_per_minute=requests_per_minute,
     )
 
 

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from serving.access.keys import Key
 from serving.store.connecting import clients
 from serving.store.connecting.hints import hints
-from serving.store.keys import ACCESS_AUDIT, ACCESS_KEYS, KEYS_CHANGED, KEYS_USED, decoded, script
+from serving.store.keys import (
+    ACCESS_AUDIT,
+    ACCESS_KEYS,
+    KEYS_CHANGED,
+    KEYS_USED,
+    REQUESTS,
+    decoded,
+    script,
+)
 from serving.store.waiting import within
 
 log = logging.getLogger(__name__)
@@ -28,6 +36,7 @@ class KeyStore:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
         self._change = redis.register_script(script("change_key"))
+        self._reserve = redis.register_script(script("reserve"))
 
     async def all(self) -> list[Key]:
         """Every key there ever was, the oldest first. One that can't be read lets nobody in."""
@@ -60,6 +69,11 @@ class KeyStore:
         )
         if not done:
             raise ChangedMeanwhile(f"key {key.name} was changed meanwhile: try again")
+
+    async def reserve(self, key_id: str, minute: int, most: int, limit: int) -> int:
+        """Take up to `most` of the requests that a key has in a minute since 1970; how many."""
+        counter = f"{REQUESTS}:{key_id}:{minute}"
+        return int(await within(self._reserve(keys=[counter], args=[most, limit])))
 
     async def used(self, last_ms: Mapping[str, int]) -> None:
         """Keep when keys were last used."""

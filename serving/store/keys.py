@@ -92,6 +92,7 @@ HEALTH_CHANGED = "pm:{*}:health_changed"  # channel: a hint that one went out or
 ACCESS_KEYS = "pm:{*}:keys"  # hash: id -> what is stored of a caller's key, never its secret
 ACCESS_AUDIT = "pm:{*}:audit"  # stream: what was done to keys, by whom
 KEYS_CHANGED = "pm:{*}:keys_changed"  # channel: a hint that a key is new, or isn't what it was
+REQUESTS = "pm:{*}:requests"  # and :<id of a key>:<minute>: how many of its requests are given out
 KEYS_USED = "pm:{*}:keys_used"  # hash: id of a key -> when it was last used, in ms
 
 
