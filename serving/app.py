@@ -137,7 +137,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout_s, serve_unlogged = settings.store_timeout_ms / 1_000, settings.degraded == "serve"
         store = Store(redis_url, timeout_s, settings.wait_replicas)
-        circuit = Circuit(timeout_s, store.ping, clock_ms)
+        circuit = Circuit(timeout_s, store.ping, clock_ms, several=store.has_several)
         secret = secret_of(settings.token_secret, settings.data, make=serve_unlogged)
         tokens = Tokens(secret)
         service = Service(store, clock_ms, unlogged=tokens if serve_unlogged else None)

@@ -15,6 +15,7 @@ from serving.grouping import Group
 from serving.observing import metrics
 from serving.store.availability import AvailabilityStore
 from serving.store.connecting import clients
+from serving.store.connecting.address import Address
 from serving.store.connecting.direct import Direct
 from serving.store.keys import Keys, script
 from serving.store.versions import VersionStore
@@ -234,6 +235,7 @@ class Store:
         wait_replicas: int = 0,
     ) -> None:
         self.redis = self._redis = clients.serving(url)
+        self.has_several = Address.of(url).kind == "cluster"  # servers, for different policies
         self._direct = Direct(url, self._redis, timeout_s, wait_replicas)
         self.versions = VersionStore(self._redis)
         self.availability = AvailabilityStore(self._redis)
@@ -254,7 +256,7 @@ class Store:
 
     async def ping(self) -> None:
         """Raises what redis-py does, where nobody answers."""
-        await self._redis.ping()
+        await clients.ping(self._redis)
 
     async def record(self, policy: str, decision: NewDecision, retention_ms: int) -> Recorded:
         """Write a decision and its log entry; the stored one instead if the id is taken.

@@ -65,11 +65,18 @@ class Away:
 
 class Circuit:
     """Whether Redis answers. The first request that waited in vain opens it, and others fail at
-    once; a look every so often, which waits as long as a request, opens and closes it."""
+    once; a look every so often, which waits as long as a request, opens and closes it. With
+    `several` servers, of which one may be away, only the look does."""
 
     def __init__(
-        self, timeout_s: float, ping: Callable[[], Awaitable[Any]], clock_ms: Callable[[], int]
+        self,
+        timeout_s: float,
+        ping: Callable[[], Awaitable[Any]],
+        clock_ms: Callable[[], int],
+        *,
+        several: bool = False,
     ) -> None:
+        self._several = several
         self.timeout_s = timeout_s
         self.away: Away | None = None
         self._ping = ping
@@ -81,6 +88,11 @@ class Circuit:
             self.away = Away(self._clock_ms(), why)
             self._look.set()
             log.warning("%s", why)
+
+    def doubt(self, why: str) -> None:
+        """A request has waited in vain."""
+        if not self._several:
+            self.open(why)
 
     async def watch(self) -> None:
         """Look for ever."""
@@ -128,7 +140,7 @@ class Patience:
                 left_s = self._left_s - (loop.time() - self._since)
                 return await in_time(reply, max(left_s, 0.0))
         except Unreachable as error:
-            self.circuit.open(str(error))
+            self.circuit.doubt(str(error))
             raise
         finally:
             self._waits -= 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clusters import Cluster, Node, Watched
@@ -16,8 +17,9 @@ from tests.faults.conftest import Recovered
 from tests.faults.places import OFTEN
 from tests.faults.traffic import Traffic
 from tests.faults.verifying import Recovery, verify
-from tests.servers import CONFIG, running_up, until
+from tests.servers import CONFIG, http_service, running_up, settings_for, until
 
+POLICIES = ("default", "b", "c", "d")  # of which each of three masters has at least one
 pytestmark = pytest.mark.faults
 
 
@@ -63,6 +65,31 @@ def test_a_failover_loses_nothing_that_waited(
             traffic.reach(traffic.ledger.acknowledged + 400)
         assert traffic.ledger.answers.keys() <= {200, 503}
         verify(traffic.ledger, place.url, log)
+
+
+def test_a_node_that_hangs_takes_no_other_with_it(tmp_path: Path):
+    """Its policies get their 503s in time, and all others go on, whichever node it is."""
+    cluster = Cluster(tmp_path / "valkeys", cluster_require_full_coverage="no")
+    config = CONFIG + "".join(f"\n[policies.{name}]\n" for name in POLICIES[1:])
+    with started(cluster):
+        homes = {name: cluster.owner(name) for name in POLICIES}
+        for hanging in cluster.masters:
+            settings = settings_for(cluster.url, tmp_path, config, store_timeout_ms=500)
+            with http_service(settings) as http:
+                for name in POLICIES:
+                    until(lambda: _status(http, name) == 200, f"policy {name} serves", 30.0)  # noqa: B023
+                hanging.signal(signal.SIGSTOP)
+                for name in 3 * POLICIES:
+                    began = time.monotonic()
+                    status = _status(http, name)
+                    assert time.monotonic() - began < 5.0
+                    assert status == (503 if homes[name] is hanging else 200), name
+                hanging.signal(signal.SIGCONT)
+
+
+def _status(http: httpx.Client, policy: str) -> int:
+    asked = {"policy": policy, "query": {"text": "question"}}
+    return http.post("/route", json=asked).status_code
 
 
 def back(node: Node) -> None:

@@ -6,7 +6,7 @@ Their types are Any, for redis-py's allow str wherever bytes come back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,12 @@ CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2
 SERVING_TIMEOUT_S = 2.0  # what a service waits in the background, for one reply
 _RETRIES = 6  # some 0.7 s in all: a server that starts again may be back by then
 NOT_FOUND = exceptions.ConnectionError  # nobody knows where a server is
+LOST = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.RedisClusterException,  # no node answers, or a slot is nobody's
+    OSError,
+)
 _ELSEWHERE = (exceptions.AskError, exceptions.MovedError, exceptions.ReadOnlyError)
 
 
@@ -53,6 +59,35 @@ def serving(url: str) -> Any:
         )
         return redis.asyncio.Redis.from_pool(pool)
     return redis.asyncio.Redis.from_url(url, **options)
+
+
+async def ping(client: Any) -> None:
+    """Return once a server that is written to has answered, of a cluster any; redis-py's exceptions
+    where none does."""
+    if not isinstance(client, redis.asyncio.RedisCluster):
+        await client.ping()
+        return
+    await client.initialize()
+    asked = [asyncio.ensure_future(client.ping(target_nodes=at)) for at in client.get_primaries()]
+    for one in asked:
+        one.add_done_callback(lambda done: done.cancelled() or done.exception())  # is retrieved
+    try:
+        await _first(asked)
+    finally:
+        for one in asked:
+            one.cancel()
+
+
+async def _first(asked: Collection[asyncio.Future[Any]]) -> None:
+    """Until one of them is done well; an error of theirs where none is."""
+    error: BaseException | None = None
+    while asked:
+        done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            error = one.exception()
+            if error is None:
+                return
+    raise error or exceptions.ConnectionError("no node is a master")
 
 
 def blocking(url: str, key: str, *, once: bool = False) -> Any:

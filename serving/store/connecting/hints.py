@@ -7,14 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis import exceptions
-
-_LOST = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.RedisClusterException,
-    OSError,
-)
+from serving.store.connecting.clients import LOST
 
 
 async def hints(redis: Any, channels: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
@@ -23,7 +16,7 @@ async def hints(redis: Any, channels: Sequence[str], timeout_s: float) -> AsyncI
     A hint may be lost, so whoever follows looks at the store at every turn.
     """
     while True:
-        with suppress(*_LOST):
+        with suppress(*LOST):
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(*channels)
                 while True:

@@ -77,6 +77,9 @@ local function accept_turn(key, d, draw_key, at)
   if given.quality and own[4] and tonumber(given.quality) > 0 then
     conflicts[#conflicts + 1] = 'quality'
   end
+  -- Read before anything is written: no key of the call names it, so on a cluster it may be gone to
+  -- another node already, which ends the script here.
+  local draw = decision(draw_key)
   local withdrawn = ARGV[at + 7] == '0'
   local heard = own[1] or own[2] or own[3] or own[4]
   if withdrawn and heard or own[5] and not withdrawn then conflicts[#conflicts + 1] = 'executed' end
@@ -103,7 +106,6 @@ local function accept_turn(key, d, draw_key, at)
     local list = own[5] and unchanged or accepted
     list[#list + 1] = 'executed'
     redis.call('HSET', key, 'own_executed', '0')
-    local draw = decision(draw_key)
     if not draw.executed then
       redis.call('HSET', draw_key, 'executed', '0', 'executed_arm', draw.arm,
         'executed_list_cost_usd', draw.list_cost_usd)
