@@ -202,7 +202,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "Body or batch too large",
         415: "A content encoding other than gzip",
         422: "Invalid request, or no eligible arm",
-        429: "The key's requests of this minute are used up",
+        429: "Too many requests, under way or of the key in this minute: see Retry-After",
         503: "The store can't be reached: nothing was acknowledged",
     }.items()
 }

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from policy.arms.constraints import NoEligibleArm
@@ -44,6 +44,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     NoEligibleArm: (422, "no-eligible-arm", "No eligible arm"),
     WrongChoice: (422, "wrong-choice", "Wrong choice of the caller's router"),
     TooLarge: (413, "too-large", "Too large"),
+    ClientDisconnect: (400, "incomplete", "Incomplete request"),  # that nobody reads
     StoreUnavailable: (503, "store-unavailable", "Store unavailable"),
     NotReady: (503, "not-ready", "Not ready"),
 }

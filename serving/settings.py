@@ -48,6 +48,15 @@ class Settings(BaseSettings):
         16_777_216, ge=1024, description="... on /route and /route/batch those larger than this."
     )
     max_batch: int = Field(1_024, ge=1, le=10_000, description="Longer batches answer 413.")
+    max_inflight: int = Field(
+        128, ge=1, le=100_000, description="Requests that a process has under way; more answer 429."
+    )
+    max_connections: int = Field(
+        2_048, ge=1, le=1_000_000, description="Connections of a process; more are closed."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=3_600, description="Within which a request must come in, or is cut off."
+    )
     degraded: Literal["refuse", "serve"] = Field(
         "refuse",
         description="Without Redis: refuse with 503, or serve from the last snapshot, unlogged.",

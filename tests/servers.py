@@ -28,7 +28,7 @@ from serving.app import create_app
 from serving.learning.fold import Fold
 from serving.learning.learner import Learner
 from serving.observing.access_log import as_asked
-from serving.processes.joined import OneWrite
+from serving.processes.front import config_of
 from serving.processes.up import listen
 from serving.settings import Settings
 from serving.store.keys import Entry
@@ -90,14 +90,7 @@ def http_service(settings: Settings, app: FastAPI | None = None) -> Iterator[htt
     """The application (this one, where it is given) on a real socket, in a thread of this process;
     a client for it."""
     listener = listen(settings)
-    config = uvicorn.Config(
-        as_asked(settings, app or create_app(settings)),
-        http=OneWrite,
-        log_level="warning",
-        access_log=False,
-        ws="none",
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(settings, as_asked(settings, app or create_app(settings))))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -7,6 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+LINGER_S = 5.0  # that a closed connection may take to be read to its end
+
 
 class OneWrite(HttpToolsProtocol):
     """uvicorn's protocol, which writes a head as soon as it is known, on such a transport."""
@@ -40,3 +42,5 @@ class Joined:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():  # perhaps nobody reads it
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)

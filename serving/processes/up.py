@@ -122,24 +122,21 @@ def _workers(
 
 def serve_on(settings: Settings, fd: int) -> None:
     """One serving process on a listening socket that its parent has opened."""
-    import uvicorn  # noqa: PLC0415 - its parent only supervises, and starts in half the time
-
+    # Here, for its parent only supervises, and starts in half the time.
     from serving.app import create_app  # noqa: PLC0415
     from serving.observing.access_log import as_asked  # noqa: PLC0415
     from serving.processes.draining import GRACE_S, Draining  # noqa: PLC0415
-    from serving.processes.joined import OneWrite  # noqa: PLC0415
+    from serving.processes.front import config_of, may_open_many  # noqa: PLC0415
 
+    may_open_many()
     app = create_app(settings, kept=settings.kept_config())
-    config = uvicorn.Config(
+    config = config_of(
+        settings,
         as_asked(settings, app),
         loop="uvloop",
-        http=OneWrite,
-        ws="none",
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
         log_config=None,  # as all else that this process says
-        log_level="warning",
-        access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
 

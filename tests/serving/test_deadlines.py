@@ -135,10 +135,10 @@ def test_a_service_that_starts_without_redis_waits_for_it(server: Server, tmp_pa
         assert "no snapshot yet of default" in http.get("/readyz").json()["detail"]
         answer = http.post("/route", json=QUERY)
         assert (answer.status_code, "yet" in answer.json()["detail"]) == (503, True)
-        assert http.post("/route", json={"policy": "other", **QUERY}).status_code == 404
         server.start()
-        until(lambda: ready(http), "it is ready")
-        assert http.post("/route", json=QUERY).status_code == 200
+        until(lambda: http.post("/route", json=QUERY).status_code == 200, "it serves")
+        assert ready(http)
+        assert http.post("/route", json={"policy": "other", **QUERY}).status_code == 404
 
 
 def test_what_is_being_stopped_is_not_ready():

@@ -1,0 +1,255 @@
+"""What goes beyond what a process may have under way is refused at once, and who dawdles is cut."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.access.admission import LARGEST_PART, UPLOADS, WEIGHT_BYTES, Admission
+from serving.observing import metrics
+from serving.settings import Settings
+from tests.servers import http_service, settings_for, until
+from tests.serving.test_deadlines import frozen
+from tests.serving.test_direct import Server, free_port
+
+QUERY = {"query": {"text": "hello"}}
+BODY = json.dumps(QUERY).encode()
+
+
+def head(path: str, length: int, *more: str) -> bytes:
+    lines = (f"POST {path} HTTP/1.1", "host: x", f"content-length: {length}", *more)
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+@contextmanager
+def connected(http: httpx.Client) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", http.base_url.port), timeout=20.0) as link:
+        yield link
+
+
+def all_of(link: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    parts = []
+    try:
+        while part := link.recv(65_536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def one_answer(link: socket.socket) -> bytes:
+    found = b""
+    while b"\r\n\r\n" not in found:
+        found += link.recv(65_536)
+    before, _, body = found.partition(b"\r\n\r\n")
+    length = int(before.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+    while len(body) < length:
+        body += link.recv(65_536)
+    return before
+
+
+def test_places_by_hand():
+    """A large body counts as several requests, but leaves room for others, and the heaviest is as
+    welcome as any; what comes in takes no place."""
+    admission = Admission(8)
+    light, heavy = admission.request(100), admission.request(100 * WEIGHT_BYTES)
+    assert light is not None
+    assert heavy is not None
+    assert (light.weight, heavy.weight) == (1, 1 + 8 // LARGEST_PART)
+    assert admission.under_way == 4
+    rest = [admission.request(0) for _ in range(4)]
+    assert all(rest)
+    assert admission.request(0) is None
+    heavy.leave()
+    last = admission.request(100 * WEIGHT_BYTES)
+    assert last is not None
+    assert admission.under_way == 8
+    for place in (*rest, light, last):
+        assert place is not None
+        place.leave()
+    uploads = [admission.upload() for _ in range(UPLOADS)]
+    assert all(uploads)
+    assert admission.upload() is None
+    assert admission.under_way == 0
+    assert uploads[0] is not None
+    uploads[0].received(3 * WEIGHT_BYTES)
+    assert (admission.under_way, admission.uploads) == (3, UPLOADS - 1)
+    for place in uploads:
+        assert place is not None
+        place.leave()
+    assert (admission.under_way, admission.uploads) == (0, 0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(free_port(), tmp_path / "s")
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_what_goes_beyond_is_refused_at_once(server: Server, tmp_path: Path):
+    """With when to come back, while those under way go on; probes always get in, and a refused
+    client's connection stays usable."""
+    settings = settings_for(server.urls[0], tmp_path, max_inflight=2)
+    with http_service(settings) as http, ThreadPoolExecutor(2) as pool, ExitStack() as ice:
+        http.post("/route", json=QUERY).raise_for_status()
+        ice.enter_context(frozen(server))
+        waiting = [pool.submit(http.post, "/route", json=QUERY, timeout=30.0) for _ in range(2)]
+        until(lambda: http.get("/policies").status_code == 429, "both are under way")
+        start = time.monotonic()
+        for _ in range(20):
+            refused = http.post("/route", json=QUERY)
+            assert refused.status_code == 429
+        assert time.monotonic() - start < 2.0
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["type"] == "/problems/overloaded"
+        assert http.head("/policies").status_code == 429
+        assert http.get("/healthz").status_code == 200
+        assert http.get("/readyz").status_code in (200, 503)
+        ice.close()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+        until(lambda: http.post("/route", json=QUERY).status_code == 200, "there is room again")
+        counted = http.get("/metrics").text
+        assert 'pointsman_problems_total{status="429",type="overloaded"}' in counted
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Iterator[httpx.Client]:
+    """A service with room for one request, which must come in within a second."""
+    changed = {"max_inflight": 1, "max_connections": 30, "request_timeout_s": 1.0}
+    with http_service(settings.model_copy(update=changed)) as http:
+        yield http
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"", b""),
+        (b"\r\n", b""),
+        (b"POST /rou", b"408"),
+        (head("/route", 100), b"408"),
+        (head("/route", 100) + b'{"query"', b"408"),
+        (head("/route", 200_000) + b" " * 100_000, b"408"),
+        (b"POST /route HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{", b"408"),
+    ],
+    ids=["nothing", "a line", "half a head", "a head", "half a body", "a large half", "a chunk"],
+)
+def test_who_dawdles_is_cut_and_keeps_nobody_out(impatient: httpx.Client, sent: bytes, told: bytes):
+    """The one place is free all the while."""
+    with connected(impatient) as link:
+        link.sendall(sent)
+        assert impatient.post("/route", json=QUERY).status_code == 200
+        answer = all_of(link)
+        assert answer[9:12] == told
+        assert (b"/problems/incomplete" in answer) == bool(told)
+    assert impatient.post("/route", json=QUERY).status_code == 200
+
+
+def test_who_dawdles_after_an_answer_is_cut_too(impatient: httpx.Client):
+    """The second request of a connection has the same time as the first."""
+    with connected(impatient) as link:
+        link.sendall(head("/route", len(BODY)) + BODY)
+        assert b"200 OK" in one_answer(link)
+        link.sendall(b"POST /rou")
+        assert b" 408 " in all_of(link)
+
+
+def test_whoever_does_not_read_is_cut(impatient: httpx.Client):
+    """Answers that nobody takes aren't kept for ever, nor is the place of the one under way."""
+    asked = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    with connected(impatient) as link:
+        link.settimeout(0.01)
+        until(lambda: not _sent(link, asked), "it is cut", 30.0)
+        until(lambda: impatient.post("/route", json=QUERY).status_code == 200, "there is room")
+
+
+def _sent(link: socket.socket, request: bytes) -> bool:
+    """Whether the other side is still there."""
+    try:
+        link.send(request * 10)
+    except TimeoutError:  # it reads no more, for it can't write
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def test_large_bodies_come_in_pieces(impatient: httpx.Client):
+    """Slow enough to be under way for long, fast enough to be let in; pipelined requests wait."""
+    body = json.dumps({"query": {"text": "x" * 300_000}}).encode()
+    with connected(impatient) as link:
+        link.sendall(head("/route", len(body)))
+        for at in range(0, len(body), 100_000):
+            link.sendall(body[at : at + 100_000])
+            time.sleep(0.02)
+        assert b"200 OK" in one_answer(link)
+        link.sendall(head("/route", len(body), "expect: 100-continue"))
+        assert link.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        link.sendall(body)
+        assert b"200 OK" in one_answer(link)
+        link.sendall((head("/route", len(BODY)) + BODY) * 3)
+        assert b"200 OK" in one_answer(link)
+
+
+def test_only_so_many_large_bodies_come_in_at_once(impatient: httpx.Client):
+    """Others are refused before they are read, and small ones get in."""
+    large = head("/route", 500_000) + b" " * 100_000
+    with ExitStack() as links:
+        for _ in range(UPLOADS):
+            links.enter_context(connected(impatient)).sendall(large)
+        until(lambda: _refused(impatient, large), "a large one is refused")
+        assert impatient.post("/route", json=QUERY).status_code == 200
+
+
+def _refused(http: httpx.Client, request: bytes) -> bool:
+    with connected(http) as link:
+        link.sendall(request)
+        return b" 429 " in one_answer(link)
+
+
+def test_only_so_many_connections_are_held(settings: Settings):
+    """One more is told so, and closed; when another one goes there is room."""
+    with (
+        http_service(settings.model_copy(update={"max_connections": 3})) as http,
+        ExitStack() as links,
+    ):
+        assert http.get("/healthz").status_code == 200
+        first = links.enter_context(connected(http))
+        links.enter_context(connected(http))
+        until(lambda: _told(http).startswith(b"HTTP/1.1 429 "), "it is full")
+        first.close()
+        until(lambda: _told(http).startswith(b"HTTP/1.1 200 "), "there is room")
+
+
+def _told(http: httpx.Client) -> bytes:
+    with connected(http) as link:
+        link.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return all_of(link)
+
+
+def incomplete() -> float:
+    """How often a body didn't come: services of this process count together."""
+    return metrics.problems(400, "incomplete")._value.get()
+
+
+def test_a_client_that_hangs_up_is_no_fault_of_ours(
+    impatient: httpx.Client, caplog: pytest.LogCaptureFixture
+):
+    """Nothing is logged as an error where a body never came."""
+    before = incomplete()
+    for path in ("/route", "/route/batch"):
+        with connected(impatient) as link:
+            link.sendall(head(path, 200_000) + b" " * 100_000)
+    until(lambda: incomplete() == before + 2, "both are noticed")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
