@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from offline_eval.log.archive import Archive
-from offline_eval.log.segments import STREAMS, Position, order
+from offline_eval.log.segments import START, STREAMS, Position, order
 from policy.config.schema import PolicyConfig
 from policy.values import models
 from policy.values.snapshot import read_head
@@ -161,7 +161,9 @@ class Archiver:
                     f"policy {self._policy!r}: the log belongs to another service, or Redis went "
                     f"back in time: entry {last} of the {stream} should be in it and isn't"
                 )
-            if self._store.go_on_after(stream, at):
+            went_on = self._store.go_on_after(stream, at)
+            # The last one that is archived stays in the stream, whatever is trimmed.
+            if went_on or at not in (last, START):
                 log.warning("policy %s: Redis has lost %s that are archived", self._policy, stream)
         self._store.tell(decisions=self._at.decisions, outcomes=self._at.outcomes)
 

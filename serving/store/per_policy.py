@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,9 +17,16 @@ from serving.store.waiting import reachable
 class PolicyStore:
     """One policy's roles, versions, catalogs and checkpoints. Blocks."""
 
-    def __init__(self, url: str, policy: str, *, once: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        policy: str,
+        *,
+        once: bool = False,
+        connected: Callable[[Any], None] | None = None,
+    ) -> None:
         self._keys = Keys(policy)
-        self._redis: Any = blocking(url, self._keys.state, once=once)
+        self._redis: Any = blocking(url, self._keys.state, once=once, connected=connected)
 
     def close(self) -> None:
         self._redis.close()
@@ -83,19 +91,30 @@ class LeasedStore(PolicyStore):
     lease_ms = 3_000
 
     def __init__(self, url: str, policy: str, *, lease: str, fence: str) -> None:
-        # No second try: a server that came back may have lost its last events, and the reader must
-        # then start over from what it has saved.
-        super().__init__(url, policy, once=True)
+        self._leads = False
+        super().__init__(url, policy, once=True, connected=self._connected)
         self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
         self._lease = self._redis.register_script(script("lease"))
 
+    def _connected(self, connection: Any) -> None:
+        """Refuse a second connection under one lease. The server may have lost the last events, or
+        be another one that never had them: the reader must start over from what it has saved.
+        redis-py would connect again by itself, and say nothing where it did between two calls."""
+        if self._leads:
+            raise exceptions.ConnectionError("the connection was lost")
+        connection.on_connect()
+
     def acquire(self) -> int:
         """A fencing token, or 0 while another one holds the lease."""
+        self._leads = False
         with reachable():
-            return int(self._lease(keys=[self._lease_key, self._fence_key], args=[self.lease_ms]))
+            token = int(self._lease(keys=[self._lease_key, self._fence_key], args=[self.lease_ms]))
+        self._leads = token > 0
+        return token
 
     def release(self, token: int) -> None:
         """Give the lease back, so that a successor needn't wait for it to run out."""
+        self._leads = False
         with suppress(exceptions.RedisError, OSError):
             if self._redis.get(self._lease_key) == str(token).encode():
                 self._redis.delete(self._lease_key)

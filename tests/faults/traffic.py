@@ -58,6 +58,7 @@ class Traffic:
     round that was begun is completed. Services share the rounds where there are several."""
 
     clients = 4
+    asks_again = 0.05  # of the decisions, as a client does that lost the answer
 
     def __init__(self, urls: str | Sequence[str], seed: int, pause_s: float = 0.0) -> None:
         self.ledger = Ledger()
@@ -107,7 +108,7 @@ class Traffic:
         asked = {"decision_id": decision_id, "query": {"text": f"question {i % 97}"}}
         made = self._post(http, "/route", asked)
         self.ledger.decisions[decision_id] = made["arm"], made["propensity"]
-        if rng.random() < 0.05:  # a client that lost the answer asks again
+        if rng.random() < self.asks_again:
             assert self._post(http, "/route", asked) == made
         outcome = {
             "quality": rng.random(),

@@ -79,7 +79,7 @@ def assert_learned_once(path: str, store: LearnerStore, version: str = "1") -> N
     """The learner comes to the end of the stream, with the state of an undisturbed fold."""
     expected = fold_again(store, archive.events(path, "default"), version)
     until(
-        lambda: _position(store.checkpoint(version)) == _position(expected),
+        lambda: position(store.checkpoint(version)) == position(expected),
         "the learner comes to the end of the stream",
         PATIENCE_S,
     )
@@ -87,7 +87,7 @@ def assert_learned_once(path: str, store: LearnerStore, version: str = "1") -> N
     assert unpack(expected).header.events == sum(map(len, archive.events(path, "default")))
 
 
-def _position(checkpoint: bytes | None) -> str:
+def position(checkpoint: bytes | None) -> str:
     return "" if checkpoint is None else unpack(checkpoint).header.position
 
 

@@ -14,7 +14,7 @@ from policy.records import positions
 from policy.values.snapshot import Header, State, read_head, unpack
 from serving.learning.events import batch_of
 from serving.learning.learner import Learner
-from serving.store.keys import StaleLease
+from serving.store.keys import Keys, StaleLease, StoreUnavailable
 from serving.store.learning import LearnerStore
 from serving.store.states import Change
 from tests.servers import assert_same_state, drive, fold_again, learn_all, until
@@ -80,6 +80,26 @@ def test_a_learner_that_was_overtaken_writes_nothing(
     with pytest.raises(StaleLease):
         store.commit(stale, "1", OLD, OLD)
     assert raw.exists(CHECKPOINT) == 0
+
+
+def test_a_connection_that_was_lost_ends_the_lead(
+    http: httpx.Client, store: LearnerStore, raw: redis.Redis
+):
+    """A server that answers again may not have what was read from it last: what was learned of that
+    is not written, and a successor starts from the checkpoint."""
+    drive(http, 5)
+    leading = learner(store)
+    leading._token = store.acquire()
+    leading._follow_roles()
+    assert leading._read(block_ms=None) == {"1": 5}
+    raw.client_kill_filter(_type="normal", skipme=True)
+    raw.delete(Keys("default").outcomes)  # and so the server has lost them
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="connection was lost"):
+            leading._commit(save=True, publish=True)
+    assert raw.exists(CHECKPOINT) == 0
+    store.release(leading._token)
+    assert store.acquire() > leading._token
 
 
 def test_serving_takes_the_new_snapshot_without_a_restart(http: httpx.Client, redis_url: str):

@@ -90,14 +90,18 @@ async def _first(asked: Collection[asyncio.Future[Any]]) -> None:
     raise error or exceptions.ConnectionError("no node is a master")
 
 
-def blocking(url: str, key: str, *, once: bool = False) -> Any:
+def blocking(
+    url: str, key: str, *, once: bool = False, connected: Callable[[Any], None] | None = None
+) -> Any:
     """Connections to the server that has `key`, and all keys with its hash tag.
 
     When another server has taken over, a call fails as it does when the connection is lost, for
     what this one wrote last may be lost; the next one finds the new server. With `once`, nothing is
-    tried a second time.
+    tried a second time; `connected` greets each new connection, or refuses it.
     """
     options = CONNECTION | ({"retry": Retry(NoBackoff(), 0)} if once else {})
+    if connected is not None:
+        options["redis_connect_func"] = connected
     to = Address.of(url)
     if to.kind == "server":
         return redis.Redis.from_url(url, **options)
