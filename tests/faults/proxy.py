@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +15,14 @@ CHUNK = 65_536
 class Proxy:
     """Listens on a port of loopback and forwards to `target`, which may be moved; `port` is where.
 
+    With `tls`, what connects speaks that, and the target doesn't.
+
     A thread of its own runs it, so what is done to it acts at once, whatever the caller does next.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
+        self._tls = tls
         self._delay_s = 0.0
         self._refusing = False
         self._loop = asyncio.new_event_loop()
@@ -72,7 +76,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(10.0)
 
     async def _listen(self) -> int:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _end(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from serving.store.connecting.checking import answers
 from serving.store.connecting.direct import Direct
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import NewDecision, Report, Store
+from tests.faults.proxy import Proxy
 from tests.servers import until
 from tests.serving.test_connection import free_port
 
@@ -188,3 +190,30 @@ def test_a_server_that_hangs_is_waited_for_once(server: Server):
         await store.close()
 
     asyncio.run(run())
+
+
+def test_over_tls_nothing_else_changes(server: Server, certificate: tuple[Path, Path]):
+    """The connection of our own is with TLS as well, and trusts what redis-py is told to."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*certificate)
+    proxy = Proxy(server.port, tls)
+
+    async def run(url: str) -> None:
+        store = Store(url)
+        try:
+            for i in range(3):
+                assert await store.record("p", decision(f"d{i}"), 60_000) is None
+            (line,) = store._direct._lines.values()
+            assert line.is_open
+        finally:
+            await store.close()
+
+    url = f"rediss://:secret@127.0.0.1:{proxy.port}/1"
+    try:
+        asyncio.run(run(f"{url}?ssl_ca_certs={certificate[0]}"))
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            asyncio.run(run(url))
+    finally:
+        proxy.close()
+    with server.client(server.urls[0]) as client:
+        assert client.xlen(Keys("p").decisions) == 3
