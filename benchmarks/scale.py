@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.fs as pfs
 from numpy.typing import NDArray
 
 from benchmarks.common.tables import Columns, cells, head
 from offline_eval.estimating import reward_models, rounds, target
+from offline_eval.log.files import put_table
 from offline_eval.log.reading import read_log
 from offline_eval.log.schema import SCHEMA
 from offline_eval.log.writing import ROWS_PER_FILE
@@ -80,7 +81,7 @@ def make(path: Path, count: int) -> None:
         whole = pa.Table.from_arrays(
             [a.cast(f.type) for a, f in zip(arrays, SCHEMA, strict=True)], schema=SCHEMA
         )
-        pq.write_table(whole, folder / f"{at:07}.parquet", compression="zstd")
+        put_table(pfs.LocalFileSystem(), str(folder / f"{at:07}.parquet"), whole)
 
 
 def _columns(

@@ -191,7 +191,11 @@ class Encoder:
             raise ValueError("not an encoder, or damaged: the checksum does not match")
         head, _, body = payload.partition(b"\n")
         header = json.loads(head)
-        if (header["format"], header["logic"]) != (FORMAT, _logic()):
+        if header["format"] != FORMAT:
+            raise ValueError(
+                f"an encoder of format {header['format']}: this release reads format {FORMAT}"
+            )
+        if header["logic"] != _logic():
             raise ValueError("this encoder was made by code that encodes differently: fit it again")
         values = np.frombuffer(body, dtype="<f4").astype(np.float32)
         d_text, labels = header["d_text"], tuple(header["labels"])

@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from features.encoder import Encoder
 from offline_eval.log.reading import Range
 from offline_eval.mlflow_store import SQLITE, Store
+from policy.arms.catalog import Catalog
+from policy.config.versions import read_config
+from policy.stored import opened, sealed
+from policy.values.snapshot import unpack
 
 if TYPE_CHECKING:
     from offline_eval.estimating.intervals import Interval
@@ -27,6 +33,13 @@ if TYPE_CHECKING:
 
 ALIASES = ("champion", "challenger", "previous")
 _FOLDER = "version"  # of a run's artifacts, that holds what `load` reads
+READ: Mapping[str, Callable[[bytes], object]] = {  # of the files there; each carries a checksum
+    "config.json": read_config,
+    "encoder.bin": Encoder.from_bytes,
+    "catalog.json": Catalog.from_stored,
+    "snapshot.bin": unpack,
+    "log.json": partial(opened, "range"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +48,9 @@ class VersionRecord:
 
     policy: str
     version: str
-    config: bytes  # JSON of its PolicyConfig
+    config: bytes
     encoder: bytes
-    catalog: str  # JSON
+    catalog: bytes
     snapshot: bytes | None = None
     log: Range | None = None  # that it was fitted on
     params: Mapping[str, str] = field(default_factory=dict)
@@ -48,12 +61,12 @@ class VersionRecord:
         files = {
             "config.json": self.config,
             "encoder.bin": self.encoder,
-            "catalog.json": self.catalog.encode(),
+            "catalog.json": self.catalog,
         }
         if self.snapshot is not None:
             files["snapshot.bin"] = self.snapshot
         if self.log is not None:
-            files["log.json"] = json.dumps(asdict(self.log)).encode()
+            files["log.json"] = sealed("range", asdict(self.log))
         return files
 
     def fingerprint(self) -> str:
@@ -221,6 +234,8 @@ class Registry:
         ------
         LookupError
             If there is none.
+        ValueError
+            If one of its files is damaged, or of another format.
         """
         with self._store.reaching(), TemporaryDirectory() as folder:
             listed = self._find(policy, version)
@@ -264,7 +279,7 @@ class Registry:
     def _fill(self, run: str, version: VersionRecord) -> None:
         self._store.log_files(run, _FOLDER, version.files())
         self._store.log_range(run, version.log, "training")
-        params = {**_flat(json.loads(version.config)), **version.params}
+        params = {**_flat(opened("version", version.config)), **version.params}
         begun = self._client.get_run(run)
         there = begun.data.params  # of an attempt before; MLflow refuses to change them
         new = {name: value for name, value in params.items() if name not in there}
@@ -319,16 +334,25 @@ def _time(at_ms: int) -> str:
 def _read(folder: Path, policy: str, version: str, logged: Any) -> VersionRecord:
     """The version whose files lie in a folder; parameters and metrics are what its run has
     `logged`."""
-    config, snapshot, log = (folder / n for n in ("config.json", "snapshot.bin", "log.json"))
-    own = _flat(json.loads(config.read_bytes()))
+    files = {name: path.read_bytes() for name in READ if (path := folder / name).exists()}
+    for name, read in READ.items():
+        if name in files:
+            try:
+                read(files[name])
+            except ValueError as error:
+                raise ValueError(
+                    f"{name} of version {version} of policy {policy!r} in MLflow: {error}"
+                ) from error
+    own = _flat(opened("version", files["config.json"]))
+    log = files.get("log.json")
     return VersionRecord(
         policy=policy,
         version=version,
-        config=config.read_bytes(),
-        encoder=(folder / "encoder.bin").read_bytes(),
-        catalog=(folder / "catalog.json").read_text("utf-8"),
-        snapshot=snapshot.read_bytes() if snapshot.exists() else None,
-        log=Range(**json.loads(log.read_bytes())) if log.exists() else None,
+        config=files["config.json"],
+        encoder=files["encoder.bin"],
+        catalog=files["catalog.json"],
+        snapshot=files.get("snapshot.bin"),
+        log=None if log is None else Range(**opened("range", log)),
         params={name: v for name, v in logged.params.items() if name not in own},
         metrics=logged.metrics,
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from offline_eval.log.archive import Archive
 from offline_eval.log.segments import START, STREAMS, Position, order
 from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.values import models
 from policy.values.snapshot import read_head
 from serving.learning.missing import sweep
@@ -219,7 +220,7 @@ class Archiver:
         """Of the checkpoints of versions that learn: a champion without values has nothing to
         learn for."""
         config, _ = self._store.version(roles.champion)
-        learns = PolicyConfig.model_validate_json(config).model not in models.NO_VALUES
+        learns = read_config(config).model not in models.NO_VALUES
         versions = [roles.champion] if learns else []
         versions += [roles.challenger] if roles.challenger else []
         return [self._store.checkpoint_head(version) for version in versions]

@@ -15,6 +15,7 @@ from policy.arms.catalog import Catalog, Index, Mask
 from policy.objective import Weights
 from policy.plans import plan as plans
 from policy.plans.plan import Plan
+from policy.stored import Unreadable, opened_record, sealed_record
 
 Vector = NDArray[np.float64]
 Context = NDArray[np.float32]
@@ -139,9 +140,28 @@ def to_json(decision: Decision) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def from_json(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Decision:
-    """What `to_json` wrote, with the contexts' bytes; floats come back bit for bit."""
-    fields = orjson.loads(record)
+def to_stored(decision: Decision) -> bytes:
+    """The same with format and checksums, those of the contexts among them."""
+    other = b"" if decision.challenger_x is None else decision.challenger_x.tobytes()
+    return sealed_record("decision", to_json(decision), decision.x.tobytes(), other)
+
+
+def from_stored(record: bytes, x: bytes, challenger_x: bytes | None = None) -> Decision:
+    """What `to_stored` wrote, with the contexts' bytes; floats come back bit for bit.
+
+    Raises
+    ------
+    Unreadable
+        If any of it is damaged, or of another format.
+    """
+    fields = opened_record("decision", record, x, *filter(None, [challenger_x]))
+    try:
+        return _decision(fields, x, challenger_x)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"not a decision: {error!r}") from None
+
+
+def _decision(fields: dict[str, Any], x: bytes, challenger_x: bytes | None) -> Decision:
     fields["arms"] = tuple(fields["arms"])
     fields["gave_way"] = tuple(fields.get("gave_way", ()))
     fields["pmf"] = np.array(fields["pmf"], dtype=np.float64)

@@ -26,7 +26,7 @@ def new_decision(
     return NewDecision(
         decision_id=decision.decision_id,
         request=digest,
-        record=records.to_json(decision),
+        record=records.to_stored(decision),
         x=decision.x.tobytes(),
         arm=decision.arm,
         list_cost_usd=catalog.arm(decision.first_arm).cost_usd(

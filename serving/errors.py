@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
+from policy.stored import Unreadable
 from serving.access.keys import MissingScope, NoKey
 from serving.access.rates import TooManyRequests
 from serving.access.scopes import NoSuchPath
@@ -47,6 +48,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     ClientDisconnect: (400, "incomplete", "Incomplete request"),  # that nobody reads
     StoreUnavailable: (503, "store-unavailable", "Store unavailable"),
     NotReady: (503, "not-ready", "Not ready"),
+    Unreadable: (500, "unreadable-record", "Unreadable record"),
 }
 
 

@@ -16,6 +16,7 @@ from features.encoder import Encoder
 from policy import records
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig, current
+from policy.config.versions import read_config
 from policy.policy import Policy
 from policy.records import Decision
 from policy.verifying import Registered, contradicted, faults
@@ -175,7 +176,7 @@ class Recorder:
         new = new_decision(replace(decision, logged_by="token"), digest, catalog)
         before = await self._store.record(policy_name, new, retention_ms)
         if isinstance(before, Stored):  # by an earlier report, or a write that wasn't answered
-            stored = records.from_json(before.record, before.x)
+            stored = records.from_stored(before.record, before.x)
             if (before.request, stored.arm) != (digest, decision.arm):
                 raise Conflict(f"decision {decision_id!r} was made before, and otherwise")
 
@@ -212,7 +213,7 @@ class Recorder:
                 config, encoder = await self._store.versions.version(*key)
             except LookupError:
                 raise _wrong(field, f"{version!r} isn't registered") from None
-            read = PolicyConfig.model_validate_json(config), Encoder.from_bytes(encoder)
+            read = read_config(config), Encoder.from_bytes(encoder)
             self._versions[key] = read
         config_of, encoder_of = self._versions[key]
         newest = await self._store.versions.snapshot_number(*key)

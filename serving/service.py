@@ -19,6 +19,7 @@ from policy.choosing.caller import Choice, WrongChoice
 from policy.plans.plan import kind_of
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
+from policy.stored import opened_record
 from serving.access.tokens import Tokens
 from serving.availability.fleet import Fleet
 from serving.calls import called, calls_over
@@ -97,7 +98,7 @@ class Catalogs:
             stored = await self._store.versions.catalog(policy.name, revision)
             if stored is None:
                 raise LookupError(f"catalog revision {revision!r} is not stored")
-            self._read[key] = Catalog.from_json(stored)
+            self._read[key] = Catalog.from_stored(stored)
         return self._read[key]
 
 
@@ -160,7 +161,7 @@ class Service:
             return made
         if recorded.request != digest:
             raise Conflict(f"decision {decision_id!r} was made for another request")
-        decision = records.from_json(recorded.record, recorded.x, recorded.challenger_x)
+        decision = records.from_stored(recorded.record, recorded.x, recorded.challenger_x)
         if recorded.turn is not None:
             decision = replace(decision, turn=int(recorded.turn))
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
@@ -238,7 +239,7 @@ class Service:
         fields = await self._store.decision(policy.name, decision_id) if decision_id else None
         if fields is None or fields["request"].decode() != digest:
             return None
-        decision = records.from_json(fields["record"], fields["x"])
+        decision = records.from_stored(fields["record"], fields["x"])
         if "turn" in fields:
             decision = replace(decision, turn=int(fields["turn"]))
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
@@ -314,7 +315,8 @@ class Service:
         """The record of a decision and what has been accepted for it."""
         policy = self.policy(policy_name)
         fields = await self._fields(policy, decision_id)
-        return {"decision": orjson.loads(fields["record"]), "outcome": outcome_of(fields)}
+        decision = opened_record("decision", fields["record"], fields["x"])
+        return {"decision": decision, "outcome": outcome_of(fields)}
 
     async def _fields(self, policy: Policy, decision_id: str) -> dict[str, bytes]:
         """All that is stored of a decision."""
@@ -326,13 +328,13 @@ class Service:
     async def _was_made(self, policy: Policy, decision_id: str) -> tuple[Decision, Catalog]:
         """A decision, and the catalog that it was made with."""
         fields = await self._fields(policy, decision_id)
-        decision = records.from_json(fields["record"], fields["x"])
+        decision = records.from_stored(fields["record"], fields["x"])
         return decision, await self._catalogs.of(policy, decision.catalog)
 
     async def _ran(self, policy: Policy, body: RewardRequest) -> tuple[str, Decision, Catalog]:
         """The arm that ran, the decision, and the catalog with its prices."""
         fields = await self._fields(policy, body.decision_id)
-        decision = records.from_json(fields["record"], fields["x"])
+        decision = records.from_stored(fields["record"], fields["x"])
         _check_turn(body, decision)
         catalog = await self._catalogs.of(policy, decision.catalog)
         ran = body.executed_arm or fields.get("executed_arm", decision.arm.encode()).decode()

@@ -73,7 +73,7 @@ async def turn_of(store: Store, policy: str, session: str, decision_id: str) -> 
     draw_id, fields = await store.draw_of(policy, session)
     if not fields or draw_id == decision_id:
         return Turn(session, replaces=draw_id)
-    return Turn(session, records.from_json(fields["record"], fields["x"]))
+    return Turn(session, records.from_stored(fields["record"], fields["x"]))
 
 
 def stays(policy: Policy, free: Decision, draw: Decision) -> bool:

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from features.encoder import Encoder
 from pointsman.cli import main
 from policy.arms.catalog import Catalog
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.values.linear.model import LinearModel
 from policy.values.snapshot import unpack
 from serving.app import create_app
@@ -185,10 +185,10 @@ def fold_again(
     config, encoder = store.version(version)
     fold = Fold.resume(
         version,
-        PolicyConfig.model_validate_json(config),
+        read_config(config),
         Encoder.from_bytes(encoder),
         None,
-        lambda revision: Catalog.from_json(store.catalog(revision)),
+        lambda revision: Catalog.from_stored(store.catalog(revision)),
     )
     if archived is None:
         archived = iter(lambda: store.outcomes(fold.position, 1000, None), [])

@@ -15,7 +15,7 @@ from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.arms.constraints import Constraints
 from policy.choosing.incumbent import START, Standing
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.objective import Weights
 from policy.policy import Policy, Request
 from policy.values import models
@@ -36,9 +36,9 @@ def policy_in_process(raw: redis.Redis, name: str = "default") -> Policy:
         name,
         "1",
         int(snapshot[b"number"]),
-        config=PolicyConfig.model_validate_json(version[b"config"]),
+        config=read_config(version[b"config"]),
         encoder=Encoder.from_bytes(version[b"encoder"]),
-        catalog=Catalog.from_json(raw.get(f"{key}catalog:{revision}")),
+        catalog=Catalog.from_stored(raw.get(f"{key}catalog:{revision}")),
         view=models.read_view(state.header.kind, state.parts),
         standing=START if standing is None else Standing(**standing),
     )

@@ -24,7 +24,7 @@ from benchmarks.serving import CHARACTERS, configuration
 from features.encoder import Encoder
 from features.query import Query
 from policy.arms.catalog import Catalog
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.values.snapshot import read_head
 from serving.app import clock_ms
 from serving.learning.events import batch_of
@@ -94,10 +94,10 @@ def resumed(store: LearnerStore) -> Fold:
     config, encoder = store.version(VERSION)
     return Fold.resume(
         VERSION,
-        PolicyConfig.model_validate_json(config),
+        read_config(config),
         Encoder.from_bytes(encoder),
         None,
-        cache(lambda revision: Catalog.from_json(store.catalog(revision))),
+        cache(lambda revision: Catalog.from_stored(store.catalog(revision))),
     )
 
 

@@ -16,7 +16,6 @@ into one that spans them; until they are gone, it counts and they don't. Knows n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,7 +28,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pfs
-import pyarrow.parquet as pq
 
 from offline_eval.log import events as raw
 from offline_eval.log import files
@@ -50,12 +48,13 @@ from offline_eval.log.segments import (
     own_folder,
     parsed,
     position_at,
+    position_file,
     read_segments,
     stream_folder,
     that_count,
 )
 from policy.arms.catalog import Catalog
-from policy.records import from_json
+from policy.records import from_stored
 
 Read = TypeVar("Read")
 
@@ -139,7 +138,7 @@ class Archive:
         """Write entries that follow the position; they count once that has moved behind them.
         The catalog revisions that they name and the archive doesn't have."""
         made = [
-            from_json(fields[b"record"], fields[b"x"], fields.get(b"challenger_x"))
+            from_stored(fields[b"record"], fields[b"x"], fields.get(b"challenger_x"))
             for _, fields in decisions
         ]
         rows = decision_table(made).append_column(
@@ -160,8 +159,7 @@ class Archive:
         first, last = rows["entry"][0].as_py(), rows["entry"][-1].as_py()
         folder = f"{stream_folder(self._root, stream, self._policy)}/day={of_day}"
         name = f"{folder}/{first}_{last}_{self._token}.parquet"
-        with files.completed(self._on, name) as hidden:
-            pq.write_table(rows, hidden, filesystem=self._on, compression="zstd")
+        files.put_table(self._on, name, rows)
         self._note(stream, Segment(name, of_day, order(first), order(last), self._token))
         return name
 
@@ -182,8 +180,8 @@ class Archive:
 
     def commit(self, position: Position) -> None:
         """Let everything up to this position count."""
-        content = json.dumps(asdict(position), indent=2).encode() + b"\n"
-        files.put(self._on, f"{own_folder(self._root, self._policy)}/{POSITION}", content)
+        name = f"{own_folder(self._root, self._policy)}/{POSITION}"
+        files.put(self._on, name, position_file(position))
 
     def _has_catalog(self, revision: str) -> bool:
         if revision not in self._catalogs:
@@ -225,7 +223,7 @@ def catalog(path: str, policy: str, revision: str) -> Catalog:
     """
     on, root = files.filesystem(path)
     try:
-        return Catalog.from_json(files.get(on, catalog_name(root, policy, revision)))
+        return Catalog.from_stored(files.get(on, catalog_name(root, policy, revision)))
     except FileNotFoundError:
         raise LookupError(f"{path}: policy {policy!r} has no catalog {revision!r}") from None
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from offline_eval.log.schema import FORMAT
-
 Event = dict[bytes, bytes]
 Entry = tuple[str, Event]  # with its id in the stream
 
@@ -73,7 +71,6 @@ SCHEMA = pa.schema(
         *(pa.field(name, _TYPES[codec]) for name, codec in _FIELDS.items()),
         pa.field("rest", pa.map_(pa.string(), pa.binary())),
     ],
-    metadata={"pointsman_log": str(FORMAT)},
 )
 
 

@@ -19,7 +19,7 @@ import pyarrow.fs as pfs
 
 from offline_eval.log import archive, files, schema
 from offline_eval.log.data import Index, LoggedData
-from offline_eval.log.schema import FORMAT, SCHEMA, day, digest
+from offline_eval.log.schema import SCHEMA, day, digest
 from policy.records import LoggedDecision
 
 _PARTITIONS = pds.partitioning(
@@ -73,9 +73,11 @@ def read_table(
     if archive.is_archive(path):
         empty = pa.schema([*SCHEMA, ("policy", pa.string())]).empty_table().select(names)
         return pa.concat_tables([empty, *archive.tables(path, policy, from_ms, to_ms, names)])
-    dataset = _dataset(path)
+    within = _filter(policy, from_ms, to_ms)
+    dataset = _dataset(path, within)
     order = [name for name in ("made_at_ms", "decision_id") if name not in names]
-    read = dataset.to_table(columns=[*names, *order], filter=_filter(policy, from_ms, to_ms))
+    with files.readable(path):
+        read = dataset.to_table(columns=[*names, *order], filter=within)
     keys = [("made_at_ms", "ascending"), ("decision_id", "ascending")]
     return read.sort_by(keys).select(names)
 
@@ -88,11 +90,14 @@ def read_times(
         for made in archive.tables(path, policy, from_ms, to_ms, ["made_at_ms"]):
             yield made["made_at_ms"].to_numpy()
         return
-    dataset, within = _dataset(path), _filter(policy, from_ms, to_ms)
+    within = _filter(policy, from_ms, to_ms)
+    dataset = _dataset(path, within)
     for name in sorted({_day_of(fragment) for fragment in dataset.get_fragments(within)}):
         of_day = pc.field("day") == name
         wanted = of_day if within is None else of_day & within
-        yield np.sort(dataset.to_table(columns=["made_at_ms"], filter=wanted)[0].to_numpy())
+        with files.readable(path):
+            made = dataset.to_table(columns=["made_at_ms"], filter=wanted)
+        yield np.sort(made["made_at_ms"].to_numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +131,18 @@ def _range(path: str, decision_ids: Sequence[str], made_at_ms: Index) -> Range:
     return Range(path, n, from_ms, to_ms, digest(decision_ids))
 
 
-def _dataset(path: str) -> Any:
+def _dataset(path: str, within: Any) -> Any:
+    """The files of a log, those with rows `within` a filter checked."""
     filesystem, root = files.filesystem(path)
     if filesystem.get_file_info(root).type != pfs.FileType.Directory:
         raise ValueError(f"there is no log at {path}")
     columns = pa.schema([*SCHEMA, ("policy", pa.string()), ("day", pa.string())])
     dataset = pds.dataset(
-        root, schema=columns, filesystem=filesystem, format="parquet", partitioning=_PARTITIONS
+        root, schema=columns, filesystem=filesystem, format=files.CHECKED, partitioning=_PARTITIONS
     )
-    first = next(iter(dataset.get_fragments()), None)
-    if first is None:
+    if next(iter(dataset.get_fragments()), None) is None:
         raise ValueError(f"there is no log at {path}")
-    found = (first.physical_schema.metadata or {}).get(b"pointsman_log", b"").decode()
-    if found != str(FORMAT):
-        raise ValueError(f"{path}: expected a log of format {FORMAT}, got {found or 'other files'}")
+    files.check(filesystem, (fragment.path for fragment in dataset.get_fragments(within)))
     return dataset
 
 

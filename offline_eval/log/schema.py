@@ -16,8 +16,6 @@ import pyarrow as pa
 from policy.objective import Weights
 from policy.records import Decision, LoggedDecision, Outcome
 
-FORMAT = 3  # raise it when a reader of the format before would misread a row
-
 _DOUBLES = pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
@@ -71,10 +69,9 @@ SCHEMA = pa.schema(
         pa.field("corrected_by", pa.string()),
         pa.field("correction_reason", pa.string()),
     ],
-    metadata={"pointsman_log": str(FORMAT)},
 )
 _OUTCOME = SCHEMA.get_field_index("quality")  # here the decision's fields end
-DECISION = pa.schema([SCHEMA.field(i) for i in range(_OUTCOME)], SCHEMA.metadata)
+DECISION = pa.schema([SCHEMA.field(i) for i in range(_OUTCOME)])
 CORRECTION = (
     "reported_quality",
     "reported_latency_ms",

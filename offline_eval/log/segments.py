@@ -6,9 +6,8 @@ how decisions and outcomes are joined.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -18,14 +17,15 @@ import pyarrow.dataset as pds
 import pyarrow.fs as pfs
 
 from offline_eval.log import events, files
-from offline_eval.log.schema import DECISION, FORMAT
+from offline_eval.log.schema import DECISION
+from policy.stored import opened, sealed
 
 Id = tuple[int, int]
 START = "0-0"
 STREAMS = ("decisions", "outcomes")
 POSITION = "_position.json"
 ENTRY = pa.field("entry", pa.string(), nullable=False)
-_ARCHIVED = pa.schema([*DECISION, ENTRY], DECISION.metadata)
+_ARCHIVED = pa.schema([*DECISION, ENTRY])
 _SCHEMAS = {"decisions": _ARCHIVED, "outcomes": events.SCHEMA}
 
 
@@ -111,16 +111,11 @@ def read_segments(
         return schema.empty_table().select(names)
     read = [segment.name for segment in segments]
     mixed = any(before.last >= after.first for before, after in pairwise(segments))
-    try:
-        dataset = pds.dataset(read, schema=schema, filesystem=on, format="parquet")
-        first = next(iter(dataset.get_fragments())).physical_schema.metadata or {}
-        if (made_as := first.get(b"pointsman_log", b"").decode()) != str(FORMAT):
-            raise ValueError(f"expected a log of format {FORMAT}, got {made_as or 'other files'}")
+    with files.readable(read[0].rpartition("/")[0]):
+        files.check(on, read)
+        dataset = pds.dataset(read, schema=schema, filesystem=on, format=files.CHECKED)
         all_of = list(dict.fromkeys([*names, "entry"])) if mixed else names
         found = dataset.to_table(columns=all_of, filter=wanted)
-    except (pa.ArrowException, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{read[0].rpartition('/')[0]}: can't be read: {why}") from error
     return _each_once(found).select(names) if mixed else found
 
 
@@ -134,11 +129,16 @@ def position_at(on: Any, root: str, policy: str) -> Position | None:
     """None where nothing was ever archived."""
     name = f"{own_folder(root, policy)}/{POSITION}"
     try:
-        return Position(**json.loads(files.get(on, name)))
+        return Position(**opened("position", files.get(on, name)))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: doesn't say what is archived: {error}") from error
+
+
+def position_file(at: Position) -> bytes:
+    """What `position_at` reads."""
+    return sealed("position", asdict(at))
 
 
 def own_folder(root: str, policy: str) -> str:

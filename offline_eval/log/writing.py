@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from urllib.parse import quote
 
-import pyarrow.parquet as pq
-
 from offline_eval.log import archive, files, schema
 from offline_eval.log.schema import day, digest
 from policy.records import LoggedDecision
@@ -31,10 +29,7 @@ def write_log(rows: Iterable[LoggedDecision], path: str, name: str | None = None
             ids = (row.decision.decision_id for row in some)
             stem = digest(ids) if name is None else f"{name}-{part}"
             folder = f"{root}/policy={quote(policy, safe='')}/day={of_day}"
-            with files.completed(filesystem, f"{folder}/{stem}.parquet") as hidden:
-                pq.write_table(
-                    schema.table(some), hidden, filesystem=filesystem, compression="zstd"
-                )
+            files.put_table(filesystem, f"{folder}/{stem}.parquet", schema.table(some))
         written, part = written + len(chunk), part + 1
     return written
 

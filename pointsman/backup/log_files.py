@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
-from tempfile import TemporaryFile
 from typing import Any
 
 import pyarrow.fs as pfs
-import pyarrow.parquet as pq
 
 from offline_eval.log import archive, files
 from offline_eval.log.segments import (
@@ -24,6 +21,7 @@ from offline_eval.log.segments import (
     find_segments,
     order,
     own_folder,
+    position_file,
     read_segments,
 )
 from pointsman.backup.manifest import Folder, Manifest
@@ -49,7 +47,7 @@ def save(path: str, policy: str, to: Folder, upto: Mapping[str, str]) -> Positio
         raise OSError(f"{path}: files of policy {policy!r} go faster than they can be copied")
     at = replace(at, **ends)
     own = own_folder(root, policy).removeprefix(f"{root}/")
-    to.add(f"{NAME}{own}/{POSITION}", BytesIO(json.dumps(asdict(at), indent=2).encode() + b"\n"))
+    to.add(f"{NAME}{own}/{POSITION}", BytesIO(position_file(at)))
     return at
 
 
@@ -75,11 +73,9 @@ def _add(on: Any, root: str, stream: str, segment: Segment, end: str, to: Folder
         return
     rows = read_segments(on, [segment], stream)
     entries = [entry for entry in rows["entry"].to_pylist() if order(entry) <= order(end)]
-    with TemporaryFile() as made:
-        pq.write_table(rows.slice(0, len(entries)), made, compression="zstd")
-        made.seek(0)
-        first, _, token = segment.name.rpartition("/")[2].split("_")
-        to.add(f"{name.rpartition('/')[0]}/{first}_{entries[-1]}_{token}", made)
+    made = files.parquet(rows.slice(0, len(entries)))
+    first, _, token = segment.name.rpartition("/")[2].split("_")
+    to.add(f"{name.rpartition('/')[0]}/{first}_{entries[-1]}_{token}", BytesIO(made))
 
 
 def is_empty(path: str) -> bool:

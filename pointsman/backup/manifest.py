@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,8 @@ from typing import Any, Self
 import pyarrow.fs as pfs
 
 from offline_eval.log import files
+from policy.stored import opened, sealed
 
-FORMAT = 1
 MANIFEST = "manifest.json"  # written last: without it there is no backup
 _CHUNK = 1 << 20
 
@@ -39,19 +38,16 @@ class Manifest:
     files: dict[str, File] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2).encode() + b"\n"
+        return sealed("backup", asdict(self))
 
     @classmethod
     def of(cls, text: bytes) -> Self:
-        """ValueError, where it is none, or of a format that this release doesn't know."""
+        """ValueError, where it is none, damaged, or of another format."""
         try:
-            told = json.loads(text)
-            made_as = told.pop("format")
-            if made_as != FORMAT:
-                raise ValueError(f"a backup of format {made_as}; this release knows {FORMAT}")
+            told = opened("backup", text)
             sizes = {name: File(**one) for name, one in told.pop("files").items()}
             return cls(**told, files=sizes)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no backup's manifest: {error!r}") from error
 
 

@@ -25,6 +25,7 @@ from pointsman.trying.outcomes import QUERIES, OutcomeSet
 from pointsman.trying.simulate import corpus
 from policy.arms.catalog import Catalog
 from policy.config.schema import Config, PolicyConfig
+from policy.config.versions import write_config
 from policy.values import models
 from policy.values.protocol import ValueModel
 from policy.values.snapshot import Header, State
@@ -127,7 +128,7 @@ def register(
     fitted = hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
     version = store.register(
         config.fingerprint(f"{encoder.fingerprint} {fitted}"),
-        config.model_dump_json().encode(),
+        write_config(config),
         encoder.to_bytes(),
         time.time_ns() // 1_000_000,
     )
@@ -174,7 +175,7 @@ def logged(
         version=version,
         config=config,
         encoder=encoder,
-        catalog=arms.to_json(),
+        catalog=arms.to_stored(),
         snapshot=store.snapshot(version),
         log=used,
         params={"fitted_on": path},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from offline_eval.log import archive
 from pointsman.doctor.finding import Finding, Level, Told, named
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.values import models
 from policy.values.snapshot import read_head
 from serving.settings import Settings
@@ -38,7 +38,7 @@ def _learner(store: StandingStore, chosen: Settings) -> Iterator[Told]:
     assert roles is not None, state
     for version in filter(None, (roles.champion, roles.challenger)):
         config, _ = store.version(version)
-        if PolicyConfig.model_validate_json(config).model in models.NO_VALUES:
+        if read_config(config).model in models.NO_VALUES:
             continue
         head = store.checkpoint_head(version)
         position = "0-0" if head is None else read_head(head).header.position

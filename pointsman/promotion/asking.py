@@ -19,6 +19,7 @@ from offline_eval.log.segments import START
 from policy import policy as policies
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig, current
+from policy.config.versions import read_config
 from policy.policy import Policy
 from policy.records import Vector
 from policy.values import models
@@ -130,7 +131,7 @@ def _case(
         data,
         champion=champion,
         challenger=version,
-        scales=PolicyConfig.model_validate_json(acting.config).scales,
+        scales=read_config(acting.config).scales,
         tasks=tuple(encoder.task_types(data.contexts)) if known else None,
         fingerprints=evidence.fingerprints,
         windows_before=before.index(evidence.name) if evidence.name in before else len(before),
@@ -207,7 +208,7 @@ def _frozen(
 ) -> tuple[Policy, int]:
     """A version as its newest snapshot has it, and when the last row was made that it may have
     learned from (ms; -1 where it has learned nothing)."""
-    config = current(PolicyConfig.model_validate_json(files.config), wanted)
+    config = current(read_config(files.config), wanted)
     view, after_ms = models.prior_view(config, encoder), -1
     if files.snapshot is not None:
         state = unpack(files.snapshot)
@@ -225,7 +226,7 @@ def _frozen(
         files.number,
         config=config,
         encoder=encoder,
-        catalog=Catalog.from_json(store.catalog(window.catalog)),
+        catalog=Catalog.from_stored(store.catalog(window.catalog)),
         view=view,
     )
     return built, after_ms

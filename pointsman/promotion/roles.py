@@ -50,6 +50,6 @@ def record_of(store: OperatorStore, policy: str, version: str) -> VersionRecord:
         version=version,
         config=files.config,
         encoder=files.encoder,
-        catalog=store.catalog(store.state()["catalog"]).decode(),
+        catalog=store.catalog(store.state()["catalog"]),
         snapshot=files.snapshot,
     )

@@ -11,12 +11,14 @@ from operator import is_
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from features.lexicon import TASK_TYPES
 from policy.arms.arm import Arm
 from policy.arms.traits import traits
+from policy.stored import Unreadable, opened, sealed
 
 Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -211,6 +213,18 @@ class Catalog:
     @classmethod
     def from_json(cls, data: str | bytes) -> Catalog:
         return cls(_ARMS.validate_json(data))
+
+    def to_stored(self) -> bytes:
+        """The arms as JSON, with format and checksum."""
+        return sealed("catalog", {"arms": orjson.loads(self.to_json())})
+
+    @classmethod
+    def from_stored(cls, data: bytes | str) -> Catalog:
+        """What `to_stored` wrote; Unreadable for anything else."""
+        try:
+            return cls(_ARMS.validate_json(orjson.dumps(opened("catalog", data)["arms"])))
+        except (KeyError, ValidationError) as error:
+            raise Unreadable(f"not a catalog: {str(error).splitlines()[0]}") from None
 
 
 def _readonly(array: Array) -> Array:

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from policy.stored import FORMATS, Unreadable, other_format
 from policy.values.parts import Part, Parts
 
-MAGIC = b"PMSNAP02"
+MAGIC = b"PMSNAP%02d" % FORMATS["snapshot"]
+_NAME = MAGIC[:-2]  # which every format begins with, its number as two digits following
 _LENGTH = struct.Struct(">I")
 _DIGEST_BYTES = 32
 
@@ -70,27 +72,33 @@ class Head:
     length: int
 
     def checked(self, name: str, data: bytes | None) -> Part:
-        """A part that was read; ValueError where it isn't the one that the head is of."""
+        """A part that was read; Unreadable where it isn't the one that the head is of."""
         size, digest = self.table[name]
         part = Part.of(data or b"")
         if part.digest != digest:
-            raise ValueError(f"part {name!r} of {size} bytes fails its checksum")
+            raise Unreadable(f"part {name!r} of {size} bytes fails its checksum")
         return part
 
 
 def read_head(blob: bytes) -> Head:
-    """The head that a blob begins with; ValueError where it isn't one of ours, is cut short or has
-    a flipped bit."""
+    """The head that a blob begins with; Unreadable where it isn't one of ours, is of another
+    format, is cut short or has a flipped bit."""
     start = len(MAGIC) + _DIGEST_BYTES
-    if len(blob) < start + _LENGTH.size or not blob.startswith(MAGIC):
-        raise ValueError(f"not a Pointsman snapshot ({len(blob)} bytes)")
+    if len(blob) < start + _LENGTH.size or not blob.startswith(_NAME):
+        raise Unreadable(f"not a Pointsman snapshot ({len(blob)} bytes)")
+    if not blob.startswith(MAGIC):
+        number = blob[len(_NAME) : len(MAGIC)].decode(errors="replace")
+        raise other_format("snapshot", int(number) if number.isdecimal() else number)
     (length,) = _LENGTH.unpack_from(blob, start)
     end = start + _LENGTH.size + length
     if hashlib.sha256(blob[start:end]).digest() != digest_of(blob):
-        raise ValueError(f"snapshot of {len(blob)} bytes fails its checksum")
-    header = json.loads(blob[start + _LENGTH.size : end])
-    table = {name: (size, digest) for name, (size, digest) in header.pop("parts").items()}
-    return Head(Header(**header), table, end)
+        raise Unreadable(f"snapshot of {len(blob)} bytes fails its checksum")
+    try:
+        header = json.loads(blob[start + _LENGTH.size : end])
+        table = {name: (size, digest) for name, (size, digest) in header.pop("parts").items()}
+        return Head(Header(**header), table, end)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(f"not the head of a snapshot: {error!r}") from None
 
 
 def digest_of(head: bytes) -> bytes:
@@ -103,8 +111,8 @@ def unpack(blob: bytes) -> State:
 
     Raises
     ------
-    ValueError
-        If the blob isn't one of ours, is cut short or has a flipped bit.
+    Unreadable
+        If the blob isn't one of ours, is of another format, is cut short or has a flipped bit.
     """
     head, parts = read_head(blob), {}
     at = head.length
@@ -112,5 +120,5 @@ def unpack(blob: bytes) -> State:
         parts[name] = head.checked(name, blob[at : at + size])
         at += size
     if at != len(blob):
-        raise ValueError(f"snapshot of {len(blob)} bytes fails its checksum: expected {at}")
+        raise Unreadable(f"snapshot of {len(blob)} bytes fails its checksum: expected {at}")
     return State(head.header, parts)

@@ -42,7 +42,7 @@ class Tokens:
         other = decision.challenger_x
         content = {
             "request": digest,
-            "record": orjson.Fragment(records.to_json(replace(decision, query=None))),
+            "record": records.to_stored(replace(decision, query=None)).decode(),
             "x": binascii.b2a_base64(decision.x.tobytes(), newline=False).decode(),
             "challenger_x": None
             if other is None
@@ -70,8 +70,8 @@ class Tokens:
             raise WrongToken("was made by another release")
         content = orjson.loads(zlib.decompress(urlsafe_b64decode(payload)))
         x, other = b64decode(content["x"]), content["challenger_x"]
-        record = orjson.dumps(content["record"])
-        decision = records.from_json(record, x, None if other is None else b64decode(other))
+        record = content["record"].encode()
+        decision = records.from_stored(record, x, None if other is None else b64decode(other))
         return decision, content["request"]
 
 

@@ -49,6 +49,7 @@ class Follower:
         self._serving: dict[str, _Serving] = {}
         self._turn = asyncio.Lock()  # of whoever swaps a policy: the newest comes last
         self._tasks: list[asyncio.Task[None]] = []
+        self._troubles: dict[str, str] = {}  # of a policy: what was last said to be wrong
 
     async def start(self) -> None:
         """Load everything once, or as soon as the store can be reached; then follow in the
@@ -136,10 +137,19 @@ class Follower:
             return
         try:
             await self._refresh(name)
+            self._troubles.pop(name, None)
         except StoreUnavailable as error:
-            log.warning("policy %s: %s; serving the last snapshot", name, error)
+            self._tell(name, str(error))
+        except ValueError as error:
+            self._tell(name, f"can't read the newest snapshot: {error}")
         except Exception:
             log.exception("policy %s: can't load the newest snapshot", name)
+
+    def _tell(self, name: str, trouble: str) -> None:
+        """Once, until it is over or another one."""
+        if self._troubles.get(name) != trouble:
+            log.warning("policy %s: %s; serving the last snapshot", name, trouble)
+        self._troubles[name] = trouble
 
     async def _follow_file(self, pending: Config | None) -> None:
         while True:

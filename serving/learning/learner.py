@@ -16,7 +16,8 @@ from typing import Any
 
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
+from policy.stored import Unreadable
 from policy.values.snapshot import State, unpack
 from serving.learning.fold import START, Fold
 from serving.learning.reading import read_on
@@ -150,15 +151,16 @@ class Learner:
 
     def _resume(self, version: str) -> _Progress:
         config, encoder = self._store.version(version)
-        blob = self._store.checkpoint(version)
-        saved = None if blob is None else unpack(blob)
-        fold = Fold.resume(
-            version,
-            PolicyConfig.model_validate_json(config),
-            Encoder.from_bytes(encoder),
-            saved,
-            self._catalog,
-        )
+        try:
+            blob = self._store.checkpoint(version)
+            saved = None if blob is None else unpack(blob)
+            fold = Fold.resume(
+                version, read_config(config), Encoder.from_bytes(encoder), saved, self._catalog
+            )
+        except ValueError as error:  # to start anew would be to forget, and to say nothing
+            raise Unreadable(
+                f"policy {self._policy!r}: can't go on with version {version}: {error}"
+            ) from error
         if order(fold.position) < order(self._store.trimmed().get("outcomes", START)):
             fold.missed()
         log.info("policy %s: learning version %s from %s", self._policy, version, fold.position)
@@ -166,7 +168,7 @@ class Learner:
 
     def _catalog(self, revision: str) -> Catalog:
         if revision not in self._catalogs:
-            self._catalogs[revision] = Catalog.from_json(self._store.catalog(revision))
+            self._catalogs[revision] = Catalog.from_stored(self._store.catalog(revision))
         return self._catalogs[revision]
 
     def _read(self, block_ms: int | None) -> dict[str, int]:

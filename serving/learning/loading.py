@@ -10,6 +10,7 @@ from features.encoder import Encoder
 from policy.choosing.incumbent import START, Standing
 from policy.comparing import Scoreboard
 from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.plans.learned import NOTHING, PlanLearning, PlanValues
 from policy.values import models
 from policy.values.parts import Parts
@@ -89,7 +90,7 @@ async def _load(
         config, encoder = before.config, before.encoder
     else:
         stored_config, stored_encoder = await store.version(name, version)
-        config = PolicyConfig.model_validate_json(stored_config)
+        config = read_config(stored_config)
         try:
             encoder = Encoder.from_bytes(stored_encoder)
         except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from policy.config.schema import Config, PolicyConfig
+from policy.config.versions import read_config, write_config
 from policy.values import models
 from serving.store.versions import VersionStore
 
@@ -15,7 +16,7 @@ async def register_policy(store: VersionStore, name: str, config: Config, now_ms
     """Put what the file says of one policy in force: its arms and prices at once, the rest as a
     version."""
     version = await _registered(store, name, config.policies[name], now_ms)
-    await store.put_catalog(name, config.arms.revision, config.arms.to_json(), now_ms)
+    await store.put_catalog(name, config.arms.revision, config.arms.to_stored(), now_ms)
     await _challenge(store, name, version, config, now_ms)
 
 
@@ -25,7 +26,7 @@ async def register(store: VersionStore, name: str, config: PolicyConfig, now_ms:
     return await store.register(
         name,
         config.fingerprint(encoder.fingerprint),
-        config.model_dump_json().encode(),
+        write_config(config),
         encoder.to_bytes(),
         now_ms,
     )
@@ -37,7 +38,7 @@ async def _registered(store: VersionStore, name: str, wanted: PolicyConfig, now_
     champion = (await store.state(name)).get("champion")
     if champion is not None:
         stored, _ = await store.version(name, champion)
-        if PolicyConfig.model_validate_json(stored).fingerprint("") == wanted.fingerprint(""):
+        if read_config(stored).fingerprint("") == wanted.fingerprint(""):
             return champion
     return await register(store, name, wanted, now_ms)
 

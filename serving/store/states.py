@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policy.stored import Unreadable
 from policy.values.parts import Parts
 from policy.values.snapshot import Head, State, digest_of, read_head
 
@@ -46,9 +47,11 @@ def field(name: str) -> str:
 
 def joined(stored: Mapping[bytes, bytes]) -> bytes | None:
     """The whole hash as `State.pack` would write it; None where there is none. Whoever unpacks it
-    sees whether a part is missing or damaged."""
-    if HEAD.encode() not in stored:
+    sees whether a part is missing or damaged; Unreadable where there is no head to tell."""
+    if not stored:
         return None
+    if HEAD.encode() not in stored:
+        raise Unreadable(f"a damaged snapshot: of {len(stored)} fields none is its head")
     head = stored[HEAD.encode()]
     parts = (stored.get(field(name).encode(), b"") for name in read_head(head).table)
     return b"".join([head, *parts])

@@ -87,7 +87,7 @@ class VersionStore:
         fields = orjson.loads(told)
         return Alarm(**{**fields, "reasons": tuple(fields["reasons"])})
 
-    async def put_catalog(self, policy: str, revision: str, catalog: str, now_ms: int) -> bool:
+    async def put_catalog(self, policy: str, revision: str, catalog: bytes, now_ms: int) -> bool:
         """Put a catalog revision in force; true if it differs from the one before."""
         keys = Keys(policy)
         changed = await within(

@@ -11,7 +11,7 @@ from offline_eval.log.archive import Archive
 from offline_eval.log.events import Entry
 from offline_eval.log.reading import read_rows
 from offline_eval.log.segments import Position
-from policy.records import Decision, Outcome, to_json
+from policy.records import Decision, Outcome, to_stored
 from tests.offline_eval.rows import DAY_MS, NOON
 
 MIDNIGHT = NOON + DAY_MS // 2
@@ -19,7 +19,7 @@ MIDNIGHT = NOON + DAY_MS // 2
 
 def decided(entry: str, made: Decision) -> Entry:
     """A decision as the stream has it."""
-    fields = {b"record": to_json(made), b"x": made.x.tobytes()}
+    fields = {b"record": to_stored(made), b"x": made.x.tobytes()}
     if made.challenger_x is not None:
         fields[b"challenger_x"] = made.challenger_x.tobytes()
     return entry, fields

@@ -14,16 +14,22 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from features.encoder import Encoder
 from offline_eval import registry
 from offline_eval.estimating.intervals import Interval
 from offline_eval.gate.judging import Case, judge
 from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Evaluation, Registry, VersionRecord
 from policy.config.schema import PolicyConfig
+from policy.config.versions import write_config
+from policy.values.snapshot import Header, State
 from tests.offline_eval.simulated import SCALES, logged
+from tests.policy.linear_model import plain
 
 NOW_MS = 1_800_000_000_000
-CONFIG = PolicyConfig().model_dump_json().encode()
+CONFIG = write_config(PolicyConfig())
+ENCODER = Encoder.default(d_text=0)
+SNAPSHOT = State(Header("linear", "3", ENCODER.fingerprint, "0-0", 0), {}).pack()
 
 
 def record(**changes: object) -> VersionRecord:
@@ -31,9 +37,9 @@ def record(**changes: object) -> VersionRecord:
         policy="default",
         version="3",
         config=CONFIG,
-        encoder=b"encoder\0",
-        catalog='[{"id": "a"}]',
-        snapshot=b"snapshot\xff",
+        encoder=ENCODER.to_bytes(),
+        catalog=plain(["a"]).to_stored(),
+        snapshot=SNAPSHOT,
         log=fingerprint(logged(20), "data/log"),
         params={"at_most": "500"},
         metrics={"events": 20.0},
@@ -110,9 +116,24 @@ def test_mlflows_page_shows_what_made_it(store: Registry, client: MlflowClient):
 def test_the_same_number_of_another_configuration_is_another_version(store: Registry):
     """As after Redis was emptied: the newest has the number."""
     store.log_version(record())
-    store.log_version(record(encoder=b"other"))
+    other = Encoder.default(d_text=1).to_bytes()
+    store.log_version(record(encoder=other))
     assert [v.version for v in store.versions("default")] == ["3", "3"]
-    assert store.load("default", "3").encoder == b"other"
+    assert store.load("default", "3").encoder == other
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "encoder.bin", "catalog.json", "snapshot.bin", "log.json"]
+)
+def test_a_file_that_was_changed_is_refused(store: Registry, client: MlflowClient, name: str):
+    """Whoever may write to the store's folder: in one line that names the file."""
+    run = client.get_run(store.log_version(record()))
+    file = Path(run.info.artifact_uri.removeprefix("file://"), "version", name)
+    changed = bytearray(file.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    file.write_bytes(bytes(changed))
+    with pytest.raises(ValueError, match=f"^{name} of version 3 of policy 'default' in MLflow: "):
+        store.load("default", "3")
 
 
 STEPS = ("create_run", "log_artifacts", "log_batch", "create_model_version")

@@ -19,6 +19,7 @@ from pointsman.archiver import IN_FLIGHT_MS, Window, archive_burst
 from pointsman.cli import cli
 from policy.config.schema import Config, PolicyConfig
 from policy.config.toml import parse
+from policy.config.versions import write_config
 from policy.objective import Weights
 from policy.records import LoggedDecision, Outcome
 from serving.store.learning import LearnerStore
@@ -79,7 +80,7 @@ class Place:
         self, config: PolicyConfig, encoder: Encoder = ENCODER, made_at_ms: int = 0
     ) -> str:
         with closing(LearnerStore(self.redis_url, "default")) as store:
-            written = config.model_dump_json().encode()
+            written = write_config(config)
             return store.register(
                 config.fingerprint(encoder.fingerprint), written, encoder.to_bytes(), made_at_ms
             )

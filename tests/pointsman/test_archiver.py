@@ -24,7 +24,7 @@ from offline_eval.log.segments import Position
 from pointsman.archiver import Archiver, Window, archive_burst, learned, moved
 from pointsman.cli import cli
 from pointsman.commands.archive import command
-from policy.config.schema import PolicyConfig
+from policy.config.versions import read_config
 from policy.values.linear.model import LinearModel
 from policy.values.snapshot import Header, State, read_head, unpack
 from serving.learning.fold import Fold
@@ -94,7 +94,7 @@ def test_a_fold_of_the_archive_is_the_learners_state(http: httpx.Client, redis_u
     config, encoder = store.version("1")
     fold = Fold.resume(
         "1",
-        PolicyConfig.model_validate_json(config),
+        read_config(config),
         Encoder.from_bytes(encoder),
         None,
         lambda revision: archive.catalog(path, "default", revision),

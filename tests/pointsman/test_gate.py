@@ -16,6 +16,7 @@ from offline_eval.gate.verdict import Settings as GateSettings
 from pointsman.archiver import Window, archive_burst
 from policy.config.gate import GateConfig
 from policy.config.schema import PolicyConfig
+from policy.stored import opened, sealed
 from policy.values import models
 from policy.values.snapshot import Header, State
 from serving.store.learning import LearnerStore
@@ -268,6 +269,7 @@ def test_the_log_of_another_service_proves_nothing(place: Place):
     archive_burst(place.redis_url, place.log, {"default": Window(0)})
     assert "another service" not in str(place.run("gate", "default").exception)
     position = Path(place.log) / "policy=default" / "_position.json"
-    position.write_text(re.sub('"origin": "[0-9a-f]+"', '"origin": "c0ffee"', position.read_text()))
+    at = opened("position", position.read_bytes())
+    position.write_bytes(sealed("position", {**at, "origin": "c0ffee"}))
     done = place.run("gate", "default")
     assert (done.exit_code, "belongs to another service" in str(done.exception)) == (1, True)

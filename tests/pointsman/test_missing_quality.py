@@ -116,7 +116,7 @@ def test_silence_is_marked_wherever_it_is_read(
     assert data.quality_assumed.tolist() == [True, True, False, False, False]
     np.testing.assert_array_equal(data.outcomes[:, 0], [0.0, 0.0, 0.9, np.nan, np.nan])
     assert data.frame()["quality_assumed"].tolist() == data.quality_assumed.tolist()
-    catalog = Catalog.from_json(store.catalog(data.catalogs[0]))
+    catalog = Catalog.from_stored(store.catalog(data.catalogs[0]))
     assert outcome_batch(data, catalog).quality[:3].tolist() == [0.0, 0.0, 0.9]
     assert rows(path)[timed].latency_ms == 100.0
     assert [outcome.quality_assumed for outcome in rows(path).values()] == [True, True] + [

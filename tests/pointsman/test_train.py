@@ -114,7 +114,7 @@ def test_a_trained_version_is_logged_in_mlflow(
     found = Registry(mlflow_uri).load("default", "2")
     with closing(LearnerStore(redis_url, "default")) as store:
         assert (found.config, found.encoder) == store.version("2")
-    assert found.catalog == parse(CONFIG, "test").arms.to_json()
+    assert found.catalog == parse(CONFIG, "test").arms.to_stored()
     assert found.log == fingerprint(read_log(path), path)
     assert found.snapshot is not None
     assert unpack(found.snapshot).header.events == 60

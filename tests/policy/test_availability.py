@@ -14,7 +14,7 @@ from policy.arms.constraints import NoEligibleArm
 from policy.config.schema import PolicyConfig
 from policy.objective import Weights
 from policy.policy import Policy, Request
-from policy.records import from_json, to_json
+from policy.records import from_stored, to_stored
 from policy.values import models
 from policy.values.protocol import Forecast
 
@@ -69,7 +69,7 @@ def test_probabilities_can_be_computed_again():
     answered = np.array([1.0, 0.7, 0.9])
     first = policy().given(Availability(answered=answered)).decide(ASKED, "1", 0)
     assert first.pmf[1] < first.pmf[2] < first.pmf[0]
-    logged = from_json(to_json(first), first.x.tobytes())
+    logged = from_stored(to_stored(first), first.x.tobytes())
     again = policy().given(Availability(answered=logged.answered)).decide(ASKED, "1", 0)
     assert again.pmf.tolist() == logged.pmf.tolist() == first.pmf.tolist()
 

@@ -167,7 +167,7 @@ def test_json_round_trip_keeps_everything():
             ),
         )
     )
-    back = Catalog.from_json(rich.to_json())
+    back = Catalog.from_stored(rich.to_stored())
     assert back == rich
     assert back.revision == rich.revision
 

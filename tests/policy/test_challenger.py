@@ -13,7 +13,7 @@ from policy.arms.constraints import Constraints, action_set
 from policy.choosing.caller import Choice, WrongChoice, reported, tried
 from policy.config.schema import PolicyConfig
 from policy.policy import Policy, Request
-from policy.records import from_json, to_json
+from policy.records import from_stored, to_stored
 from tests.policy.test_policy import ARMS, ENCODER, arm, make
 
 REQUEST = Request(hints=Hints(task_type="code"))
@@ -55,7 +55,7 @@ def test_a_record_holds_the_challenger_bit_for_bit():
     encoder = Encoder.default(d=56)
     other = replace(LINEAR, encoder=encoder, rule=FIXED.rule)
     made = beside(FIXED, other, 0.25).decide(REQUEST, "d", 0)
-    back = from_json(to_json(made), made.x.tobytes(), made.challenger_x.tobytes())
+    back = from_stored(to_stored(made), made.x.tobytes(), made.challenger_x.tobytes())
     assert back.challenger_encoder == encoder.fingerprint != ENCODER.fingerprint
     for name in ("challenger", "share"):
         assert getattr(back, name) == getattr(made, name)
@@ -66,8 +66,8 @@ def test_a_record_holds_the_challenger_bit_for_bit():
 def test_a_record_without_a_challenger_says_nothing_of_one():
     """Logs don't grow for those who have none."""
     made = FIXED.decide(REQUEST, "d", 0)
-    assert b"challenger" not in to_json(made)
-    assert from_json(to_json(made), made.x.tobytes()).challenger_pmf is None
+    assert b"challenger" not in to_stored(made)
+    assert from_stored(to_stored(made), made.x.tobytes()).challenger_pmf is None
 
 
 def caller_policy() -> Policy:

@@ -21,7 +21,7 @@ from policy.plans.expected import Arms, expect
 from policy.plans.latencies import USUAL, Latencies, Spread
 from policy.plans.plan import DRAWN, arms_of, kind_of, plan_id
 from policy.policy import Policy, Request
-from policy.records import from_json, to_json
+from policy.records import from_stored, to_stored
 from policy.values import models
 
 ENCODER = Encoder.default()
@@ -178,7 +178,7 @@ def test_a_drawn_plan_says_what_to_do():
         assert first.begin() == {"at_ms": 0.0}
         assert second.begin() == {"quality_below": 0.7}
         assert decision.first_arm == first.arm
-        again = from_json(to_json(decision), decision.x.tobytes())
+        again = from_stored(to_stored(decision), decision.x.tobytes())
         assert again.plan == decision.plan
         return
     raise AssertionError("no cascade was drawn")
@@ -286,7 +286,7 @@ def test_a_batch_decides_each_query_as_if_alone():
     together = policy.decide_all(asked, 0)
     for one, (request, decision_id) in zip(together, asked, strict=True):
         alone = policy.decide(request, decision_id, 0)
-        assert to_json(one) == to_json(alone)  # type: ignore[arg-type]
+        assert to_stored(one) == to_stored(alone)  # type: ignore[arg-type]
 
 
 def test_a_plan_is_within_what_a_budget_has_for_a_call():

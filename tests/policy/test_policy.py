@@ -23,7 +23,7 @@ from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
 from policy.deciding import uniform_draw
 from policy.policy import Policy, Request
-from policy.records import OutcomeBatch, from_json, packed, to_json
+from policy.records import OutcomeBatch, from_stored, packed, to_stored
 from policy.values import models
 from policy.values.protocol import Forecast
 from tests.policy.one_query import forecast_one, rule_one
@@ -217,7 +217,7 @@ def test_a_record_comes_back_bit_for_bit():
     """What is stored is what was decided."""
     policy = make(arm("a", 0.3) + arm("b", 0.7))
     made = policy.decide(Request(hints=Hints(task_type="code")), "id", 123)
-    back = from_json(to_json(made), made.x.tobytes())
+    back = from_stored(to_stored(made), made.x.tobytes())
     for name in ("arm", "propensity", "confidence", "arms", "weights", "made_at_ms", "snapshot"):
         assert getattr(back, name) == getattr(made, name)
     for name in ("pmf", "predicted", "x"):

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import redis
 
-from policy.records import from_json
+from policy.records import from_stored
 from tests.servers import (
     CONFIG,
     http_service,
@@ -86,6 +86,6 @@ def shown(http: httpx.Client, decisions: int) -> dict[str, Any]:
 
 def logged(raw: redis.Redis) -> list[Any]:
     return [
-        from_json(entry[b"record"], entry[b"x"], entry.get(b"challenger_x"))
+        from_stored(entry[b"record"], entry[b"x"], entry.get(b"challenger_x"))
         for _, entry in raw.xrange("pm:{default}:decisions")
     ]

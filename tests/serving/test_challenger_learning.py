@@ -13,6 +13,7 @@ import redis
 
 from features.encoder import Encoder
 from policy.config.toml import parse
+from policy.config.versions import write_config
 from policy.values.snapshot import unpack
 from serving.learning.learner import Learner
 from serving.learning.registering import register
@@ -180,7 +181,7 @@ def test_a_challenger_sees_the_context_of_its_own_encoder(
         await register(serving_store.versions, "default", with_own.policies["default"], 0)
         challenger = with_own.challengers["default"]
         fingerprint = challenger.fingerprint(Encoder.default().fingerprint)
-        written = challenger.model_dump_json().encode()
+        written = write_config(challenger)
         await serving_store.versions.register("default", fingerprint, written, own.to_bytes(), 0)
         await serving_store.close()
 

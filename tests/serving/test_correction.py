@@ -17,8 +17,8 @@ import redis
 
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
-from policy.config.schema import PolicyConfig
 from policy.config.toml import parse
+from policy.config.versions import read_config, write_config
 from policy.values.linear.model import LinearModel
 from policy.values.snapshot import read_head, unpack
 from serving.learning.fold import Fold
@@ -254,10 +254,10 @@ def folded(store: LearnerStore, version: str, entries: list[Entry], *cuts: int) 
     config, encoder = store.version(version)
     fold = Fold.resume(
         version,
-        PolicyConfig.model_validate_json(config),
+        read_config(config),
         Encoder.from_bytes(encoder),
         None,
-        lambda revision: Catalog.from_json(store.catalog(revision)),
+        lambda revision: Catalog.from_stored(store.catalog(revision)),
     )
     for a, b in pairwise((0, *cuts, len(entries))):
         fold.fold(entries[a:b])
@@ -278,7 +278,7 @@ async def _register_both(redis_url: str, challenger_encoder: Encoder) -> None:
     await register(serving_store.versions, "default", both.policies["default"], 0)
     challenger = both.challengers["default"]
     fingerprint = challenger.fingerprint(Encoder.default().fingerprint)
-    written = challenger.model_dump_json().encode()
+    written = write_config(challenger)
     blob = challenger_encoder.to_bytes()
     await serving_store.versions.register("default", fingerprint, written, blob, 0)
     await serving_store.close()
@@ -317,10 +317,10 @@ def test_a_learner_that_stops_between_counts_each_correction_once(
     entries = store.outcomes("0-0", 10_000, None)
     fold = Fold.resume(
         "1",
-        PolicyConfig.model_validate_json(store.version("1")[0]),
+        read_config(store.version("1")[0]),
         Encoder.from_bytes(store.version("1")[1]),
         unpack(store.checkpoint("1") or b""),
-        lambda revision: Catalog.from_json(store.catalog(revision)),
+        lambda revision: Catalog.from_stored(store.catalog(revision)),
     )
     assert_same_sums(fold, folded(store, "1", as_if_right(entries)))
 

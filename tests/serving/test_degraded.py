@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from pointsman_client import AsyncClient, Client, Decision
+from policy.stored import opened_record
 from serving.access.tokens import FILE, Tokens, WrongToken, secret_of
 from serving.store.learning import LearnerStore
 from tests.offline_eval.rows import decision, same
@@ -92,7 +93,8 @@ def test_a_token_brings_its_decision_to_the_log_once(
         assert report(http, made, quality=0.9).status_code == 409
         shown = http.get(f"/decisions/{made['decision_id']}").json()["decision"]
     entries = [fields[b"record"] for _, fields in raw.xrange("pm:{default}:decisions")]
-    found = [one for one in map(orjson.loads, entries) if one["decision_id"] == made["decision_id"]]
+    told = [opened_record("decision", entry) for entry in entries]
+    found = [one for one in told if one["decision_id"] == made["decision_id"]]
     assert found == [shown]
     assert b"xyzzy" not in b"".join(entries)
     assert shown["logged_by"] == "token"

@@ -11,7 +11,7 @@ import redis
 
 from policy.arms.catalog import Catalog
 from policy.records import positions
-from policy.values.snapshot import Header, State, read_head, unpack
+from policy.values.snapshot import MAGIC, Header, State, read_head, unpack
 from serving.learning.events import batch_of
 from serving.learning.learner import Learner
 from serving.store.keys import Keys, StaleLease, StoreUnavailable
@@ -19,7 +19,7 @@ from serving.store.learning import LearnerStore
 from serving.store.states import Change
 from tests.servers import assert_same_state, drive, fold_again, learn_all, until
 
-CHECKPOINT = "pm:{default}:checkpoint:1"
+CHECKPOINT, SNAPSHOT = "pm:{default}:checkpoint:1", "pm:{default}:snapshot:1"
 OLD = Change(State(Header("linear", "1", "e", "1-0", 1), {}))
 
 
@@ -148,20 +148,58 @@ def test_a_corrupt_checkpoint_stops_the_learner_loudly(
     damaged = bytearray(raw.hget(CHECKPOINT, "part:arm:0"))
     damaged[-1] ^= 1
     raw.hset(CHECKPOINT, "part:arm:0", bytes(damaged))
-    with pytest.raises(ValueError, match="checksum"):
+    with pytest.raises(ValueError, match=r"can't go on with version 1: part 'arm:0' .*checksum"):
+        learn_all(redis_url)
+
+
+@pytest.mark.parametrize("lost", ["head", "part:values", "part:arm:0"])
+def test_a_checkpoint_that_lacks_something_is_no_start(
+    http: httpx.Client, redis_url: str, raw: redis.Redis, lost: str
+):
+    """To learn anew what was learned would be to forget it, and to say nothing."""
+    drive(http, 2)
+    learn_all(redis_url)
+    raw.hdel(CHECKPOINT, lost)
+    before = raw.hgetall(CHECKPOINT)
+    with pytest.raises(ValueError, match="policy 'default': can't go on with version 1"):
+        learn_all(redis_url)
+    assert raw.hgetall(CHECKPOINT) == before
+
+
+def test_a_checkpoint_of_another_format_stops_the_learner(
+    http: httpx.Client, redis_url: str, raw: redis.Redis
+):
+    """As after an upgrade or a downgrade, with both numbers."""
+    drive(http, 2)
+    learn_all(redis_url)
+    raw.hset(CHECKPOINT, "head", raw.hget(CHECKPOINT, "head").replace(MAGIC, b"PMSNAP99"))
+    with pytest.raises(ValueError, match=r"a snapshot of format 99: .* reads format"):
         learn_all(redis_url)
 
 
 def test_a_corrupt_snapshot_leaves_the_running_one(
-    http: httpx.Client, redis_url: str, raw: redis.Redis
+    http: httpx.Client, redis_url: str, raw: redis.Redis, caplog: pytest.LogCaptureFixture
 ):
-    """Serving goes on with what it has."""
+    """Serving goes on with what it has, and says why once; a good one is taken again."""
+
+    def said() -> list[str]:
+        return [r.message for r in caplog.records if "can't read the newest" in r.message]
+
     drive(http, 2)
     learn_all(redis_url)
     until(lambda: http.get("/policies/default").json()["snapshot"] == 1, "snapshot 1 serves")
-    raw.hset("pm:{default}:snapshot:1", mapping={"head": b"garbage", "number": 2})
+    good = raw.hget(SNAPSHOT, "head")
+    raw.hset(SNAPSHOT, mapping={"head": good[:-1], "number": 2})
     raw.publish("pm:{default}:published", "1")
-    assert http.post("/route", json={"query": {"text": "x"}}).json()["snapshot"] == 1
+    until(said, "it was met")
+    for _ in range(3):
+        raw.publish("pm:{default}:published", "1")
+        assert http.post("/route", json={"query": {"text": "x"}}).json()["snapshot"] == 1
+    raw.hset(SNAPSHOT, mapping={"head": good, "number": 3})
+    raw.publish("pm:{default}:published", "1")
+    until(lambda: http.get("/policies/default").json()["snapshot"] == 3, "snapshot 3 serves")
+    (told,) = said()
+    assert "fails its checksum; serving the last snapshot" in told
 
 
 def test_an_event_tells_how_its_arm_was_drawn_and_from_which(
@@ -174,7 +212,7 @@ def test_an_event_tells_how_its_arm_was_drawn_and_from_which(
         made = http.post("/route", json=body).json()
         http.post("/reward", json={"decision_id": made["decision_id"], "quality": 1.0, **parts})
     events = [fields for _, fields in store.outcomes("0-0", 10, None)]
-    batch = batch_of(events, 64, lambda revision: Catalog.from_json(store.catalog(revision)))
+    batch = batch_of(events, 64, lambda revision: Catalog.from_stored(store.catalog(revision)))
     assert batch.arms == ["small", "large"]
     assert batch.propensity.tolist() == pytest.approx([1.0, float("nan")], nan_ok=True)
     assert [positions(bits).tolist() for bits in batch.eligible] == [[0], [0]]

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from policy.config.schema import PolicyConfig
+from policy.config.versions import write_config
 from serving.store.learning import LearnerStore
 from serving.store.operations import OperatorStore
 from serving.store.registered import GateRecord, Refused, Switch
@@ -26,7 +27,7 @@ def store(redis_url: str) -> Iterator[OperatorStore]:
     """Of a policy with four versions, of which the first is champion."""
     with closing(LearnerStore(redis_url, "default")) as registering:
         for model in MODELS:
-            config = PolicyConfig(model=model).model_dump_json().encode()
+            config = write_config(PolicyConfig(model=model))
             registering.register(model, config, b"encoder", NOW_MS)
     with closing(OperatorStore(redis_url, "default")) as opened:
         yield opened

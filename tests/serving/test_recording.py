@@ -19,6 +19,7 @@ from pointsman_client.local.following import Follower
 from pointsman_client.local.outbox import Made
 from policy.choosing import explore
 from policy.deciding import uniform_draw
+from policy.stored import opened_record
 from serving.settings import Settings
 from tests.servers import drive, http_service, learn_all, override, until
 
@@ -89,7 +90,7 @@ def test_it_is_stored_as_route_would(http: httpx.Client, follower: Follower, raw
     assert here.keys() == there.keys()
     unlike = {name for name in here if here[name] != there[name]}
     assert unlike <= {b"request", b"record", b"made_at_ms"}
-    records = (orjson.loads(fields[b"record"]) for fields in (here, there))
+    records = (opened_record("decision", all_of[b"record"]) for all_of in (here, there))
     one, other = ({**record, "made_at_ms": 0} for record in records)
     assert one == other
 

@@ -13,7 +13,8 @@ import pytest
 from features.encoder import Encoder
 from policy.arms.catalog import Catalog
 from policy.config import toml
-from policy.config.schema import Config, PolicyConfig
+from policy.config.schema import Config
+from policy.config.versions import read_config
 from policy.policy import Policy
 from serving.learning import follower
 from serving.learning.fold import Fold
@@ -53,7 +54,7 @@ def publish(redis_url: str, version: str) -> None:
     """A snapshot of a version that differs from the one before by its number."""
     with closing(LearnerStore(redis_url, "default")) as learner:
         stored, encoder = learner.version(version)
-        wanted = PolicyConfig.model_validate_json(stored)
+        wanted = read_config(stored)
         fold = Fold.resume(version, wanted, Encoder.from_bytes(encoder), None, nothing)
         token = learner.acquire()
         learner.commit(token, version, snapshot=Change(fold.snapshot()))

@@ -180,8 +180,11 @@ def of_format(number: int) -> Callable[[Path], None]:
         (spoiled("pointsman.toml"), "pointsman.toml isn't what was put there"),
         (lambda folder: (folder / "redis.parquet").unlink(), "redis.parquet is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), "no backup lies there"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "no backup's manifest"),
-        (of_format(2), "a backup of format 2; this release knows 1"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{}"),
+            "a backup without a format number",
+        ),
+        (of_format(2), "a backup of format 2: this release of Pointsman reads format 1"),
     ],
 )
 def test_a_backup_that_is_damaged_changes_nothing(
