@@ -10,7 +10,9 @@ import pytest
 
 from offline_eval.log.reading import read_rows
 from pointsman.archiver import Window, archive_burst
+from pointsman.backup.redis_state import load, save
 from serving.store.connecting.checking import refusal
+from serving.store.operating import contents
 from serving.store.operating.server import look
 from tests.clusters import Cluster
 from tests.servers import CONFIG, http_service, learn_all, settings_for, until
@@ -67,3 +69,22 @@ def test_each_node_is_looked_at(cluster: Cluster):
     found = look(cluster.url)
     assert found.keys() == {f"127.0.0.1:{node.port}" for node in cluster.masters}
     assert all(seen.append_only for seen in found.values())
+
+
+def test_it_is_put_away_and_set_up_again(cluster: Cluster, tmp_path: Path):
+    """Each node's keys, back on the node that has their slot."""
+    for name in POLICIES:
+        with cluster.owner(name).client() as client:
+            client.hset(f"pm:{{{name}}}:decision:put-away", "record", name)
+            client.xadd(f"pm:{{{name}}}:audit", {"kind": name}, "2000000000000-1")
+    table = tmp_path / "redis.parquet"
+    keys = save(cluster.url, table).keys
+    contents.clear(cluster.url)
+    assert contents.count(cluster.url) == 0
+    with table.open("rb") as file:
+        assert load(file, cluster.url, 0) == keys
+    assert contents.count(cluster.url) == keys
+    for name in POLICIES:
+        with cluster.owner(name).client() as client:
+            assert client.hget(f"pm:{{{name}}}:decision:put-away", "record") == name.encode()
+            assert client.xrevrange(f"pm:{{{name}}}:audit")[0][1] == {b"kind": name.encode()}

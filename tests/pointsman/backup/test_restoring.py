@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 import redis
+from click.testing import CliRunner
 
 from offline_eval.log import archive
 from offline_eval.registry import Registry
 from pointsman.archiver import Window, archive_burst
 from pointsman.backup.restoring import restore
 from pointsman.backup.taking import take
+from pointsman.commands import keys
 from pointsman.commands.settings import now_ms
 from pointsman.promotion.roles import record_of
 from serving.settings import Settings
@@ -135,6 +138,31 @@ def test_with_the_old_log_nothing_is_archived_twice(
         archive_burst(other, on.log_path(), WINDOW)
     rows = [row for table in archive.tables(on.log_path()) for row in table.to_pylist()]
     assert sorted(row["decision_id"] for row in rows) == sorted(ids)
+
+
+def test_keys_are_good_again_and_no_secret_is_put_away(
+    settings: Settings, elsewhere: Settings, tmp_path: Path
+):
+    """Neither a caller's, nor what unlogged decisions are signed with, in whichever file."""
+    made = CliRunner(env={"POINTSMAN_REDIS_URL": settings.redis_url}).invoke(
+        keys.command, ["create", "app", "--scope", "read"]
+    )
+    secret = made.stdout.strip()
+    assert secret.startswith("pm_")
+    signing = "this signs what could not be logged"
+    (settings.data / "token.secret").write_text(signing)
+    backed_up(settings, tmp_path / "backup")
+    files = [path for path in (tmp_path / "backup").rglob("*") if path.is_file()]
+    written = b"".join(path.read_bytes() for path in files)
+    rows = pq.read_table(tmp_path / "backup" / "redis.parquet").to_pylist()
+    written += b"".join(cell for row in rows for cell in row.values() if isinstance(cell, bytes))
+    assert b"app" in written  # it was looked at
+    assert not any(one.encode() in written for one in (secret, secret[3:], signing))
+    restored(tmp_path / "backup", elsewhere)
+    with http_service(elsewhere) as http:
+        assert http.get("/policies").status_code == 401
+        allowed = http.get("/policies", headers={"Authorization": f"Bearer {secret}"})
+        assert allowed.status_code == 200
 
 
 def test_versions_and_their_files_are_in_mlflow_again(
