@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offline_eval.log.archive import Archive
 from offline_eval.log.segments import START, STREAMS, Position, order
@@ -172,6 +172,9 @@ class Archiver:
         """Archive the next batch of both streams, and drop what isn't needed any more; how many
         entries there were of each."""
         now_ms = self._store.now_ms()  # before reading: what comes later is not in this batch
+        if self._at.closed_before_ms > now_ms:
+            log.warning("policy %s: Redis's clock has gone back", self._policy)
+            self._at = replace(self._at, closed_before_ms=0)
         window = self._window()
         settled_ms = self._sweep(window, now_ms)
         outcomes = self._store.entries("outcomes", self._at.outcomes, BATCH)

@@ -30,6 +30,8 @@ FIRST_OUT_MS, LONGEST_OUT_MS = 5_000, 300_000
 LONGEST_RETRY_AFTER_MS = 86_400_000  # a day: what says longer is tried once a day
 TRIED_MS = 30_000  # that a request which tries an endpoint may take, before the next one does
 
+AHEAD_MS = 5_000  # that another host's clock may be
+
 RATE_LIMITED = "rate_limited"
 
 
@@ -88,6 +90,25 @@ class Health:
 
 
 WELL = Health()
+
+
+def as_of(health: Health, now_ms: int) -> Health:
+    """The same; where the clock has gone back since it went out or came in, by the clock as it is
+    now: out for no longer than it was to be.
+
+    >>> as_of(Health(since_ms=3_600_000, until_ms=3_605_000), now_ms=60_000).until_ms
+    65000
+    """
+    back_ms = health.since_ms - now_ms
+    if back_ms <= AHEAD_MS:
+        return health
+    return replace(
+        health,
+        seen_ms=min(health.seen_ms, now_ms),
+        since_ms=now_ms,
+        until_ms=max(health.until_ms - back_ms, 0),
+        tried_until_ms=max(health.tried_until_ms - back_ms, 0),
+    )
 
 
 def tried(health: Health, now_ms: int) -> Health:

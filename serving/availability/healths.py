@@ -22,6 +22,7 @@ from serving.availability.health import (
     Report,
     after,
     all_fail,
+    as_of,
     tried,
 )
 from serving.grouping import Group
@@ -48,6 +49,7 @@ class Healths:
         known = await self._store.health()
         for key in known.keys() | self._known.keys():
             self._learn(key, known.get(key, b""))
+        await self._follow_clock()
 
     async def claim(self, key: str) -> bool:
         """Try a place that was out, as the only one of all processes to do so; False where another
@@ -61,6 +63,19 @@ class Healths:
         found = (await self._store.swap([(key, before, claimed)], tell=True))[0]
         self._learn(key, found)
         return found == claimed
+
+    async def _follow_clock(self) -> None:
+        """Where the clock has gone back, what is out would be so for that much longer."""
+        now_ms, swaps = self._clock_ms(), []
+        for key, old in self._known.items():
+            before = _unpacked(old)
+            if (now := as_of(before, now_ms)) != before:
+                swaps.append((key, old, _packed(now)))
+        if swaps:
+            log.warning("the clock has gone back: %d places are out by the new one", len(swaps))
+            found = await self._store.swap(swaps, tell=True)
+            for (key, _, _), known in zip(swaps, found, strict=True):
+                self._learn(key, known)
 
     async def tell(self, key: str, alike: Sequence[str], report: Report) -> None:
         """Take in what was reported of a place; `alike` are all places of its arm."""

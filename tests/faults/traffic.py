@@ -123,7 +123,7 @@ class Traffic:
         for part in _parts(outcome, rng):
             receipt = self._post(http, "/reward", {"decision_id": decision_id, **part})
             assert {*receipt["accepted"], *receipt["unchanged"]} == part.keys()
-            self.ledger.reports(decision_id, part)
+            self.ledger.reports(decision_id, part, late=receipt["late"])
 
     def _post(self, http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._answer(http, path, body, {200}).json()

@@ -69,6 +69,15 @@ def test_a_second_learner_is_refused(http: httpx.Client, store: LearnerStore, re
     assert learn_all(redis_url) == 1
 
 
+def test_a_clock_that_went_back_keeps_no_lease_alive(store: LearnerStore, raw: redis.Redis):
+    """Redis ends a lease at a time of its clock. A dead holder's that would last for an hour lasts
+    for its time to live from when the next one asks."""
+    assert store.acquire()
+    raw.pexpire(Keys("default").lease, 3_600_000)
+    assert store.acquire() == 0
+    assert raw.pttl(Keys("default").lease) <= store.lease_ms
+
+
 def test_a_learner_that_was_overtaken_writes_nothing(
     http: httpx.Client, store: LearnerStore, raw: redis.Redis
 ):

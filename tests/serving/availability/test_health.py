@@ -8,6 +8,7 @@ import pytest
 
 from policy.records import OF_HEALTH
 from serving.availability.health import (
+    AHEAD_MS,
     KEPT,
     LONGEST_OUT_MS,
     TRIED_MS,
@@ -16,6 +17,7 @@ from serving.availability.health import (
     Report,
     after,
     all_fail,
+    as_of,
     tried,
 )
 
@@ -93,6 +95,19 @@ def test_one_request_at_a_time_tries_it():
     cancelled = after(trying, Report(at_ms, "cancelled"), at_ms + 1)
     assert cancelled.may_be_tried(at_ms + 1)
     assert after(trying, Report(at_ms), at_ms + 1).is_in()
+
+
+def test_a_clock_that_goes_back_keeps_nothing_out_for_longer():
+    """Nor does it make old news of what is reported then; an endpoint that is in as well. Another
+    host's clock may be some seconds ahead."""
+    health = down(at_ms=3_600_000)
+    assert as_of(health, 60_000).until_ms - 60_000 == health.until_ms - health.since_ms
+    assert as_of(health, health.since_ms - AHEAD_MS) == health
+    tried_for_ms = tried(health, health.since_ms).tried_until_ms - health.since_ms
+    assert as_of(tried(health, health.since_ms), 0).tried_until_ms == tried_for_ms
+    came_in = as_of(after(health, Report(health.until_ms), health.until_ms), 60_000)
+    assert came_in.is_in()
+    assert not told("111", came_in, at_ms=60_000).is_in()
 
 
 def test_it_comes_back_with_what_it_was_known_for():

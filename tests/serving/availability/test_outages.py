@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 import redis
 
@@ -216,3 +217,23 @@ def test_a_failure_earns_nothing_and_teaches_nothing(redis_url: str, tmp_path: P
         assert after["predicted"] == pytest.approx(answer["predicted"], rel=0.05)
         outcome = http.get(f"/decisions/{made['decision_id']}").json()["outcome"]
         assert outcome["error"] == error
+
+
+def test_a_clock_that_goes_back_brings_an_arm_back_as_soon(
+    redis_url: str, tmp_path: Path, raw: redis.Redis
+):
+    """What was written by a clock an hour ahead is written anew, once for all processes: the arm is
+    out for as long as it was to be."""
+    with http_service(settings_for(redis_url, tmp_path, arms())) as http:
+        drive(http, 30, good=DOWN)
+        ((key, known),) = raw.hgetall(HEALTH).items()
+        health = orjson.loads(known)
+        for name in ("since_ms", "until_ms", "seen_ms"):
+            health[name] += 3_600_000
+        raw.hset(HEALTH, key, orjson.dumps(health))
+
+        def left_ms() -> float:
+            return float(orjson.loads(raw.hget(HEALTH, key))["until_ms"]) - time.time() * 1_000
+
+        assert left_ms() > 3_000_000
+        until(lambda: left_ms() <= health["until_ms"] - health["since_ms"], "it is written anew")
