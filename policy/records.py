@@ -201,6 +201,7 @@ class Outcome:
     closed: bool = False
     at_ms: int | None = None
     quality_assumed: bool = False
+    reported_by: str | None = None  # id of the caller's key that the last part came with
     reported_quality: float | None = None
     reported_latency_ms: float | None = None
     reported_cost_usd: float | None = None

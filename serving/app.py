@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
+from serving.access import listing
 from serving.access.guard import Guard
 from serving.access.opening import is_loopback
 from serving.access.scopes import OF_PATHS
@@ -179,7 +180,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
     app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, errors.answer)
-    for group in (decide, reward, correct, local, state, documents, page):
+    for group in (decide, reward, correct, local, state, listing, documents, page):
         app.include_router(group.router, responses=PROBLEMS)
     generated = app.openapi
     app.openapi = lambda: _with_bodies(generated())  # type: ignore[method-assign]

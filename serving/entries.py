@@ -15,8 +15,8 @@ from policy.plans.plan import to_record
 from policy.records import NO_LESSON, Decision, Vector
 from serving.availability.fleet import Call
 from serving.calls import Called
-from serving.routes.requests import RewardRequest
-from serving.store.traffic import NewDecision, Report
+from serving.routes.requests import CorrectionRequest, RewardRequest
+from serving.store.traffic import Correction, NewDecision, Report
 
 
 def new_decision(
@@ -93,6 +93,18 @@ def report_of(
     )
 
 
+def correction_of(body: CorrectionRequest, key: str) -> Correction:
+    return Correction(
+        body.decision_id,
+        body.by,
+        body.reason,
+        quality=body.quality,
+        latency_ms=body.latency_ms,
+        cost_usd=body.cost_usd,
+        key=key,
+    )
+
+
 def with_calls(report: Report, made: Called) -> Report:
     return replace(
         report,
@@ -126,7 +138,7 @@ def outcome_of(fields: Mapping[str, bytes]) -> dict[str, Any]:
         outcome["quality_assumed"] = True
     if "attempts" in fields:
         outcome |= orjson.loads(fields["attempts"])
-    for name in ("error", "corrected_by", "correction_reason"):
+    for name in ("error", "reported_by", "corrected_by", "correction_reason"):
         if name in fields:
             outcome[name] = fields[name].decode()
     if "executed" in fields:

@@ -20,17 +20,17 @@ from policy.plans.plan import kind_of
 from policy.policy import NO_HINTS, Policy, Request
 from policy.records import Decision
 from policy.stored import opened_record
+from serving.access.rates import used_up
 from serving.access.tokens import Tokens
 from serving.availability.fleet import Fleet
 from serving.calls import called, calls_over
 from serving.deciding import Deciding
-from serving.entries import new_decision, outcome_of, report_of, with_calls
+from serving.entries import correction_of, new_decision, outcome_of, report_of, with_calls
 from serving.parsing.checking import Invalid
 from serving.routes.requests import CorrectionRequest, RewardRequest, RouteRequest
 from serving.sessions import Turn, turn_of
 from serving.store.keys import Alarm, StoreUnavailable
 from serving.store.traffic import (
-    Correction,
     Elsewhere,
     Overruled,
     Receipt,
@@ -115,7 +115,7 @@ class Service:
         self.configured: Collection[str] = ()
         self.alarms: dict[str, Alarm | None] = {}
         self._store = store
-        self._clock_ms = clock_ms
+        self.now_ms = self._clock_ms = clock_ms
         self._tokens = unlogged
         self.fleet = Fleet(store.availability, clock_ms)
         self._catalogs = Catalogs(store)
@@ -244,12 +244,13 @@ class Service:
             decision = replace(decision, turn=int(fields["turn"]))
         return Routed(decision, await self._catalogs.of(policy, decision.catalog), True)
 
-    async def reward(self, body: RewardRequest) -> tuple[Receipt, list[str]]:
-        """Accept an outcome, whole or not at all; and what there is to say of it.
+    async def reward(self, body: RewardRequest, key: str = "") -> tuple[Receipt, list[str]]:
+        """Accept an outcome that came with the key of this id, whole or not at all; and what there
+        is to say of it.
 
         Raises
         ------
-        UnknownPolicy, UnknownDecision, UnknownArm, Invalid, StoreUnavailable
+        UnknownPolicy, UnknownDecision, UnknownArm, Invalid, StoreUnavailable, TooManyRequests
         Conflict
             If a component was accepted before with another value.
         """
@@ -272,6 +273,7 @@ class Service:
                 notes.append(f"cost_usd stays missing: {error}")
         late_counts = policy.config.missing_quality is not None
         report = report_of(body, cost_usd, list_cost_usd, late_counts)
+        report = replace(report, key=key, most=policy.config.max_rewards_per_key)
         if made is not None:
             report = with_calls(report, made)
         receipt = await self._store.report(
@@ -279,6 +281,8 @@ class Service:
         )
         if receipt.status == "unknown":
             raise _unknown(body.decision_id)
+        if receipt.status == "used_up":
+            raise used_up(policy.name, report.most, self._clock_ms())
         if receipt.status == "conflict":
             names = ", ".join(receipt.accepted)
             raise Conflict(
@@ -289,8 +293,8 @@ class Service:
                 await self.fleet.over(policy, call, why, wait_s)
         return receipt, notes
 
-    async def correct(self, body: CorrectionRequest) -> Overruled:
-        """Overrule what was reported of a decision, whole or not at all.
+    async def correct(self, body: CorrectionRequest, key: str = "") -> Overruled:
+        """Overrule what was reported of a decision, whole or not at all, with the key of this id.
 
         Raises
         ------
@@ -299,11 +303,11 @@ class Service:
             If there is nothing that could be overruled so.
         """
         policy = self.policy(body.policy)
-        correction = Correction(
-            body.decision_id, body.by, body.reason, body.quality, body.latency_ms, body.cost_usd
-        )
         overruled = await self._store.correct(
-            policy.name, correction, self._clock_ms(), policy.config.reward_window_s * 1000
+            policy.name,
+            correction_of(body, key),
+            self._clock_ms(),
+            policy.config.reward_window_s * 1000,
         )
         if overruled.status == "unknown":
             raise _unknown(body.decision_id)

@@ -64,6 +64,7 @@ _FIELDS: Mapping[str, Codec] = {
     "old_latency_ms": _REAL,
     "old_cost_usd": _REAL,
     "taught": _TEXT,
+    "reported_by": _TEXT,  # id of the caller's key that it came with
 }
 SCHEMA = pa.schema(
     [

@@ -25,6 +25,7 @@ _EVENT_COLUMNS = (
     *_JOINED,
     *_COMPONENTS,
     "quality_assumed",
+    "reported_by",
     *(f"old_{name}" for name in _COMPONENTS),
     "by",
     "reason",
@@ -91,6 +92,7 @@ def join(decisions: pa.Table, outcomes: pa.Table, closed_before_ms: int) -> dict
         "closed": pc.less(decisions["made_at_ms"], closed_before_ms).combine_chunks(),
         "outcome_at_ms": told("at_ms"),
         "quality_assumed": pc.fill_null(told("quality_assumed"), False),
+        "reported_by": told("reported_by"),
         "corrected_by": pc.if_else(changed, new("by"), None),
         "correction_reason": pc.if_else(changed, new("reason"), None),
     }

@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         pa.field("closed", pa.bool_(), nullable=False),
         pa.field("outcome_at_ms", pa.int64()),
         pa.field("quality_assumed", pa.bool_(), nullable=False),  # nobody has reported it
+        pa.field("reported_by", pa.string()),  # id of the caller's key; null without one
         # A correction: the values it replaced (those above are the new ones), who and why.
         pa.field("reported_quality", pa.float64()),
         pa.field("reported_latency_ms", pa.float64()),
@@ -162,6 +163,7 @@ def _fields(row: LoggedDecision) -> dict[str, Any]:
         "closed": outcome.closed,
         "outcome_at_ms": outcome.at_ms,
         "quality_assumed": outcome.quality_assumed,
+        "reported_by": outcome.reported_by,
         **{name: getattr(outcome, name) for name in CORRECTION},
     }
 
@@ -207,6 +209,7 @@ def record(row: Mapping[str, Any]) -> LoggedDecision:
         closed=row["closed"],
         at_ms=row["outcome_at_ms"],
         quality_assumed=row["quality_assumed"],
+        reported_by=row["reported_by"],
         **{name: row[name] for name in CORRECTION},
     )
     return LoggedDecision(decision, outcome, row["stands_for"], row["propensity_estimated"])

@@ -166,6 +166,8 @@ class PolicyConfig(BaseModel):
     """Until this a late component is still accepted, and learned."""
     missing_quality: Share | None = None
     """Of a decision whose reward window has closed without a quality."""
+    max_rewards_per_key: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
+    """That are accepted a day (UTC) of one caller's key; no end when absent."""
     store_text: Annotated[bool, Field(strict=True)] = False
     when_all_out: Literal["serve", "refuse"] = "serve"
     """Where every arm is out for its health: serve the one that comes back soonest, or refuse."""
@@ -335,6 +337,7 @@ ACTS_AT_ONCE = (
     "reward_window_s",
     "retention_s",
     "missing_quality",
+    "max_rewards_per_key",
     "store_text",
     "when_all_out",
     "keep_share",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hmac import compare_digest
@@ -32,12 +33,13 @@ class Guard:
     """`may_be_open`: anybody may come in while there are no keys."""
 
     def __init__(self, store: KeyStore, clock_ms: Callable[[], int], *, may_be_open: bool) -> None:
-        self._store = store
+        self.store = self._store = store
         self._clock_ms = clock_ms
         self._rates = Rates(store.reserve, clock_ms)
         self._open = may_be_open
         self._known: Known | None = None  # not read yet
         self._used_ms: dict[str, int] = {}
+        self._decided: Counter[tuple[str, str]] = Counter()  # by key and policy
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -60,7 +62,12 @@ class Guard:
                 log.exception("can't read the keys")
 
     async def refresh(self) -> None:
-        """Read the keys, and keep when they were used; StoreUnavailable."""
+        """Read the keys, and keep when they were used, and for how many decisions.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
         keys = await self._store.all()
         # Once there were keys, an emptied store opens nothing.
         self._open = self._open and not keys
@@ -72,6 +79,11 @@ class Guard:
         used, self._used_ms = self._used_ms, {}
         if used:
             await self._store.used(used)
+        for (key_id, policy), n in list(self._decided.items()):
+            await self._store.add_decisions(policy, key_id, n, self._clock_ms())
+            self._decided[key_id, policy] -= n
+            if not self._decided[key_id, policy]:
+                del self._decided[key_id, policy]
 
     async def admit(self, method: str, path: str, headers: Headers) -> Caller | None:
         """Who asks for a path; None where nobody needs to be known.
@@ -88,13 +100,13 @@ class Guard:
         if self._known is None:
             raise StoreUnavailable("keys couldn't be read from Redis yet")
         if self._open:
-            return Caller(ANYONE, scope)
+            return Caller(ANYONE, scope, self._decided)
         key = self._key(self._known, _secret(headers, method in READS))
         if scope not in key.scopes:
             raise MissingScope(scope, None)
         if key.requests_per_minute is not None:
             await self._rates.take(key.id, key.requests_per_minute)
-        return Caller(key, scope)
+        return Caller(key, scope, self._decided)
 
     def _key(self, keys: Known, secret: bytes) -> Key:
         now_ms = self._clock_ms()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
@@ -79,13 +80,18 @@ class Key(BaseModel):
 
 
 class Caller(NamedTuple):
-    """Who asks, with the scope that the path needs."""
+    """Who asks, with the scope that the path needs; `decided` counts, by key and policy."""
 
     key: Key
     scope: Scope
+    decided: Counter[tuple[str, str]]
 
     def may(self, policy: str) -> bool:
         return self.key.may(self.scope, policy)
+
+    def got_decision(self, policy: str) -> None:
+        if self.key.id:
+            self.decided[self.key.id, policy] += 1
 
     def check(self, policy: str) -> None:
         """Raise MissingScope, whether or not there is such a policy."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 
 from serving.grouping import Group
-from serving.store.keys import StoreUnavailable
+from serving.store.keys import DAY_MS, StoreUnavailable
 
 MINUTE_MS = 60_000
 PARTS = 100
@@ -27,6 +27,12 @@ class TooManyRequests(RuntimeError):
     def __init__(self, what: str, retry_after_s: int) -> None:
         super().__init__(what)
         self.retry_after_s = retry_after_s
+
+
+def used_up(policy: str, most: int | None, now_ms: int) -> TooManyRequests:
+    """What a key is told that has reported the rewards which it has a day of a policy."""
+    wait_s = math.ceil((DAY_MS - now_ms % DAY_MS) / 1_000)
+    return TooManyRequests(f"this key has {most} rewards a day of policy {policy!r}", wait_s)
 
 
 class Rates:

@@ -33,6 +33,7 @@ OF_PATHS: Mapping[str, Scope | None] = {
     "/policies": "read",
     "/policies/{name}": "read",
     "/policies/{name}/frontier": "read",
+    "/keys": "admin",
     "/healthz": None,
     "/readyz": None,
 }

@@ -15,13 +15,17 @@ from serving.store.connecting.hints import hints
 from serving.store.keys import (
     ACCESS_AUDIT,
     ACCESS_KEYS,
+    DAY_MS,
     KEYS_CHANGED,
     KEYS_USED,
     REQUESTS,
+    Keys,
     decoded,
     script,
 )
 from serving.store.waiting import within
+
+DAYS = 7  # for which it is kept what keys have reported
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +82,18 @@ class KeyStore:
     async def used(self, last_ms: Mapping[str, int]) -> None:
         """Keep when keys were last used."""
         await within(self._redis.hset(KEYS_USED, mapping=dict(last_ms)))
+
+    async def add_decisions(self, policy: str, key_id: str, n: int, now_ms: int) -> None:
+        """Count decisions that a key got."""
+        counts = Keys(policy).reported(now_ms // DAY_MS)
+        await within(self._redis.hincrby(counts, f"{key_id} decisions", n))
+        await within(self._redis.expire(counts, DAYS * DAY_MS // 1_000))
+
+    async def reported(self, policy: str, now_ms: int) -> list[Mapping[bytes, bytes]]:
+        """What each key was counted for, today and on the days before."""
+        keys, today = Keys(policy), now_ms // DAY_MS
+        days = [keys.reported(today - i) for i in range(DAYS)]
+        return [await within(self._redis.hgetall(day)) for day in days]
 
     async def last_used(self) -> dict[str, int]:
         """When each key was last used, in ms; those never used are absent."""

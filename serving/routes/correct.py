@@ -47,9 +47,10 @@ async def correction_batch(request: Request) -> Response:
 
 
 async def _overrule(request: Request, body: CorrectionRequest) -> dict[str, Any]:
-    bodies.caller(request).check(body.policy)
+    caller = bodies.caller(request)
+    caller.check(body.policy)
     service: Service = request.app.state.service
-    overruled = await service.correct(body)
+    overruled = await service.correct(body, caller.key.id)
     for component in overruled.corrected:
         metrics.corrections(body.policy, component).inc()
     return {

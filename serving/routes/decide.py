@@ -38,7 +38,7 @@ async def route(request: Request) -> Response:
         service: Service = request.app.state.service
         routed = await service.route(body)
         concerns(decision_id=routed.decision.decision_id)
-        return bodies.write(_answer(service, body, routed))
+        return bodies.write(_answer(service, body, routed, bodies.caller(request)))
 
 
 @router.post(
@@ -51,11 +51,12 @@ async def route_batch(request: Request) -> Response:
     batch = await bodies.read_query(request, RouteBatch)
     bodies.limit(request, batch.requests)
     service: Service = request.app.state.service
-    asked = await asyncio.to_thread(_each, batch, bodies.caller(request))
+    caller = bodies.caller(request)
+    asked = await asyncio.to_thread(_each, batch, caller)
     policies = {body.policy for body in asked if isinstance(body, RouteRequest)}
     batches.check_baseline(service, policies, batch.baseline)
     made = await batches.route_all(service, asked, batch.budget_usd)
-    results = [_result(service, *each) for each in zip(asked, made, strict=True)]
+    results = [_result(service, *each, caller) for each in zip(asked, made, strict=True)]
     return bodies.write({"results": results, "totals": batches.totals(made, batch.baseline)})
 
 
@@ -82,15 +83,19 @@ def _each(batch: RouteBatch, caller: Caller) -> list[RouteRequest | Exception]:
 
 
 def _result(
-    service: Service, body: RouteRequest | Exception, made: Routed | Exception
+    service: Service,
+    body: RouteRequest | Exception,
+    made: Routed | Exception,
+    caller: Caller,
 ) -> dict[str, Any]:
     if isinstance(body, Exception):
         return problem(body)
-    return problem(made) if isinstance(made, Exception) else _answer(service, body, made)
+    return problem(made) if isinstance(made, Exception) else _answer(service, body, made, caller)
 
 
-def _answer(service: Service, body: RouteRequest, routed: Routed) -> dict[str, Any]:
+def _answer(service: Service, body: RouteRequest, routed: Routed, caller: Caller) -> dict[str, Any]:
     decision, catalog, logged, token = routed
+    caller.got_decision(decision.policy)
     metrics.decisions(decision.policy, decision.first_arm, logged).inc()
     if decision.degraded or not logged:
         metrics.degraded(decision.policy, decision.degraded or "unlogged").inc()

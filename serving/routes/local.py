@@ -62,6 +62,9 @@ async def decisions(request: Request) -> Response:
     made = await asyncio.to_thread(lambda: [_made(item, caller) for item in batch.decisions])
     logged = iter(await recorder.record([one for one in made if isinstance(one, Made)]))
     results = [next(logged) if isinstance(one, Made) else one for one in made]
+    for one in results:
+        if isinstance(one, Decision):
+            caller.got_decision(one.policy)
     return bodies.write({"results": [_result(one) for one in results]})
 
 

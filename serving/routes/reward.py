@@ -48,12 +48,13 @@ async def reward_batch(request: Request) -> Response:
 
 
 async def _accept(request: Request, body: RewardRequest) -> dict[str, Any]:
-    bodies.caller(request).check(body.policy)
+    caller = bodies.caller(request)
+    caller.check(body.policy)
     service: Service = request.app.state.service
     if body.token is not None:
         recorder: Recorder = request.app.state.recorder
         await recorder.redeem(body.token, body.policy, body.decision_id)
-    receipt, notes = await service.reward(body)
+    receipt, notes = await service.reward(body, caller.key.id)
     for component in receipt.accepted:
         metrics.rewards(body.policy, component).inc()
     return {

@@ -43,6 +43,11 @@ class Keys:
     def session(self, session: str) -> str:
         return f"pm:{{{self.policy}}}:session:{session}"
 
+    def reported(self, day: int) -> str:
+        """Hash: what callers' keys have reported, and how many decisions they asked for, on a day
+        since 1970 (UTC)."""
+        return f"pm:{{{self.policy}}}:reported:{day}"
+
     def catalog(self, revision: str) -> str:
         return f"pm:{{{self.policy}}}:catalog:{revision}"
 
@@ -87,6 +92,7 @@ def waited(key: str) -> str:
     return key.partition("}")[0] + "}:waited"
 
 
+DAY_MS = 86_400_000
 HEALTH = "pm:{*}:health"  # hash: endpoint -> what is known of it, for all policies alike
 HEALTH_CHANGED = "pm:{*}:health_changed"  # channel: a hint that one went out or came in
 ACCESS_KEYS = "pm:{*}:keys"  # hash: id -> what is stored of a caller's key, never its secret

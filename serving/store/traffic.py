@@ -17,7 +17,7 @@ from serving.store.availability import AvailabilityStore
 from serving.store.connecting import clients
 from serving.store.connecting.address import Address
 from serving.store.connecting.direct import Direct
-from serving.store.keys import Keys, script
+from serving.store.keys import DAY_MS, Keys, script
 from serving.store.versions import VersionStore
 from serving.store.waiting import within
 
@@ -122,6 +122,7 @@ class Report:
     `late_counts`: the policy takes silence for an answer, so the log takes one that comes late.
     `teaches`: the error, if any, says something of the arm's quality.
     `attempts`: the calls that were made, as JSON.
+    `key`: the id of the caller's key, '' without one, and how many reports (`most`) it has a day.
     """
 
     decision_id: str
@@ -138,6 +139,8 @@ class Report:
     teaches: bool = True
     tokens: int | None = None
     attempts: str | None = None
+    key: str = ""
+    most: int | None = None
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -154,6 +157,8 @@ class Report:
             str(int(self.teaches)),
             "" if self.tokens is None else str(self.tokens),
             self.attempts or "",
+            self.key,
+            "" if self.most is None else str(self.most),
         )
 
 
@@ -167,6 +172,7 @@ class Correction:
     quality: float | None = None
     latency_ms: float | None = None
     cost_usd: float | None = None
+    key: str = ""
 
     def arguments(self) -> tuple[str, ...]:
         return (
@@ -175,6 +181,7 @@ class Correction:
             _number(self.cost_usd),
             self.by,
             self.reason,
+            self.key,
         )
 
 
@@ -197,7 +204,8 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a report: status is ok, unknown or conflict (`accepted` then names it)."""
+    """What became of a report: status is ok, unknown, conflict (`accepted` then names it) or
+    used_up: its key has no more today."""
 
     status: str
     accepted: list[str]
@@ -242,7 +250,7 @@ class Store:
         self._decide = self._redis.register_script(script("used", "join", "decide"))
         self._scripts = {
             "reward": self._redis.register_script(
-                script("event", "used", "settle", "turn", "reward")
+                script("event", "account", "used", "settle", "turn", "reward")
             ),
             "correct": self._redis.register_script(script("event", "used", "correct")),
         }
@@ -335,7 +343,8 @@ class Store:
         arguments: list[Any] = [max(now for now, _ in items), window_ms]
         for _, item in items:
             arguments.extend(item.arguments())
-        names = [keys.outcomes, keys.learned, *decisions, keys.used, keys.under_way]
+        reported = keys.reported(arguments[0] // DAY_MS)
+        names = [keys.outcomes, keys.learned, *decisions, reported, keys.used, keys.under_way]
         with metrics.store_seconds(name).time():
             replies: list[Any] = await within(
                 self._direct.run(self._scripts[name], names, arguments)

@@ -286,6 +286,18 @@ def test_a_correction_replaces_a_value_and_shows_both(tmp_path: Path):
     np.testing.assert_array_equal(data.reported, [[1.0, np.nan, np.nan]])
 
 
+def test_the_key_of_the_last_report_is_in_the_row(tmp_path: Path):
+    """Not that of who corrected it; null where there was none."""
+    parts = [
+        told("1-1", quality="0.5", reported_by="4b1d"),
+        told("1-2", latency_ms="9.0", reported_by="77aa"),
+        told("1-3", correction="1", quality="0.1", old_quality="0.5", by="a", reported_by="0000"),
+        told("1-4", "d2", quality="0.5"),
+    ]
+    write(str(tmp_path), [decided("1-0", decision("d1")), decided("1-1", decision("d2"))], parts)
+    assert [row.outcome.reported_by for row in read_rows(str(tmp_path))] == ["77aa", None]
+
+
 def test_a_correction_of_what_came_late_changes_nothing(tmp_path: Path):
     """The value it corrects isn't evaluated either."""
     parts = [

@@ -30,7 +30,7 @@ FULL = LoggedDecision(
         challenger_encoder="e2",
         challenger_x=np.array([1.0, -0.3], dtype=np.float32),
     ),
-    Outcome(0.0, 120.0, None, "timeout", "c", False, True, NOON + 5),
+    Outcome(0.0, 120.0, None, "timeout", "c", False, True, NOON + 5, reported_by="4b1d"),
     stands_for=4.0,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -131,8 +132,9 @@ def test_a_path_that_declares_no_scope_is_not_served(redis_url: str, tmp_path: P
 def test_a_caller_is_told_which_scope_for_which_policy():
     """The message names both, and `all` where figures are of all."""
     key = Key.model_construct(scopes={"read": ("mine",)})
-    Caller(key, "read").check("mine")
+    caller = Caller(key, "read", Counter())
+    caller.check("mine")
     with pytest.raises(MissingScope, match="lacks the scope `read` for policy 'other'"):
-        Caller(key, "read").check("other")
+        caller.check("other")
     with pytest.raises(MissingScope, match="lacks the scope `read` for all policies"):
-        Caller(key, "read").check_all()
+        caller.check_all()

@@ -1,11 +1,13 @@
--- Overrule outcomes; begins with event.lua and used.lua. After the decisions' keys come those of what
--- is used of limits and of what is under way. From ARGV[3] on, five values per correction: quality,
--- latency_ms, cost_usd ('' is absent), by, reason. A request that can't be carried out whole
+-- Overrule outcomes; begins with event.lua and used.lua. After the decisions' keys come those of
+-- what callers' keys have reported, of what is used of limits and of what is under way. From ARGV[3] on,
+-- six values per correction: quality, latency_ms, cost_usd ('' is absent), by, reason, the id of the
+-- caller's key. A request that can't be carried out whole
 -- changes nothing; a value that holds already is no change.
 -- Replies, per correction, {status, corrected or (status `unreported`) never reported, unchanged}.
 -- A quality that was assumed is one that was never reported.
 
 local function correct(key, at)
+  reporter = ARGV[at + 6]
   local d = decision(key)
   if not d.arm then return {'unknown', {}, {}} end
   if d.executed == '0' then return {'withdrawn', {}, {}} end
@@ -47,7 +49,7 @@ local function correct(key, at)
 end
 
 local replies = {}
-for i = 3, #KEYS - 2 do
-  replies[i - 2] = correct(KEYS[i], (i - 3) * 5 + 2)
+for i = 3, #KEYS - 3 do
+  replies[i - 2] = correct(KEYS[i], (i - 3) * 6 + 2)
 end
 return replies

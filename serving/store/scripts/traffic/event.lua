@@ -9,6 +9,9 @@ local fields = {'arm', 'x', 'list_cost_usd', 'version', 'encoder', 'made_at_ms',
   'quality_assumed', 'asked', 'place', 'taken', 'took_tokens', 'took_usd', 'plan', 'attempts',
   'draw', 'session'}
 
+-- The id of the caller's key that an item came with, where it came with one.
+local reporter = ''
+
 -- A decision by field; what it hasn't is false. `reported` are the values that were corrected.
 local function decision(key)
   local d, reported = {}, {}
@@ -50,6 +53,7 @@ local function event_of(key, d, arm, list_cost_usd, executed, late)
   if d.asked then event[#event + 1], event[#event + 2] = 'asked', d.asked end
   if d.plan then event[#event + 1], event[#event + 2] = 'plan', d.plan end
   if d.attempts then event[#event + 1], event[#event + 2] = 'earlier_attempts', d.attempts end
+  if reporter ~= '' then event[#event + 1], event[#event + 2] = 'reported_by', reporter end
   return event
 end
 

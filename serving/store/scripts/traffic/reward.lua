@@ -1,8 +1,10 @@
--- Accept outcomes; begins with event.lua, used.lua, settle.lua and turn.lua. After the decisions' keys come those of what
--- is used of limits and of what is under way. From ARGV[3] on, thirteen values per outcome: quality,
+-- Accept outcomes; begins with event.lua, account.lua, used.lua, settle.lua and turn.lua. After the
+-- decisions' keys come those of what callers' keys have reported, of what is used of limits and of what
+-- is under way. From ARGV[3] on, fifteen values per outcome: quality,
 -- latency_ms, cost_usd, error, executed_arm, its list cost, executed ('0', '1' or ''), ttft_ms,
 -- retry_after_s, whether late ones count ('0' or '1'), whether the error teaches anything (likewise),
--- tokens, the calls that were made as JSON; '' is absent. ttft_ms and retry_after_s are kept, and
+-- tokens, the calls that were made as JSON, the id of the caller's key and how many reports that has a
+-- day; '' is absent. ttft_ms and retry_after_s are kept, and
 -- teach nothing.
 -- Each component is accepted once. A request that conflicts anywhere changes nothing. What was
 -- corrected is compared with what was reported, so that a repeated report stays one. A quality that
@@ -23,6 +25,7 @@ local function replace_assumed(key, d, quality)
 end
 
 local function accept(key, at)
+  reporter = ARGV[at + 14]
   local d = decision(key)
   if not d.arm then return {'unknown', {}, {}, {}, 0} end
   if d.draw or d.session then
@@ -65,6 +68,12 @@ local function accept(key, at)
     conflicts[#conflicts + 1] = 'executed_arm'
   end
   if #conflicts > 0 then return {'conflict', conflicts, {}, {}, 0} end
+  local withdrawn = executed == '0' and not d.executed
+  if next(given) or #aside > 0 or withdrawn then
+    if used_up(at) then return {'used_up', {}, {}, {}, 0} end
+    local ran = d.executed_arm or executed_arm ~= '' and executed_arm or d.arm
+    account(key, 'reported_by', ran, quality_of(given, at))
+  end
 
   local missing = {}
   local failed = given.error or d.error
@@ -74,7 +83,6 @@ local function accept(key, at)
       missing[#missing + 1] = name
     end
   end
-  local withdrawn = executed == '0' and not d.executed
   if executed == '0' then
     local list = withdrawn and accepted or unchanged
     list[#list + 1] = 'executed'
@@ -126,8 +134,8 @@ local function accept(key, at)
 end
 
 local replies = {}
-for i = 3, #KEYS - 2 do
-  replies[i - 2] = accept(KEYS[i], (i - 3) * 13 + 2)
+for i = 3, #KEYS - 3 do
+  replies[i - 2] = accept(KEYS[i], (i - 3) * 15 + 2)
 end
 keep_counts()
 return replies

@@ -1,4 +1,4 @@
--- Outcomes of a session's turns; begins with event.lua, used.lua and settle.lua. A turn's own values
+-- Outcomes of a session's turns; begins with event.lua, account.lua, used.lua and settle.lua. A turn's own values
 -- are its fields own_*. The draw's outcome is made of them: the mean quality and latency, the sum of
 -- costs, and where any turn failed the error, with quality 0. The first value of a component is
 -- appended as any outcome is, each further one as a correction of the one before.
@@ -84,14 +84,20 @@ local function accept_turn(key, d, draw_key, at)
   local heard = own[1] or own[2] or own[3] or own[4]
   if withdrawn and heard or own[5] and not withdrawn then conflicts[#conflicts + 1] = 'executed' end
   local asides = {ttft_ms = ARGV[at + 8], retry_after_s = ARGV[at + 9]}
+  local aside = false
   for name, value in pairs(asides) do
     local kept = value ~= '' and redis.call('HGET', key, name)
     if value ~= '' then
+      aside = aside or not kept
       local list = not kept and accepted or kept == value and unchanged or conflicts
       list[#list + 1] = name
     end
   end
   if #conflicts > 0 then return {'conflict', conflicts, {}, {}, 0} end
+  if next(given) or aside or withdrawn and not own[5] then
+    if used_up(at) then return {'used_up', {}, {}, {}, 0} end
+    account(key, 'own_reported_by', d.arm, quality_of(given, at))
+  end
 
   for name, value in pairs(asides) do
     if value ~= '' then redis.call('HSET', key, name, value) end
