@@ -20,8 +20,8 @@ class ArchiverStore(LeasedStore):
 
     def __init__(self, url: str, policy: str) -> None:
         super().__init__(url, policy, lease="archive_lease", fence="archive_fence")
-        self._trim = self._redis.register_script(script("trim"))
-        self._assume = self._redis.register_script(script("event", "assume"))
+        self._trim = self._redis.register_script(script("trim", frees=True))
+        self._assume = self._redis.register_script(script("event", "assume", frees=True))
 
     def now_ms(self) -> int:
         """The server's clock."""
@@ -88,7 +88,7 @@ class ArchiverStore(LeasedStore):
     def tell(self, **archived: str) -> None:
         """Say up to which id each stream is archived, for whoever looks at it; nothing is done by
         that."""
-        with reachable():
+        with reachable(), suppress(exceptions.OutOfMemoryError):
             self._redis.hset(self._keys.archived, mapping=archived)
 
     def keep(

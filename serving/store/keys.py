@@ -109,11 +109,13 @@ def order(entry: str) -> tuple[int, int]:
 
 
 @cache
-def script(*names: str) -> str:
-    """A script, after those that it begins with."""
+def script(*names: str, frees: bool = False) -> str:
+    """A script, after those that it begins with. One that `frees` memory, or that others need who
+    do, runs at the server's memory limit as well."""
     folder = resources.files("serving.store").joinpath("scripts")
     files = {file.name: file for room in folder.iterdir() for file in room.iterdir()}
-    return "".join(files[f"{name}.lua"].read_text("utf-8") for name in names)
+    text = "".join(files[f"{name}.lua"].read_text("utf-8") for name in names)
+    return f"#!lua flags=allow-oom\n{text}" if frees else text
 
 
 @dataclass(frozen=True, slots=True)

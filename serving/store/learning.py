@@ -18,7 +18,7 @@ class LearnerStore(LeasedStore):
 
     def __init__(self, url: str, policy: str) -> None:
         super().__init__(url, policy, lease="lease", fence="fence")
-        self._commit = self._redis.register_script(script("commit"))
+        self._commit = self._redis.register_script(script("commit", frees=True))
         self._begin = self._redis.register_script(script("begin"))
         self._register = self._redis.register_script(script("register"))
 

@@ -94,7 +94,7 @@ class LeasedStore(PolicyStore):
         self._leads = False
         super().__init__(url, policy, once=True, connected=self._connected)
         self._lease_key, self._fence_key = getattr(self._keys, lease), getattr(self._keys, fence)
-        self._lease = self._redis.register_script(script("lease"))
+        self._lease = self._redis.register_script(script("lease", frees=True))
 
     def _connected(self, connection: Any) -> None:
         """Refuse a second connection under one lease. The server may have lost the last events, or
