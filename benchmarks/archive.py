@@ -22,7 +22,7 @@ import orjson
 import redis
 
 from benchmarks.learner.stream import GROUP, POLICY, make
-from benchmarks.serving import ARMS, configuration
+from benchmarks.serving.running import ARMS, configuration
 from offline_eval.log.reading import read_log
 from pointsman.archiver import Window, archive_burst
 from serving.processes.embedded import Embedded

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(1_024, ge=1, le=10_000, description="Longer batches answer 413.")
     max_inflight: int = Field(
-        128, ge=1, le=100_000, description="Requests that a process has under way; more answer 429."
+        64, ge=1, le=100_000, description="Requests that a process has under way; more answer 429."
     )
     max_connections: int = Field(
         2_048, ge=1, le=1_000_000, description="Connections of a process; more are closed."

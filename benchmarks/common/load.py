@@ -137,7 +137,7 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        if not _complete(self._answer):
+        if not complete(self._answer):
             return
         now_ns = time.perf_counter_ns()
         self.taken_ns.append(now_ns - self._sent_ns)
@@ -160,7 +160,7 @@ class _Client(asyncio.Protocol):
         self._transport.close()
 
 
-def _complete(answer: bytes) -> bool:
+def complete(answer: bytes) -> bool:
     """Whether head and body are there; the services measured here always declare a length."""
     end = answer.find(_END)
     if end < 0:

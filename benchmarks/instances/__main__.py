@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.serving import service
+from benchmarks.serving.running import service
 
 MEAN_S = 1.0  # of a call, on the fast instances
 SLOWNESS = (1.0, 1.0, 3.0)

@@ -20,7 +20,7 @@ from pathlib import Path
 import redis
 
 from benchmarks.encoder import texts
-from benchmarks.serving import CHARACTERS, configuration
+from benchmarks.serving.running import CHARACTERS, configuration
 from features.encoder import Encoder
 from features.query import Query
 from policy.arms.catalog import Catalog

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.learner.stream import POLICY, VERSION
-from benchmarks.serving import configuration
+from benchmarks.serving.running import configuration
 from policy.arms.catalog import Catalog
 from policy.config.schema import PolicyConfig
 from policy.config.toml import parse

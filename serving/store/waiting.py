@@ -22,6 +22,7 @@ Reply = TypeVar("Reply")
 LOOK_S = 0.5  # between two looks at a Redis that answers, ...
 LOOK_AGAIN_S = 0.1  # ... and at one that is away
 HELD_UP_S = 0.05  # a timer this late says that we were held up, not Redis
+TURNS = 4  # of the event loop, in which what has come is read and passed on
 _AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -179,12 +180,16 @@ async def in_time(reply: Awaitable[Reply], timeout_s: float) -> Reply:
     due = loop.time() + timeout_s
     timer: asyncio.TimerHandle | None = None
 
-    def expire() -> None:
+    def expire(turns: int = TURNS) -> None:
         nonlocal timer, due
-        if loop.time() > due + HELD_UP_S:  # what has come meanwhile is read first
+        if future.done():
+            return
+        if loop.time() > due + HELD_UP_S:
             due = loop.time() + HELD_UP_S
             timer = loop.call_at(due, expire)
-        elif not future.done():
+        elif turns:  # what has come already is read first
+            timer = loop.call_later(0, expire, turns - 1)
+        else:
             future.set_exception(TimeoutError("no answer in time"))
 
     timer = loop.call_at(due, expire)

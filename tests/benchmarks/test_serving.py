@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from benchmarks import serving
 from benchmarks.common.load import Load, post
+from benchmarks.serving import __main__ as serving
+from benchmarks.serving.running import BATCH
 from tests.servers import http_service
 
 
@@ -15,9 +16,7 @@ from tests.servers import http_service
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_both_sides_are_measured_at_many_connections_and_at_one():
     """Every figure is there for the service and the baseline, and the table shows them."""
-    figures = serving.benchmark(
-        "everysec", connections=2, seconds=0.2, rounds=1, learned=serving.BATCH
-    )
+    figures = serving.benchmark("everysec", connections=2, seconds=0.2, rounds=1, learned=BATCH)
     assert figures.keys() == {"2", "1"}
     for rows in figures.values():
         assert rows.keys() == {"per_s", "p50_ms", "p99_ms", "cpu_us"}
@@ -30,7 +29,7 @@ def test_both_sides_are_measured_at_many_connections_and_at_one():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_local_decider_is_measured_beside_route():
     """Each way to ask has its figures, and what was decided here was logged in the end."""
-    rows = serving.beside(0.2, learned=serving.BATCH)
+    rows = serving.beside(0.2, learned=BATCH)
     assert len(rows) == 4
     assert all(row["p50_ms"] > 0 for row in rows.values())
     assert rows["Decider.route"]["unlogged"] == rows["Decider.route, paced"]["unlogged"] == 0

@@ -1,0 +1,158 @@
+"""An open-loop load: requests are sent at a rate, whatever became of those before. From a process
+of its own, over keep-alive connections, as `load` does; but any status is an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import uvloop
+from numpy.typing import NDArray
+
+from benchmarks.common.load import complete
+
+TICK_S = 0.001
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came back, by status: how long each answer took from when it was sent, in ms. Requests
+    for which no connection was free were never sent: `unsent`."""
+
+    seconds: float
+    latency_ms: dict[int, NDArray[np.float64]]
+    unsent: int
+
+    def per_s(self, status: int) -> float:
+        return len(self.of(status)) / self.seconds
+
+    def of(self, status: int) -> NDArray[np.float64]:
+        return self.latency_ms.get(status, np.zeros(0))
+
+    def percentile_ms(self, status: int, q: float) -> float:
+        """NaN where there is no such answer."""
+        found = self.of(status)
+        return float(np.percentile(found, q)) if len(found) else float("nan")
+
+
+class Arrivals:
+    """A process that sends load when told to; a context manager."""
+
+    def __enter__(self) -> Self:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+        self._process.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def run(
+        self, port: int, requests: Sequence[bytes], connections: int, per_s: float, seconds: float
+    ) -> Answers:
+        """Send requests, `per_s` evenly, to a port of this host for some seconds.
+
+        Raises
+        ------
+        RuntimeError
+            If a connection is lost or can't be made.
+        """
+        self._pipe.send((port, requests, connections, per_s, seconds))
+        reply: Answers | str = self._pipe.recv()
+        if isinstance(reply, str):
+            raise RuntimeError(reply)
+        return reply
+
+
+def _work(pipe: Connection) -> None:
+    while True:
+        try:
+            pipe.send(uvloop.run(_run(*pipe.recv())))
+        except (OSError, ValueError, TimeoutError) as error:
+            pipe.send(f"arrivals: {error!r}")
+
+
+async def _run(
+    port: int, requests: Sequence[bytes], connections: int, per_s: float, seconds: float
+) -> Answers:
+    loop = asyncio.get_running_loop()
+    free: deque[_Link] = deque()
+    links = [_Link(free, loop.create_future()) for _ in range(connections)]
+    for link in links:
+        await loop.create_connection(lambda link=link: link, "127.0.0.1", port)  # type: ignore[misc]
+    coming, unsent, sent = cycle(requests), 0, 0
+    start = time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        due = int(passed * per_s)
+        for _ in range(due - sent):
+            if free:
+                free.popleft().send(next(coming))
+            else:
+                unsent += 1
+        sent = due
+        if lost := next((link.lost for link in links if link.lost.done()), None):
+            lost.result()
+        await asyncio.sleep(TICK_S)
+    took = time.perf_counter() - start
+    async with asyncio.timeout(PATIENCE_S):
+        while len(free) < connections:
+            await asyncio.sleep(TICK_S)
+    by_status: dict[int, list[NDArray[np.float64]]] = {}
+    for link in links:
+        link.lost.cancel()
+        for status, taken in link.taken_ns.items():
+            by_status.setdefault(status, []).append(np.array(taken) / 1e6)
+        link.close()
+    return Answers(took, {s: np.concatenate(parts) for s, parts in by_status.items()}, unsent)
+
+
+class _Link(asyncio.Protocol):
+    """One connection, free when its last answer is complete."""
+
+    def __init__(self, free: deque[_Link], lost: asyncio.Future[None]) -> None:
+        self._free = free
+        self._answer = b""
+        self._sent_ns = 0
+        self.lost = lost
+        self.taken_ns: dict[int, list[int]] = {}
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._free.append(self)
+
+    def send(self, request: bytes) -> None:
+        self._sent_ns = time.perf_counter_ns()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if complete(self._answer):
+            taken = time.perf_counter_ns() - self._sent_ns
+            self.taken_ns.setdefault(int(self._answer[9:12]), []).append(taken)
+            self._answer = b""
+            self._free.append(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(ValueError(f"connection lost: {error}"))
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,1 @@
+"""What a running service costs, and what it bears."""
