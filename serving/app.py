@@ -177,6 +177,7 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    errors.count_from_zero()
     app.add_middleware(HeadAsGet)
     for kind in (*errors.TABLE, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, errors.answer)

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from policy import policy as policies
@@ -93,6 +94,8 @@ class Follower:
         self._config = config
         self._service.configured = tuple(config.policies)
         self._service.fleet.configure(config)
+        for name, why in product(config.policies, ("all_out", "unlogged")):
+            metrics.degraded(name, why)  # shown before the first
         for name in set(self._serving) - set(config.policies):
             del self._serving[name]
             del self._service.policies[name]

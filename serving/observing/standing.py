@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from policy.policy import Policy
 from policy.values import models
 from policy.values.snapshot import read_head
 from serving.observing.gauges import Figures
+from serving.observing.logs import about
 from serving.service import Service
 from serving.store.keys import StoreUnavailable
 from serving.store.operating import server
@@ -66,14 +67,22 @@ class Standing:
         for policy in policies:
             if policy.name not in self._stores:
                 self._stores[policy.name] = StandingStore(self._url, policy.name, once=True)
-            _of_policy(figures, self._stores[policy.name], policy, self._clock_ms())
-        try:
+            with about(policy=policy.name), _as_far_as_known(f"policy {policy.name}"):
+                _of_policy(figures, self._stores[policy.name], policy, self._clock_ms())
+        with _as_far_as_known("Redis itself"):  # which may let nobody look at it
             _of_servers(figures, self._url)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # a server that lets nobody look at it serves all the same
-            log.warning("no figures of Redis itself: %s", error)
         return figures
+
+
+@contextmanager
+def _as_far_as_known(of: str) -> Iterator[None]:
+    """What can't be read of one thing costs no figure of another."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except Exception as error:
+        log.warning("no figures of %s: %s", of, error)
 
 
 def _of_servers(figures: Figures, url: str) -> None:
