@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from serving.parsing.decoding import shown
+
 Body = TypeVar("Body", bound=BaseModel)
 
 MOST = 20  # faults that are told of one body
@@ -70,7 +72,7 @@ def _path(fault: Mapping[str, Any], body: Any) -> tuple[str, ...]:
         inside = step in body if isinstance(body, dict) else _is_index(step, body)
         if inside:
             body = body[step]
-            path.append(str(step))
+            path.append(shown(str(step)))
     if fault["type"] == "missing":
         path.append(str(fault["loc"][-1]))
     return tuple(path)

@@ -12,8 +12,20 @@ import orjson
 MOST_KEYS = 10_000  # of an object in a large body: what checks them lets nobody else run
 
 
+_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}")
+
+
 class Malformed(ValueError):
     """No JSON, or one that says two things at once."""
+
+
+def shown(name: str) -> str:
+    """What stands where a name should, as an answer repeats it: text is not.
+
+    >>> shown("quality"), shown("Dear Sir or Madam, ...")
+    ('quality', '(22 characters)')
+    """
+    return name if _NAME.fullmatch(name) else f"({len(name)} characters)"
 
 
 def decode(raw: bytes) -> Any:
@@ -62,7 +74,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     body = dict(pairs)
     if len(body) != len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise Malformed(f"the key {twice[:100]!r} stands twice in one object")
+        raise Malformed(f"the key {shown(twice)} stands twice in one object")
     return body
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from serving.access.keys import Caller
 from serving.errors import problem
 from serving.parsing.checking import Body, checked
-from serving.parsing.decoding import decode, decode_with_care
+from serving.parsing.decoding import decode, decode_with_care, shown
 from serving.parsing.excerpts import without_middles
 from serving.parsing.unpacking import TooLarge, unpacked
 
@@ -49,7 +49,7 @@ async def _read(
 ) -> Body:
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        why = f"content-encoding may be gzip or identity, got {encoding[:100]!r}"
+        why = f"content-encoding may be gzip or identity, got {shown(encoding)}"
         raise HTTPException(415, why, {"Accept-Encoding": "gzip"})
     chunks = await _received(request, limit)
     packed = encoding != "identity"
