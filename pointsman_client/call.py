@@ -9,7 +9,7 @@ from typing import Any
 
 from pointsman_client import failures
 from pointsman_client.answers import Decision, Receipt
-from pointsman_client.errors import NotSent, PointsmanError
+from pointsman_client.errors import NotSent, PointsmanError, RateLimited, Unauthorized
 from pointsman_client.options import RewardRequest
 
 log = logging.getLogger("pointsman_client")
@@ -94,9 +94,10 @@ class Call:
         }
 
     def _unreported(self, error: PointsmanError, failure: Exception | None) -> None:
-        """Raise what the caller got wrong; an answer is not spoilt by a service out of reach, nor
-        by a proxy before it."""
+        """Raise what the caller got wrong; an answer is not spoilt by a service out of reach, by a
+        proxy before it, by a limit, nor by a key that has ended meanwhile."""
         refused = error.problem and error.status is not None and error.status < 500
+        refused = refused and not isinstance(error, (RateLimited, Unauthorized))
         if failure is None and (refused or isinstance(error, NotSent)):
             raise error
         log.warning("outcome of decision %s not reported: %s", self.decision_id, error)

@@ -29,6 +29,7 @@ from serving.access.store import KeyStore
 from serving.access.tokens import Tokens, secret_of
 from serving.learning.follower import Follower
 from serving.observing import metrics
+from serving.observing.logs import concerns
 from serving.observing.readiness import Readiness
 from serving.observing.standing import Standing
 from serving.recording import Recorder
@@ -111,7 +112,10 @@ class App(FastAPI):
         method, path = scope["method"], scope["path"]
         busy = BUSY.get(path) if method == "POST" else None
         try:
-            scope["caller"] = await self.state.guard.admit(method, path, scope["headers"])
+            caller = await self.state.guard.admit(method, path, scope["headers"])
+            scope["caller"] = caller
+            if caller is not None and caller.key.id:
+                concerns(key=caller.key.id)
             if busy is not None:
                 response = await busy(request)
         except Exception as error:

@@ -13,7 +13,7 @@ from pointsman.commands import frontier, status
 from pointsman_client import AsyncClient, Client, Forbidden, PointsmanError, Unauthorized
 from pointsman_client.errors import RateLimited
 from pointsman_client.local import Decider
-from tests.pointsman_client.scripted import Service
+from tests.pointsman_client.scripted import RECEIPT, Service
 from tests.servers import http_service, settings_for
 from tests.serving.access.making import make_key
 
@@ -50,6 +50,22 @@ def test_both_clients_and_the_decider_carry_a_key(
         for command, words in ((status.command, []), (frontier.command, ["default"])):
             done = CliRunner().invoke(command, [*words, "--url", url])
             assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("status", [401, 429])
+def test_an_answer_is_not_spoilt_by_a_limit_or_a_key_that_has_ended(
+    service: Service, client: Client, caplog: pytest.LogCaptureFixture, status: int
+):
+    """The model has answered by then: the report is a warning, and is sent again after a limit."""
+    problem = {"type": "/problems/x", "title": "No", "status": status, "detail": "not now"}
+    with client.call("x") as call:
+        taken = {"results": [{"decision_id": call.decision_id, **RECEIPT}]}
+        service.replies = [(status, problem), (200, taken)]
+        call.quality = 1.0
+    assert "not reported" in caplog.text
+    assert client.flush() == 0
+    reports = service.bodies("/reward/batch")
+    assert len(reports) == (1 if status == 429 else 0)
 
 
 def test_a_key_that_can_not_be_sent_is_not_shown(service: Service):

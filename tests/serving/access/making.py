@@ -31,12 +31,13 @@ def make_key(
     scopes: Sequence[Scope] = SCOPES,
     policies: Policies = None,
     expires_at_ms: int | None = None,
+    requests_per_minute: int | None = None,
 ) -> tuple[Key, str]:
     """A stored key and its secret."""
     secret = new_secret()
     name = f"key-{secret[-6:].strip('_-')}"
     of = dict.fromkeys(scopes, policies)
-    key = new_key(name, of, secret, "tests", now_ms(), expires_at_ms)
+    key = new_key(name, of, secret, "tests", now_ms(), expires_at_ms, requests_per_minute)
     put(redis_url, key, None)
     return key, secret
 

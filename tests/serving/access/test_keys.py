@@ -12,9 +12,12 @@ import redis
 
 from serving.access.keys import Caller, Key, MissingScope, new_secret, rotated
 from serving.app import create_app
+from serving.processes.embedded import Embedded
 from serving.store.keys import ACCESS_KEYS, KEYS_USED
 from tests.servers import CONFIG, http_service, settings_for, until
 from tests.serving.access.making import bearing, known, make_key, now_ms, put
+
+QUERY = {"query": {"text": "hello"}}
 
 
 def test_a_secret_is_256_random_bits_and_is_not_stored(redis_url: str, raw: redis.Redis):
@@ -62,6 +65,32 @@ def test_a_key_ends_when_it_expires(redis_url: str, tmp_path: Path):
     with http_service(settings_for(redis_url, tmp_path)) as http:
         until(lambda: http.get("/arms", headers=bearing(secret)).status_code == 401, "over", 5.0)
         assert "expired" in http.get("/arms", headers=bearing(secret)).json()["detail"]
+
+
+def test_without_redis_the_last_known_keys_stay_valid_until_they_expire(tmp_path: Path):
+    """Nobody else comes in then, and nobody stays for longer than was said."""
+    server = Embedded(tmp_path / "valkey", fsync="everysec", max_memory_mb=64)
+    server.start()
+    try:
+        _, lasting = make_key(server.url)
+        settings = settings_for(server.url, tmp_path, degraded="serve")
+        with http_service(settings) as http:
+            _, short = make_key(server.url, expires_at_ms=now_ms() + 3_000)
+            known(http, short)
+            server.stop()
+            made = http.post("/route", json=QUERY, headers=bearing(lasting)).json()
+            assert made["logged"] is False
+            assert http.post("/route", json=QUERY, headers=bearing("pm_x")).status_code == 401
+            for secret, status in ((short, 401), (lasting, 200)):
+                until(
+                    lambda s=secret, t=status: (
+                        http.get("/arms", headers=bearing(s)).status_code == t
+                    ),
+                    f"it answers {status}",
+                    15.0,
+                )
+    finally:
+        server.stop()
 
 
 def test_rotation_leaves_both_secrets_valid_for_a_while(redis_url: str, tmp_path: Path):

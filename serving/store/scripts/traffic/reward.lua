@@ -138,4 +138,5 @@ for i = 3, #KEYS - 3 do
   replies[i - 2] = accept(KEYS[i], (i - 3) * 15 + 2)
 end
 keep_counts()
+keep_account()
 return replies
