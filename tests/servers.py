@@ -119,13 +119,13 @@ def running_up(
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """`pointsman up` on a folder, once it is ready; what it logs is in up.log there."""
     with closing(listen(settings_for("unused", folder, config))) as probe:
-        port = probe.getsockname()[1]
+        port = environment.pop("POINTSMAN_PORT", str(probe.getsockname()[1]))
     with (folder / "up.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pointsman", "up"],
             env={
                 **os.environ,
-                "POINTSMAN_PORT": str(port),
+                "POINTSMAN_PORT": port,
                 "POINTSMAN_DATA": str(folder / "data"),
                 "POINTSMAN_CONFIG": str(folder / "pointsman.toml"),
                 "POINTSMAN_DRAIN_S": "0",  # nobody balances load between services here

@@ -29,6 +29,8 @@ OFTEN = {
     "POINTSMAN_CHECKPOINT_INTERVAL_S": "0.2",
     "POINTSMAN_ARCHIVE_INTERVAL_S": "0.05",
 }
+# Where Redis is well, a machine that is busy is no reason to refuse anybody.
+PATIENT = {**OFTEN, "POINTSMAN_STORE_TIMEOUT_MS": "10000"}
 WORDS = {  # of the command lines of what `up` starts
     "learner": "learn",
     "archiver": "archive",

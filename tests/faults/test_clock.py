@@ -13,7 +13,7 @@ from offline_eval.log.reading import read_rows
 from serving.processes.embedded import running_url
 from tests.faults import places
 from tests.faults.conftest import Recovered
-from tests.faults.places import OFTEN
+from tests.faults.places import PATIENT
 from tests.faults.traffic import Traffic
 from tests.faults.verifying import Recovery, verify
 from tests.servers import CONFIG, running_up, until
@@ -52,7 +52,7 @@ def test_a_clock_that_jumps(tmp_path: Path, recovered: Recovered, jumps: tuple[i
     made before a jump forward comes late, and is learned. A learner and an archiver that die just
     after a jump are replaced. What is decided afterwards isn't closed before its time."""
     clock = Clock(tmp_path)
-    environment = {"POINTSMAN_FSYNC": "always", **OFTEN, **clock.environment}
+    environment = {"POINTSMAN_FSYNC": "always", **PATIENT, **clock.environment}
     with running_up(tmp_path, CONFIG, **environment) as (process, http):
         log = str(tmp_path / "data" / "log")
         with Traffic(str(http.base_url), seed=7, pause_s=0.01) as traffic:

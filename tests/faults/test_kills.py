@@ -16,6 +16,7 @@ from tests.faults.places import OFTEN, WORDS
 from tests.faults.traffic import LOST, PATIENCE_S, Traffic
 from tests.faults.verifying import Recovery, verify
 from tests.servers import CONFIG, ready, running_up, until
+from tests.serving.test_connection import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its victims in /proc")
 
@@ -35,7 +36,11 @@ def test_kill_9_loses_and_repeats_nothing(tmp_path: Path, requests: int, times: 
     victims = [name for name in WORDS for _ in range(times)]
     rng.shuffle(victims)
     moments = sorted(rng.randrange(requests // 20, requests) for _ in victims)
-    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **OFTEN) as (process, http):
+    workers = {"POINTSMAN_WORKERS": str(min(times, 2))}
+    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **OFTEN, **workers) as (
+        process,
+        http,
+    ):
         with Traffic(str(http.base_url), seed=requests) as traffic:
             for victim, moment in zip(victims, moments, strict=True):
                 traffic.reach(moment)
@@ -69,6 +74,26 @@ def test_each_part_comes_back(tmp_path: Path, recovered: Recovered, victim: str)
         verify(traffic.ledger, running_url(tmp_path / "data"), log)
     allowed = {"serving process": {200, LOST}, "Redis server": {200, 503}}
     assert traffic.ledger.answers.keys() <= allowed.get(victim, {200})
+
+
+@pytest.mark.faults
+def test_all_of_it_dies_and_is_started_again(tmp_path: Path, recovered: Recovered):
+    """With kill -9 of the process that looks after the others, under traffic: they end as well, and
+    whoever starts the service again, at once, finds all that was acknowledged."""
+    log, port = str(tmp_path / "data" / "log"), free_port()
+    environment = {"POINTSMAN_FSYNC": "always", "POINTSMAN_PORT": str(port), **OFTEN}
+    with Traffic(f"http://127.0.0.1:{port}", seed=2, pause_s=0.01) as traffic:
+        for _ in range(3):
+            with running_up(tmp_path, CONFIG, **environment) as (process, _http):
+                traffic.reach(traffic.ledger.acknowledged + 400)
+                process.kill()
+        began = time.monotonic()
+        with running_up(tmp_path, CONFIG, **environment) as (process, http):
+            recovery = Recovery(traffic.ledger, http, log)
+            recovered({"starting": time.monotonic() - began, **recovery.took()})
+            traffic.over()
+            verify(traffic.ledger, running_url(tmp_path / "data"), log)
+    assert traffic.ledger.answers.keys() <= {200, 503, LOST}
 
 
 def test_a_server_that_dies_while_it_starts_is_started_again(tmp_path: Path):

@@ -34,11 +34,14 @@ class Bereft(Traffic):
     asks_again = 0.0
 
     def _report(
-        self, http: httpx.Client, decision_id: str, outcome: dict[str, float], rng: random.Random
+        self,
+        http: httpx.Client,
+        about: dict[str, str],
+        outcome: dict[str, float],
+        rng: random.Random,
     ) -> None:
-        body = {"decision_id": decision_id, **outcome}
-        if self._answer(http, "/reward", body, {200, 404}).status_code == 200:
-            self.ledger.reports(decision_id, outcome)
+        if self._answer(http, "/reward", {**about, **outcome}, {200, 404}).status_code == 200:
+            self.ledger.reports(about["decision_id"], outcome)
 
 
 def test_a_failover_without_waiting(tmp_path: Path, recovered: Recovered):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.faults.conftest import Recovered
 from tests.faults.places import behind_proxy, frozen
-from tests.faults.traffic import Ledger
+from tests.faults.traffic import Ledger, Traffic
 
 TIMEOUT_S = 0.5  # POINTSMAN_STORE_TIMEOUT_MS
 
@@ -36,6 +38,45 @@ def test_redis_frozen(tmp_path: Path, recovered: Recovered, seconds: float):
             traffic.reach(traffic.ledger.acknowledged + 100)
         place.verify(traffic)
     assert traffic.ledger.answers.keys() == {200, 503}
+    assert_deadlines_hold(traffic.ledger)
+
+
+class Deferring(Traffic):
+    """Reports on what wasn't logged when it is told to."""
+
+    asks_again = 0.0  # it would get another answer
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.deferred: list[tuple[Any, ...]] = []
+
+    def _report(self, http: httpx.Client, about: dict[str, str], *rest: Any) -> None:
+        if "token" in about:
+            self.deferred.append((about, *rest))
+        else:
+            super()._report(http, about, *rest)
+
+    def deliver(self, http: httpx.Client) -> None:
+        for report in self.deferred:
+            super()._report(http, *report)
+
+
+@pytest.mark.faults
+def test_redis_frozen_where_decisions_go_on(tmp_path: Path, recovered: Recovered):
+    """Promise 6: no /route is refused, each in time; what was decided meanwhile is logged with its
+    report once Redis is back, and is learned from, once."""
+    with behind_proxy(tmp_path, POINTSMAN_DEGRADED="serve") as place:
+        with Deferring(str(place.http.base_url), seed=1, pause_s=0.01) as traffic:
+            traffic.reach(200)
+            recovery = place.recovery(traffic)
+            with frozen(place.server.process.pid):
+                time.sleep(10.0)
+            recovery.restart()
+            recovered(recovery.took())
+            traffic.reach(traffic.ledger.acknowledged + 100)
+        traffic.deliver(place.http)
+        place.verify(traffic)
+    assert len(traffic.deferred) > 100
     assert_deadlines_hold(traffic.ledger)
 
 

@@ -37,21 +37,25 @@ class Unruly(Traffic):
         self._reporting.shutdown()
 
     def _report(
-        self, http: httpx.Client, decision_id: str, outcome: dict[str, float], rng: random.Random
+        self,
+        http: httpx.Client,
+        about: dict[str, str],
+        outcome: dict[str, float],
+        rng: random.Random,
     ) -> None:
         if rng.random() < 0.1:
             time.sleep(self.window_s + 0.2)
         for name, value in rng.sample(sorted(outcome.items()), len(outcome)):
             sent = [value, value, value / 2]
             rng.shuffle(sent)
-            bodies = [{"decision_id": decision_id, name: one} for one in sent]
+            bodies = [{**about, name: one} for one in sent]
             answers = list(self._reporting.map(self._post_any, [http] * 3, bodies))
             said = [what for what, _ in answers]
             stood = {one for one, what in zip(sent, said, strict=True) if what != "conflict"}
             assert len(stood) == 1, (said, sent)
             late = next(late for what, late in answers if what == "accepted")
             self.said.update(said)
-            self.ledger.reports(decision_id, {name: stood.pop()}, late=late)
+            self.ledger.reports(about["decision_id"], {name: stood.pop()}, late=late)
 
     def _post_any(self, http: httpx.Client, body: dict[str, Any]) -> tuple[str, bool]:
         """accepted, unchanged or conflict; and whether it was late."""

@@ -12,7 +12,7 @@ from serving.processes.embedded import running_url
 from serving.store.operations import OperatorStore
 from tests.faults import places
 from tests.faults.conftest import Recovered
-from tests.faults.places import OFTEN, Server, running
+from tests.faults.places import PATIENT, Server, running
 from tests.faults.traffic import PATIENCE_S, Traffic
 from tests.faults.verifying import Recovery, verify
 from tests.servers import CONFIG, NEW_ARM, override, running_up, until
@@ -30,7 +30,7 @@ def test_two_services_on_one_redis(tmp_path: Path, recovered: Recovered):
     log = str(tmp_path / "log")
     with ExitStack() as stack:
         server = stack.enter_context(running(Server(tmp_path / "valkey", free_port())))
-        shared = {"POINTSMAN_REDIS_URL": server.url, "POINTSMAN_LOG": log, **OFTEN}
+        shared = {"POINTSMAN_REDIS_URL": server.url, "POINTSMAN_LOG": log, **PATIENT}
         both = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
@@ -52,7 +52,7 @@ def test_two_services_on_one_redis(tmp_path: Path, recovered: Recovered):
 def test_promotion_and_rollback(tmp_path: Path):
     """Again and again, with a learner that dies meanwhile: both versions have learned all of it,
     and nobody is refused."""
-    with running_up(tmp_path, TWO, **OFTEN) as (process, http):
+    with running_up(tmp_path, TWO, **PATIENT) as (process, http):
         url, log = running_url(tmp_path / "data"), str(tmp_path / "data" / "log")
         with Traffic(str(http.base_url), seed=3, pause_s=0.01) as traffic:
             for turn in range(4):
@@ -73,7 +73,7 @@ def test_a_configuration_that_is_edited_badly(tmp_path: Path, recovered: Recover
     """All goes on with the one before, the log says so, and what dies meanwhile comes back with the
     one before as well; once the file is right again, it is in force."""
     path = tmp_path / "pointsman.toml"
-    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **OFTEN) as (process, http):
+    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **PATIENT) as (process, http):
         log = tmp_path / "data" / "log"
         with Traffic(str(http.base_url), seed=4, pause_s=0.01) as traffic:
             traffic.reach(200)

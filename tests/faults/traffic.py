@@ -74,10 +74,14 @@ class Traffic:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._pool.shutdown()
+        self.over()
         if exception[0] is None:
             self.check()
+
+    def over(self) -> None:
+        """Begin no more rounds, and complete those that are begun."""
+        self._over.set()
+        self._pool.shutdown()
 
     def check(self) -> None:
         """Raise what a client has stumbled on."""
@@ -104,26 +108,32 @@ class Traffic:
 
     def _round(self, http: httpx.Client, i: int) -> None:
         rng = random.Random(self._seed * 1_000_000 + i)
-        decision_id = f"d{i}"
+        decision_id = f"{self._seed}-{i}"
         asked = {"decision_id": decision_id, "query": {"text": f"question {i % 97}"}}
         made = self._post(http, "/route", asked)
         self.ledger.decisions[decision_id] = made["arm"], made["propensity"]
         if rng.random() < self.asks_again:
             assert self._post(http, "/route", asked) == made
+        about = {name: made[name] for name in ("decision_id", "token") if made[name]}
         outcome = {
             "quality": rng.random(),
             "latency_ms": rng.uniform(50, 5_000),
             "cost_usd": rng.uniform(0, 0.01),
         }
-        self._report(http, decision_id, outcome, rng)
+        self._report(http, about, outcome, rng)
 
     def _report(
-        self, http: httpx.Client, decision_id: str, outcome: dict[str, float], rng: random.Random
+        self,
+        http: httpx.Client,
+        about: dict[str, str],
+        outcome: dict[str, float],
+        rng: random.Random,
     ) -> None:
+        """Report on the decision that `about` names, and on one that wasn't logged brings along."""
         for part in _parts(outcome, rng):
-            receipt = self._post(http, "/reward", {"decision_id": decision_id, **part})
+            receipt = self._post(http, "/reward", {**about, **part})
             assert {*receipt["accepted"], *receipt["unchanged"]} == part.keys()
-            self.ledger.reports(decision_id, part, late=receipt["late"])
+            self.ledger.reports(about["decision_id"], part, late=receipt["late"])
 
     def _post(self, http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._answer(http, path, body, {200}).json()
