@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo notebooks check format test-slow test-faults lock wheels mlflow-ui
+.PHONY: test up demo notebooks check format test-slow test-faults lock audit sbom wheels mlflow-ui
 
 # The suite's processes share the cores already: threads of BLAS would only wait.
 test: export OPENBLAS_NUM_THREADS ?= 1
@@ -64,6 +64,25 @@ lock: .venv/installed-dev
 	$(PIP) uv
 	$(LOCK) --extra build pyproject.toml -o requirements.lock
 	$(LOCK) --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+# What the locks hold, against a database of known vulnerabilities, and as a CycloneDX document. Both
+# tools bring many packages, so they have an environment of their own.
+AUDIT = .venv-audit/bin
+audit: .venv-audit/installed
+	@for lock in requirements.lock requirements-dev.lock; do \
+		$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r $$lock || { \
+		echo "$$lock: not clean, or the database can't be reached: see docs/dependencies.md" >&2; exit 1; }; \
+	done
+
+sbom: .venv-audit/installed
+	@mkdir -p dist
+	PYTHONWARNINGS=ignore $(AUDIT)/cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --validate -o dist/sbom.json requirements.lock
+
+.venv-audit/installed:
+	$(PYTHON) -m venv .venv-audit
+	$(AUDIT)/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
