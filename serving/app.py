@@ -147,8 +147,12 @@ def create_app(settings: Settings, *, kept: Path | None = None) -> FastAPI:
         tokens = Tokens(secret)
         service = Service(store, clock_ms, unlogged=tokens if serve_unlogged else None)
         follower = Follower(service, store.versions, settings.config, clock_ms, kept)
-        may_be_open = settings.open or is_loopback(settings.host)
-        guard = Guard(KeyStore(store.redis), clock_ms, may_be_open=may_be_open)
+        guard = Guard(
+            KeyStore(store.redis),
+            clock_ms,
+            may_be_open=settings.open or is_loopback(settings.host),
+            any_name=settings.open,
+        )
         app.state.service, app.state.circuit, app.state.guard = service, circuit, guard
         app.state.readiness = Readiness(service, circuit, serves_unlogged=serve_unlogged)
         app.state.recorder = Recorder(service, store, clock_ms, tokens)

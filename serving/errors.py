@@ -15,6 +15,7 @@ from policy.arms.constraints import NoEligibleArm
 from policy.choosing.caller import WrongChoice
 from policy.stored import Unreadable
 from serving.access.keys import MissingScope, NoKey
+from serving.access.opening import ForeignPage
 from serving.access.rates import TooManyRequests
 from serving.access.scopes import NoSuchPath
 from serving.deciding import AllOut
@@ -34,6 +35,7 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
     Malformed: (400, "malformed-json", "Malformed JSON"),
     Invalid: (422, "invalid-request", "Invalid request"),
     NoKey: (401, "no-key", "No valid key"),
+    ForeignPage: (403, "foreign-page", "Not for other sites' pages"),
     MissingScope: (403, "missing-scope", "Missing scope"),
     TooManyRequests: (429, "rate-limited", "Too many requests"),
     NoSuchPath: (404, "no-such-path", "No such path"),

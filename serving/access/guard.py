@@ -15,6 +15,7 @@ from contextlib import suppress
 from hmac import compare_digest
 
 from serving.access.keys import ANYONE, Caller, Key, MissingScope, NoKey, digest
+from serving.access.opening import ForeignPage, foreign
 from serving.access.rates import Rates
 from serving.access.scopes import scope_of
 from serving.access.store import KeyStore
@@ -30,13 +31,20 @@ Known = dict[bytes, tuple[bytes, Key, int | None]]  # digest -> itself, its key,
 
 
 class Guard:
-    """`may_be_open`: anybody may come in while there are no keys."""
+    """`may_be_open`: anybody may come in while there are no keys, and by `any_name`."""
 
-    def __init__(self, store: KeyStore, clock_ms: Callable[[], int], *, may_be_open: bool) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        clock_ms: Callable[[], int],
+        *,
+        may_be_open: bool,
+        any_name: bool = False,
+    ) -> None:
         self.store = self._store = store
         self._clock_ms = clock_ms
         self._rates = Rates(store.reserve, clock_ms)
-        self._open = may_be_open
+        self._open, self._any_name = may_be_open, any_name
         self._known: Known | None = None  # not read yet
         self._used_ms: dict[str, int] = {}
         self._decided: Counter[tuple[str, str]] = Counter()  # by key and policy
@@ -90,7 +98,7 @@ class Guard:
 
         Raises
         ------
-        NoSuchPath, NoKey, MissingScope, TooManyRequests
+        NoSuchPath, NoKey, MissingScope, ForeignPage, TooManyRequests
         StoreUnavailable
             If no keys could be read since the process started.
         """
@@ -100,6 +108,8 @@ class Guard:
         if self._known is None:
             raise StoreUnavailable("keys couldn't be read from Redis yet")
         if self._open:
+            if why := foreign(headers, any_name=self._any_name):
+                raise ForeignPage(f"without keys {why} isn't answered: make one, or say --open")
             return Caller(ANYONE, scope, self._decided)
         key = self._key(self._known, _secret(headers, method in READS))
         if scope not in key.scopes:

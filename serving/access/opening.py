@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from serving.access.keys import Key
 
+OWN_NAME = re.compile(rb"(([0-9.]+|\[[^]]*\]|localhost)(:[0-9]+)?)?", re.IGNORECASE)
+
 
 class NotClosed(RuntimeError):
     """Anybody could come in who reaches the address, and nobody has said that they may."""
+
+
+class ForeignPage(PermissionError):
+    """A browser sends this for a page of somebody else, and there are no keys to tell."""
+
+
+def foreign(headers: Iterable[tuple[bytes, bytes]], *, any_name: bool) -> str | None:
+    """Why a request may be another site's, that a browser here was made to send; else None.
+
+    Its origin is another one than the service, or (unless `any_name` will do) it came by a name
+    that isn't `localhost`: the other site's own, made to point here (DNS rebinding). Addresses are
+    no names.
+
+    >>> same = (b"host", b"localhost:8080"), (b"origin", b"http://localhost:8080")
+    >>> foreign(same, any_name=False)
+    >>> foreign([same[0], (b"origin", b"https://example.org")], any_name=False)
+    'a page of https://example.org'
+    >>> foreign([(b"host", b"example.org:8080")], any_name=False)
+    'the name example.org:8080'
+    """
+    host = origin = b""
+    for name, value in headers:
+        if name == b"host":
+            host = value
+        elif name == b"origin":
+            origin = value
+    if origin and origin.partition(b"://")[2] != host:
+        return f"a page of {origin.decode('latin-1')[:100]}"
+    if any_name or OWN_NAME.fullmatch(host):
+        return None
+    return f"the name {host.decode('latin-1')[:100]}"
 
 
 def is_loopback(host: str) -> bool:

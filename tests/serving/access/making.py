@@ -56,5 +56,8 @@ def bearing(secret: str) -> dict[str, str]:
 
 def known(http: httpx.Client, secret: str) -> None:
     """Wait until a running service knows a key, as it does within two seconds."""
-    answers = lambda: http.get("/docs", headers=bearing(secret)).status_code != 401  # noqa: E731
-    until(answers, "the key is known", 5.0)
+
+    def status(headers: dict[str, str]) -> int:
+        return http.get("/docs", headers=headers).status_code
+
+    until(lambda: status({}) == 401 != status(bearing(secret)), "the key is known", 5.0)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pointsman_client.wire import route_body
 from serving.access.scopes import SCOPES
 from serving.app import create_app
 from serving.settings import Settings
@@ -110,6 +111,17 @@ def test_another_policys_decision_is_unknown(mine: httpx.Client, path: str):
     there, absent = (asked(mine, *cases("mine", one)[path]) for one in (foreign, "0" * 32))
     assert there[0] == absent[0] == 404
     assert str(there[1]).replace(foreign, "0" * 32) == str(absent[1])
+
+
+def test_ids_are_128_random_bits(mine: httpx.Client):
+    """Whoever makes them: the service or its client."""
+    ask = {"requests": [{"policy": "mine", **QUERY}] * 50}
+    made = [one["decision_id"] for one in mine.post("/route/batch", json=ask).json()["results"]]
+    made += [route_body({"text": "x"})["decision_id"] for _ in range(50)]
+    assert len({int(one, 16) for one in made}) == 100
+    assert {len(one) for one in made} == {32}
+    for bit in range(128):  # each is set in some and not in others: (1/2)^99 by chance
+        assert len({int(one, 16) >> bit & 1 for one in made}) == 2
 
 
 def test_a_batch_is_checked_item_by_item(mine: httpx.Client):
