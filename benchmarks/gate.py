@@ -4,7 +4,7 @@ A world: five arms, binary quality that is the reward, and a challenger that dif
 champion on half of the contexts. There the champion prefers one arm and the challenger another;
 all arms are thought to be of the same quality, so the prediction knows nothing of the difference.
 `soft` policies leave each other arm a tenth of the draw, as posteriors do that are still learning,
-`firm` ones the 1% floor alone. The challenger has a share of a tenth of the draw, or none.
+`firm` ones a floor of 1% alone. The challenger has a share of a tenth of the draw, or none.
 
 Each gate is asked after every 100 rounds and stays passed once it has:
 
