@@ -21,6 +21,8 @@ WAIT_SHARE = 0.8  # of a request's time, that replicas are waited for: what came
 _HERE: Place = ("", 0)  # the one server, or whoever is the master
 _NOTHING = object()
 
+_Way = tuple[Place, str]  # to a server, and what it is kept for
+
 
 class Direct:
     """Runs scripts over connections that all requests share, and where it can't, over redis-py.
@@ -30,7 +32,8 @@ class Direct:
     plain answer goes its way, a second time. Only for scripts that may run twice.
 
     With `replicas`, whatever a script replies counts once so many replicas have all that its server
-    had written then. Only the connection that wrote last can tell.
+    had written then. Only the connection that wrote can tell, and it does nothing else meanwhile:
+    each policy then has two of its own, for decisions and for rewards.
     """
 
     def __init__(self, url: str, client: Any, timeout_s: float, replicas: int = 0) -> None:
@@ -38,8 +41,8 @@ class Direct:
         self._client = client
         self._timeout_s = timeout_s
         self._replicas = replicas
-        self._lines: dict[Place, _Line] = {}
-        self._dialling: dict[Place, asyncio.Task[None]] = {}
+        self._lines: dict[_Way, _Line] = {}
+        self._dialling: dict[_Way, asyncio.Task[None]] = {}
         self._closed = False
 
     async def run(
@@ -67,15 +70,15 @@ class Direct:
         if reply is not _NOTHING:
             return reply
         reply = await in_time(script(keys=keys, args=arguments), self._timeout_s)
-        await self._dial(self._place(keys))
+        await self._dial(self._way(keys))
         if self._replicas and await self._sent(keys, commands) is _NOTHING:
             raise ConnectionError("no connection to ask for replicas")
         return reply
 
     async def _sent(self, keys: Sequence[str], commands: Sequence[tuple[Any, ...]]) -> Any:
         """The first command's reply, or _NOTHING where that is to be had otherwise."""
-        place = self._place(keys)
-        line = None if place is None else self._lines.get(place)
+        way = self._way(keys)
+        line = None if way is None else self._lines.get(way)
         if line is None or not line.is_open:
             return _NOTHING
         try:
@@ -97,31 +100,32 @@ class Direct:
             )
         return replies[0]
 
-    def _place(self, keys: Sequence[str]) -> Place | None:
-        """Whose answer is wanted; None where redis-py doesn't know yet."""
+    def _way(self, keys: Sequence[str]) -> _Way | None:
+        """Which connection's answer is wanted; None where redis-py doesn't know yet who has it."""
+        kept_for = keys[0] if self._replicas else ""
         if self._to.kind != "cluster":
-            return _HERE
+            return _HERE, kept_for
         nodes = self._client.nodes_manager.slots_cache.get(key_slot(keys[0].encode()))
-        return (nodes[0].host, nodes[0].port) if nodes else None
+        return ((nodes[0].host, nodes[0].port), kept_for) if nodes else None
 
-    async def _dial(self, place: Place | None) -> None:
+    async def _dial(self, way: _Way | None) -> None:
         """Open a connection where there is none, unless this is over; requests dial together."""
-        line = None if place is None else self._lines.get(place)
-        if place is None or self._closed or (line is not None and line.is_open):
+        line = None if way is None else self._lines.get(way)
+        if way is None or self._closed or (line is not None and line.is_open):
             return
-        if place not in self._dialling:
-            self._dialling[place] = asyncio.create_task(self._open(place))
-        await asyncio.shield(self._dialling[place])
+        if way not in self._dialling:
+            self._dialling[way] = asyncio.create_task(self._open(way))
+        await asyncio.shield(self._dialling[way])
 
-    async def _open(self, place: Place) -> None:
+    async def _open(self, way: _Way) -> None:
         try:
             async with asyncio.timeout(DIAL_S):
-                line = await self._dialled(place)
+                line = await self._dialled(way[0])
         except (OSError, clients.NOT_FOUND):
             return
         finally:
-            del self._dialling[place]
-        self._lines[place] = line
+            del self._dialling[way]
+        self._lines[way] = line
         if self._closed:
             line.close()
 
