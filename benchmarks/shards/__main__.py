@@ -4,7 +4,8 @@ The store's own scripts, driven without a service: on one server, on a cluster o
 `appendfsync always`, and where each write waits for a replica. Copies of decisions that a service
 has made (10 arms, a query of 180 characters), each followed by its reward. A server's CPU says what
 one core of it takes, however busy this machine is; wall time is that of one Python client beside
-the servers on the same cores. docs/scale.md is computed from these figures.
+the servers on the same cores. With `--parts SECONDS` a whole service stands on the cluster, and
+each of its parts is measured under load over HTTP. docs/scale.md is computed from these figures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common.valkeys import Cluster, Node, free_ports, until
 from benchmarks.serving.running import ARMS, configuration
-from benchmarks.shards import driving
+from benchmarks.shards import driving, parts
 from benchmarks.shards.driving import Figures
 
 POLICIES = 12
@@ -28,13 +29,27 @@ WARM = 2_000  # decisions before what is measured
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decisions", type=int, default=20_000)
-    count = parser.parse_args().decisions
+    parser.add_argument("--parts", type=float, metavar="SECONDS", help="a whole service instead")
+    options = parser.parse_args()
+    count = options.decisions
     names = ["default", *(f"policy-{i}" for i in range(1, POLICIES))]
+    if options.parts:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            servers(Path(folder), "cluster") as (
+                url,
+                nodes,
+                _,
+            ),
+        ):
+            told = parts.measure(Path(folder), url, nodes, names, options.parts)
+        print(", ".join(f"{name} {value:.1f}" for name, value in told.items()))
+        return
     print("| servers | at a time | CPU us of a server | a second and core | " + HEAD)
     print("| --- " * 12 + "|")
     with tempfile.TemporaryDirectory() as folder:
-        for label, kind, concurrency, options in RUNS:
-            with servers(Path(folder) / label, kind, **options) as (url, nodes, replicas):
+        for label, kind, concurrency, given in RUNS:
+            with servers(Path(folder) / label, kind, **given) as (url, nodes, replicas):
                 told = measure(Path(folder), url, nodes, names, count, concurrency, replicas)
                 print(row(label, concurrency, told, nodes), flush=True)
 
