@@ -117,6 +117,7 @@ class App(FastAPI):
             if caller is not None and caller.key.id:
                 concerns(key=caller.key.id)
             if busy is not None:
+                scope["route"] = busy
                 response = await busy(request)
         except Exception as error:
             response = await errors.answer(request, error)

@@ -1,1 +1,1 @@
-"""What a service shows of itself: log lines and figures."""
+"""What a service shows of itself: log lines, figures, traces."""

@@ -8,6 +8,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.observing.logs import about
+from serving.observing.tracing import traced
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,5 +42,5 @@ class AccessLog:
 
 
 def as_asked(settings: Settings, app: ASGIApp) -> ASGIApp:
-    """The application, with a line per request where the settings say so."""
-    return AccessLog(app) if settings.access_log else app
+    """The application, with a line and a span per request where these are wanted."""
+    return traced(AccessLog(app) if settings.access_log else app)

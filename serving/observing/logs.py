@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -34,6 +35,11 @@ def about(**fields: object) -> Iterator[None]:
 def concerns(**fields: object) -> None:
     """The same, for what is left of this request, which is a task of its own."""
     _CONCERNED.set({**_CONCERNED.get(), **fields})
+
+
+def concerned() -> Mapping[str, Any]:
+    """All of that."""
+    return _CONCERNED.get()
 
 
 class JsonLines(logging.Formatter):

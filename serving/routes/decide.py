@@ -37,7 +37,8 @@ async def route(request: Request) -> Response:
         bodies.caller(request).check(body.policy)
         service: Service = request.app.state.service
         routed = await service.route(body)
-        concerns(decision_id=routed.decision.decision_id)
+        made, arm = routed.decision, routed.catalog.arm(routed.decision.first_arm)
+        concerns(decision_id=made.decision_id, arm=arm.id, provider=arm.provider, model=arm.model)
         return bodies.write(_answer(service, body, routed, bodies.caller(request)))
 
 

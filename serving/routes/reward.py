@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pointsman_client.answers import Receipt
+from policy.records import NO_LESSON
 from serving.observing import metrics
 from serving.observing.logs import concerns
 from serving.parsing.checking import checked
@@ -28,7 +29,7 @@ router = APIRouter(tags=["reward"])
 async def reward(request: Request) -> Response:
     with metrics.request_seconds("/reward").time():
         body = await bodies.read(request, RewardRequest)
-        concerns(policy=body.policy, decision_id=body.decision_id)
+        concerns(policy=body.policy, decision_id=body.decision_id, **_told(body))
         return bodies.write(await _accept(request, body))
 
 
@@ -45,6 +46,17 @@ async def reward_batch(request: Request) -> Response:
         return await _accept(request, checked(RewardRequest, item))
 
     return await bodies.answer_each(request, batch.rewards, one)
+
+
+def _told(body: RewardRequest) -> dict[str, object]:
+    """What a span says of an outcome; an error's own words stay with the decision."""
+    found: dict[str, object] = {}
+    if body.error is not None:
+        found["error"] = body.error if body.error in NO_LESSON else "_OTHER"
+    if (tokens := body.tokens()) is not None:
+        found["input_tokens"] = tokens.input + tokens.cached_in + tokens.cache_write
+        found["output_tokens"] = tokens.output
+    return found
 
 
 async def _accept(request: Request, body: RewardRequest) -> dict[str, Any]:
