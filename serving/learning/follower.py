@@ -47,6 +47,7 @@ class Follower:
         self._file = ConfigFile(config_path, kept=kept)
         self._clock_ms = clock_ms
         self._config: Config | None = None
+        self._registered: dict[str, frozenset[str]] = {}  # the versions that policies need
         self._serving: dict[str, _Serving] = {}
         self._turn = asyncio.Lock()  # of whoever swaps a policy: the newest comes last
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,7 +86,7 @@ class Follower:
         """Put a configuration in force: arms and prices at once, policies as versions."""
         for name in config.policies:
             with about(policy=name):
-                await register_policy(self._store, name, config, self._clock_ms())
+                await self._register(name, config)
         if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
             log.warning(
                 "nobody has said when these arms' prices were checked (prices_checked): %s",
@@ -103,6 +104,10 @@ class Follower:
         for name in config.policies:
             with about(policy=name):
                 await self._refresh(name)
+
+    async def _register(self, name: str, config: Config) -> None:
+        now_ms = self._clock_ms()
+        self._registered[name] = await register_policy(self._store, name, config, now_ms)
 
     async def _refresh(self, name: str) -> None:
         """Load what is new of one policy, in store or file, and swap it in, if anything is.
@@ -139,6 +144,9 @@ class Follower:
         if config is None or name not in config.policies:
             return
         try:
+            if not await self._store.holds(name, config.arms.revision, self._registered[name]):
+                log.error("policy %s: Redis has lost what was registered; it is once more", name)
+                await self._register(name, config)
             await self._refresh(name)
             self._troubles.pop(name, None)
         except StoreUnavailable as error:

@@ -12,12 +12,14 @@ from serving.store.versions import VersionStore
 log = logging.getLogger(__name__)
 
 
-async def register_policy(store: VersionStore, name: str, config: Config, now_ms: int) -> None:
+async def register_policy(
+    store: VersionStore, name: str, config: Config, now_ms: int
+) -> frozenset[str]:
     """Put what the file says of one policy in force: its arms and prices at once, the rest as a
-    version."""
+    version. The versions that this needs."""
     version = await _registered(store, name, config.policies[name], now_ms)
     await store.put_catalog(name, config.arms.revision, config.arms.to_stored(), now_ms)
-    await _challenge(store, name, version, config, now_ms)
+    return frozenset({version, *await _challenge(store, name, version, config, now_ms)})
 
 
 async def register(store: VersionStore, name: str, config: PolicyConfig, now_ms: int) -> str:
@@ -45,8 +47,9 @@ async def _registered(store: VersionStore, name: str, wanted: PolicyConfig, now_
 
 async def _challenge(
     store: VersionStore, name: str, version: str, config: Config, now_ms: int
-) -> None:
-    """Settle the roles that follow from the file, and say where it isn't what serves."""
+) -> list[str]:
+    """Settle the roles that follow from the file, and say where it isn't what serves; the versions
+    that have a role, and the one that the file asks for."""
     wanted, share = config.challengers.get(name), config.shares.get(name, 0.0)
     challenger = None
     if wanted is not None:
@@ -76,3 +79,4 @@ async def _challenge(
             share,
             roles.share,
         )
+    return list(filter(None, (challenger, roles.champion, roles.challenger)))

@@ -6,7 +6,7 @@ Knows bytes, strings and states in parts, no policy and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -101,6 +101,12 @@ class VersionStore:
     async def catalog(self, policy: str, revision: str) -> bytes | None:
         stored: bytes | None = await within(self._redis.get(Keys(policy).catalog(revision)))
         return stored
+
+    async def holds(self, policy: str, catalog: str, versions: Collection[str]) -> bool:
+        """Whether a policy, a revision of its catalog and these versions are all registered."""
+        keys = Keys(policy)
+        names = [keys.state, keys.catalog(catalog), *map(keys.version, versions)]
+        return int(await within(self._redis.exists(*names))) == len(names)
 
     async def state(self, policy: str) -> dict[str, str]:
         """All that is set in a policy's state."""

@@ -177,8 +177,8 @@ def behind_proxy(folder: Path, config: str = CONFIG, **environment: str) -> Iter
     with running(Server(folder / "valkey", free_port())) as server:
         proxy = Proxy(server.port)
         try:
-            settings = {"POINTSMAN_REDIS_URL": f"redis://127.0.0.1:{proxy.port}", **OFTEN}
-            with running_up(folder, config, **settings, **environment) as (process, http):
+            url = {"POINTSMAN_REDIS_URL": f"redis://127.0.0.1:{proxy.port}"}
+            with running_up(folder, config, **{**OFTEN, **url, **environment}) as (process, http):
                 yield Behind(process, http, proxy, server, str(folder / "data" / "log"))
         finally:
             proxy.close()

@@ -16,7 +16,7 @@ from offline_eval.log import archive
 from offline_eval.registry import Registry
 from tests.faults import places
 from tests.faults.conftest import Recovered
-from tests.faults.places import behind_proxy, disk_full
+from tests.faults.places import PATIENT, behind_proxy, disk_full
 from tests.faults.test_several import said
 from tests.pointsman.places import LARGE, decided, served, write
 from tests.servers import until
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.faults
 
 def test_the_log_can_not_be_written(tmp_path: Path, recovered: Recovered):
     """Callers notice nothing; the streams keep what isn't archived."""
-    with behind_proxy(tmp_path) as place:
+    with behind_proxy(tmp_path, **PATIENT) as place:
         with place.traffic() as traffic:
             traffic.reach(200)
             archiver = places.found("archiver", place.process.pid)

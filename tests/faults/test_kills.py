@@ -12,7 +12,7 @@ import pytest
 from serving.processes.embedded import running_url
 from tests.faults import places
 from tests.faults.conftest import Recovered
-from tests.faults.places import OFTEN, WORDS
+from tests.faults.places import OFTEN, PATIENT, WORDS
 from tests.faults.traffic import LOST, PATIENCE_S, Traffic
 from tests.faults.verifying import Recovery, verify
 from tests.servers import CONFIG, ready, running_up, until
@@ -61,7 +61,8 @@ def test_kill_9_loses_and_repeats_nothing(tmp_path: Path, requests: int, times: 
 def test_each_part_comes_back(tmp_path: Path, recovered: Recovered, victim: str):
     """Killed with -9 under traffic. Callers lose connections to the serving process alone, and are
     refused while Redis is away alone."""
-    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **OFTEN) as (process, http):
+    environment = OFTEN if victim == "Redis server" else PATIENT
+    with running_up(tmp_path, CONFIG, POINTSMAN_FSYNC="always", **environment) as (process, http):
         log = str(tmp_path / "data" / "log")
         with Traffic(str(http.base_url), seed=1, pause_s=0.01) as traffic:
             traffic.reach(400)

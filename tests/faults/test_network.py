@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import Recovered
-from tests.faults.places import behind_proxy, frozen
+from tests.faults.places import PATIENT, behind_proxy, frozen
 from tests.faults.traffic import Ledger, Traffic
 
 TIMEOUT_S = 0.5  # POINTSMAN_STORE_TIMEOUT_MS
@@ -119,7 +119,7 @@ def test_connections_end(tmp_path: Path, recovered: Recovered, how: str):
 @pytest.mark.faults
 def test_the_network_is_slow(tmp_path: Path, recovered: Recovered):
     """Each packet takes 0.1 s longer each way: requests do too, and none is refused."""
-    with behind_proxy(tmp_path) as place:
+    with behind_proxy(tmp_path, **PATIENT) as place:
         with place.traffic() as traffic:
             traffic.reach(200)
             recovery = place.recovery(traffic)

@@ -4,6 +4,7 @@ is there, once, and is learned from once."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 
@@ -15,7 +16,7 @@ from offline_eval.log.reading import read_rows
 from offline_eval.log.segments import STREAMS, order
 from policy.values.snapshot import unpack
 from serving.store.connecting.clients import blocking
-from serving.store.keys import Keys
+from serving.store.keys import Entry, Keys
 from serving.store.learning import LearnerStore
 from tests.faults.traffic import PATIENCE_S, Ledger, Traffic
 from tests.servers import assert_same_state, fold_again, until
@@ -34,7 +35,7 @@ def verify(ledger: Ledger, url: str, path: str, *versions: str) -> None:
         assert_nothing_is_lost(raw, path, ledger)
         assert_each_outcome_is_there_once(path, ledger)
         for version in versions or ("1",):
-            assert_learned_once(path, store, version)
+            assert_learned_once([*archive.events(path, "default")], store, version)
 
 
 def archived(raw: redis.Redis, path: str) -> bool:
@@ -75,19 +76,21 @@ def assert_each_outcome_is_there_once(path: str, ledger: Ledger) -> None:
     assert found == ledger.outcomes
 
 
-def assert_learned_once(path: str, store: LearnerStore, version: str = "1") -> None:
+def assert_learned_once(
+    events: Sequence[list[Entry]], store: LearnerStore, version: str = "1"
+) -> None:
     """The learner comes to the end of the stream, with the state of an undisturbed fold."""
-    expected = fold_again(store, archive.events(path, "default"), version)
+    expected = fold_again(store, events, version)
     until(
-        lambda: position(store.checkpoint(version)) == position(expected),
+        lambda: _position(store.checkpoint(version)) == _position(expected),
         "the learner comes to the end of the stream",
         PATIENCE_S,
     )
     assert_same_state(store.checkpoint(version), expected)
-    assert unpack(expected).header.events == sum(map(len, archive.events(path, "default")))
+    assert unpack(expected).header.events == sum(map(len, events))
 
 
-def position(checkpoint: bytes | None) -> str:
+def _position(checkpoint: bytes | None) -> str:
     return "" if checkpoint is None else unpack(checkpoint).header.position
 
 

@@ -22,7 +22,16 @@ from serving.processes.embedded import Embedded
 from serving.service import Service
 from serving.settings import Settings
 from serving.store.traffic import Store
-from tests.servers import CONFIG, NEW_ARM, http_service, learn_all, override, settings_for, until
+from tests.servers import (
+    CONFIG,
+    NEW_ARM,
+    drive,
+    http_service,
+    learn_all,
+    override,
+    settings_for,
+    until,
+)
 
 QUERY = {"query": {"text": "hello"}}
 
@@ -194,6 +203,20 @@ def test_degraded_serving_says_that_it_logs_nothing(tmp_path: Path):
             assert (answer.status_code, answer.json()["logged"]) == (200, False)
     finally:
         server.stop()
+
+
+def test_what_redis_has_lost_is_registered_again(
+    http: httpx.Client, raw: redis.Redis, redis_url: str
+):
+    """As after a failover to a replica that hadn't got it yet: versions, roles and the catalog are
+    there again, and the learner knows what it needs."""
+    catalog = http.get("/policies/default").json()["catalog"]
+    lost = ("state", "versions", "version:1", f"catalog:{catalog}")
+    names = [f"pm:{{default}}:{name}" for name in lost]
+    assert raw.delete(*names) == 4
+    until(lambda: raw.exists(*names) == 4, "all of it is there again")
+    drive(http, 5)
+    assert learn_all(redis_url) == 5
 
 
 def test_a_full_store_answers_503(tmp_path: Path):
