@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo notebooks check format test-slow test-faults lock audit sbom wheels mlflow-ui
+.PHONY: test up demo notebooks check format test-slow test-faults lock audit sbom wheels mlflow-ui check-deploy
 
 # The suite's processes share the cores already: threads of BLAS would only wait.
 test: export OPENBLAS_NUM_THREADS ?= 1
@@ -51,6 +51,15 @@ mlflow-ui: .venv-mlflow/installed
 	case "$$store" in http*) echo "the runs are at $$store"; exit;; esac; \
 	exec .venv-mlflow/bin/mlflow ui --host 127.0.0.1 --port "$${MLFLOW_PORT:-5000}" --workers 1 \
 		--backend-store-uri "$$store" --artifacts-destination "$$data/artifacts"
+
+# Tools for the files in deploy/: too large for the lock that everybody installs.
+check-deploy: .venv-deploy/installed .venv/installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_deploy.py
+
+.venv-deploy/installed: deploy/tools.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 .venv-mlflow/installed: requirements.lock
 	$(PYTHON) -m venv .venv-mlflow

@@ -40,18 +40,28 @@ def read(client: Any) -> Iterator[Item]:
     ValueError
         If a key is of a kind that none of ours is.
     """
+    streams: set[bytes] = set()  # a scan may tell a key twice; of these, that would matter
     for names in _batches(client.scan_iter(match=PREFIX + b"*", count=_AT_ONCE), _AT_ONCE):
         with client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.type(name).pexpiretime(name)
             told = pipe.execute()
-        for name, kind, expires in zip(names, told[::2], told[1::2], strict=True):
-            if kind == b"none":  # expired meanwhile
-                continue
-            if (reader := _READERS.get(kind.decode())) is None:
-                raise ValueError(f"{name.decode(errors='replace')} is a {kind.decode()}")
-            for entry, field, value in reader(client, name):
-                yield Item(name, kind.decode(), max(expires, 0), entry, field, value)
+            asked = []
+            for name, kind, expires in zip(names, told[::2], told[1::2], strict=True):
+                if kind == b"none" or name in streams:  # expired meanwhile, or known
+                    continue
+                if (known := _KINDS.get(kind.decode())) is None:
+                    raise ValueError(f"{name.decode(errors='replace')} is a {kind.decode()}")
+                if kind == b"stream":
+                    streams.add(name)
+                known.ask(pipe, name)
+                asked.append((name, kind.decode(), max(expires, 0)))
+            found = pipe.execute()
+        for key, answer in zip(asked, found, strict=True):
+            if answer:
+                yield from (
+                    Item(*key, *part) for part in _KINDS[key[1]].parts(client, key[0], answer)
+                )
 
 
 def write(url: str, items: Iterable[Item], now_ms: int) -> int:
@@ -68,7 +78,7 @@ def write(url: str, items: Iterable[Item], now_ms: int) -> int:
                 client = opened.enter_context(closing(blocking(url, name.decode())))
                 pipes[policy] = client.pipeline(transaction=False)
             pipe = pipes[policy]
-            for command in _WRITERS[kind](name, some):
+            for command in _KINDS[kind].commands(name, some):
                 pipe.execute_command(*command)
                 if len(pipe) >= _AT_ONCE:
                     pipe.execute()
@@ -114,29 +124,28 @@ _Parts = Iterator[tuple[bytes, bytes, bytes]]  # entry, field, value
 _Command = tuple[Any, ...]
 
 
-def _read_string(client: Any, name: bytes) -> _Parts:
-    if (value := client.get(name)) is not None:
-        yield b"", b"", value
+def _string(client: Any, name: bytes, value: bytes) -> _Parts:
+    yield b"", b"", value
 
 
-def _read_hash(client: Any, name: bytes) -> _Parts:
-    for field, value in client.hgetall(name).items():
+def _hash(client: Any, name: bytes, fields: dict[bytes, bytes]) -> _Parts:
+    for field, value in fields.items():
         yield b"", field, value
 
 
-def _read_sorted(client: Any, name: bytes) -> _Parts:
-    for member, score in client.zrange(name, 0, -1, withscores=True):
+def _sorted(client: Any, name: bytes, members: list[tuple[bytes, float]]) -> _Parts:
+    for member, score in members:
         yield b"", member, repr(float(score)).encode()
 
 
-def _read_stream(client: Any, name: bytes) -> _Parts:
+def _stream(client: Any, name: bytes, info: dict[str, bytes]) -> _Parts:
     start = b"-"
     while some := client.xrange(name, start, "+", _AT_ONCE):
         for entry, fields in some:
             for field, value in fields.items():
                 yield entry, field, value
         start = b"(" + some[-1][0]
-    yield client.xinfo_stream(name)["last-generated-id"], b"", b""
+    yield info["last-generated-id"], b"", b""
 
 
 def _write_string(name: bytes, items: Iterable[Item]) -> Iterator[_Command]:
@@ -168,15 +177,19 @@ def _write_stream(name: bytes, items: Iterable[Item]) -> Iterator[_Command]:
         yield "XSETID", name, entry
 
 
-_READERS: dict[str, Callable[[Any, bytes], _Parts]] = {
-    "string": _read_string,
-    "hash": _read_hash,
-    "zset": _read_sorted,
-    "stream": _read_stream,
-}
-_WRITERS: dict[str, Callable[[bytes, Iterable[Item]], Iterator[_Command]]] = {
-    "string": _write_string,
-    "hash": _write_hash,
-    "zset": _write_sorted,
-    "stream": _write_stream,
+class _Kind(NamedTuple):
+    """How a kind of key is asked for, what its answer holds, and how that is written."""
+
+    ask: Callable[[Any, bytes], Any]
+    parts: Callable[[Any, bytes, Any], _Parts]
+    commands: Callable[[bytes, Iterable[Item]], Iterator[_Command]]
+
+
+_KINDS = {
+    "string": _Kind(lambda pipe, name: pipe.get(name), _string, _write_string),
+    "hash": _Kind(lambda pipe, name: pipe.hgetall(name), _hash, _write_hash),
+    "zset": _Kind(
+        lambda pipe, name: pipe.zrange(name, 0, -1, withscores=True), _sorted, _write_sorted
+    ),
+    "stream": _Kind(lambda pipe, name: pipe.xinfo_stream(name), _stream, _write_stream),
 }
