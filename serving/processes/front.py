@@ -21,6 +21,7 @@ from serving.processes.joined import OneWrite
 from serving.settings import Settings
 
 PROBES = ("/healthz", "/readyz")
+MOST_HEAD = 65_536  # bytes of a request that are no body: a server keeps them all
 SPARE_FILES = 128  # descriptors that are no client's connection
 _CLOSE = b"connection: close\r\n"
 
@@ -35,6 +36,7 @@ class Front(OneWrite):
         super().__init__(*given, **named)
         self._admission, self._most, self._timeout_s = admission, most, timeout_s
         self._awaited = ""  # what of a request is still coming: "head", "body" or nothing
+        self._head = 0  # bytes of it that were no body
         self._held: tuple[RequestResponseCycle, Any] | None = None  # until its body is complete
         self._upload: Place | None = None
         self._timer: asyncio.TimerHandle | None = None  # for what is to come in
@@ -57,13 +59,18 @@ class Front(OneWrite):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._awaited:
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self._turn_away(431, "Request Header Fields Too Large", "too-large")
+                return
         answered = self.cycle is None or self.cycle.response_complete
         idle = answered and self.timeout_keep_alive_task is None
         if self._timer is None and (self._awaited or idle):
             self._wait_for_more()
 
     def on_message_begin(self) -> None:
-        self._awaited = "head"
+        self._awaited, self._head = "head", 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -71,6 +78,7 @@ class Front(OneWrite):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._head -= len(body)
         super().on_body(body)
         if self._held is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
             self._hand_on()
@@ -126,10 +134,11 @@ class Front(OneWrite):
         metrics.problems(429, "overloaded").inc()
         cycle.response_started = cycle.response_complete = True
         head, body = self._admission.refusal
-        close = b"" if cycle.keep_alive else _CLOSE
+        # Nobody knows whether a body comes that wasn't asked for yet.
+        keep = cycle.keep_alive and not cycle.waiting_for_100_continue
         body = b"" if cycle.scope["method"] == "HEAD" else body
-        self.transport.write(head + close + b"\r\n" + body)
-        if not cycle.keep_alive:
+        self.transport.write(head + (b"" if keep else _CLOSE) + b"\r\n" + body)
+        if not keep:
             self.transport.close()
         self.on_response_complete()
 
@@ -150,9 +159,13 @@ class Front(OneWrite):
         if self.flow.read_paused:  # it is we who don't read
             self._wait_for_more()
             return
+        self._turn_away(408, "Request Timeout", "incomplete")
+
+    def _turn_away(self, status: int, reason: str, name: str) -> None:
+        """Close, and say why to whoever has begun a request that has no answer yet."""
         if self._awaited == "head" or (self._awaited and not self.cycle.response_started):
-            detail = f"a request must come in within {self._timeout_s:g} s"
-            head, body = refusal(408, "Request Timeout", "incomplete", detail)
+            detail = f"a request has {MOST_HEAD} bytes beside its body at most, and comes in within"
+            head, body = refusal(status, reason, name, f"{detail} {self._timeout_s:g} s")
             self.transport.write(head + _CLOSE + b"\r\n" + body)
         self.transport.close()
 
