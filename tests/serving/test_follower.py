@@ -15,6 +15,7 @@ import redis
 
 from policy.config import toml
 from policy.config.problems import ConfigError
+from serving.app import create_app
 from serving.learning import follower
 from serving.learning.registering import register_policy
 from serving.processes.config_file import ConfigFile
@@ -325,3 +326,17 @@ def test_who_starts_while_the_file_is_wrong_goes_on_with_the_one_before(
     os.utime(path, ns=(1, 1))  # however soon after
     assert started.latest().arms.arm("embedder").usd_per_mtok_in == 0.03
     assert ConfigFile(path, kept=kept).latest() == started.latest()
+
+
+def test_a_service_that_can_not_start_leaves_nothing_running(settings: Settings):
+    """What had been started before is stopped, or the process would go on without serving."""
+    settings.config.write_text("arms = 'none'")
+    app = create_app(settings)
+
+    async def start() -> None:
+        with pytest.raises(ConfigError):
+            async with app.router.lifespan_context(app):
+                pass
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(start())
