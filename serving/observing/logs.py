@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 TEXT = "%(asctime)s %(levelname)s %(message)s"
+REMEMBERED = 256  # events that may be repeated
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
 _CONCERNED: ContextVar[Mapping[str, object]] = ContextVar("concerned", default=NOTHING)
@@ -42,6 +44,33 @@ def concerned() -> Mapping[str, Any]:
     return _CONCERNED.get()
 
 
+class Repeats(logging.Filter):
+    """Lets what was said before pass once in `every_s`, with how often it was `repeated` since:
+    whatever fails over and over says so, and doesn't fill a disk. Another decision, or another
+    error, is another event."""
+
+    def __init__(self, every_s: float = 60.0) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._said: dict[tuple[object, ...], tuple[float, int]] = {}  # when last, and since then
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        error = repr(record.exc_info[1]) if record.exc_info else ""
+        decision_id = _CONCERNED.get().get("decision_id")
+        event = record.name, record.getMessage(), error, decision_id
+        last, repeated = self._said.get(event, (-math.inf, 0))
+        if record.created - last < self._every_s:
+            self._said[event] = last, repeated + 1
+            return False
+        if len(self._said) >= REMEMBERED:
+            self._said.clear()
+        self._said[event] = record.created, 0
+        record.repeated = repeated
+        return True
+
+
 class JsonLines(logging.Formatter):
     """A record as one line: an object with `time` (ISO 8601, UTC), `level`, `process` (what it is
     for), `pid`, `logger`, `message`, what it concerns, and an `exception` with its traceback."""
@@ -61,6 +90,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if repeated := getattr(record, "repeated", 0):
+            line["repeated"] = repeated
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -74,6 +105,7 @@ def begin(process: str, form: str | None) -> None:
     if form is None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler()
+    handler.addFilter(Repeats())
     handler.setFormatter(JsonLines(process) if form == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.captureWarnings(True)

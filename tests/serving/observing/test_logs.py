@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from serving.observing.logs import JsonLines, about
+from serving.observing.logs import REMEMBERED, JsonLines, Repeats, about
 from serving.settings import Settings
 from serving.store.keys import Keys
 from tests.servers import http_service
@@ -91,6 +91,37 @@ def test_what_a_line_concerns_never_hides_what_it_says(said: Said):
     with about(message="another", level="none"):
         logging.info("this")
     assert (said.lines()[0]["message"], said.lines()[0]["level"]) == ("this", "info")
+
+
+def test_what_fails_over_and_over_says_so_once_a_minute():
+    """And how often it was; another decision or another error is another event."""
+    repeats = Repeats(60.0)
+    at = 1_000.0
+
+    def passes(message: str, after_s: float = 0.0, level: int = logging.WARNING) -> bool:
+        record = logging.makeLogRecord({"msg": message, "name": "here", "levelno": level})
+        record.created = at + after_s
+        return bool(repeats.filter(record))
+
+    assert passes("Redis is away")
+    assert not any(passes("Redis is away", after_s) for after_s in (0.5, 1.0, 59.0))
+    assert passes("the log can't be written")
+    with about(decision_id="another"):
+        assert passes("Redis is away", 1.5)
+    assert passes("a line per request", level=logging.INFO)
+    assert passes("a line per request", level=logging.INFO)
+    later = logging.makeLogRecord({"msg": "Redis is away", "name": "here", "levelno": 30})
+    later.created = at + 61.0
+    assert repeats.filter(later)
+    assert json.loads(JsonLines("serving").format(later))["repeated"] == 3
+
+
+def test_what_fails_without_end_is_not_remembered_without_end():
+    """However many events there are."""
+    repeats = Repeats()
+    for i in range(2_000):
+        repeats.filter(logging.makeLogRecord({"msg": f"failure {i}", "levelno": logging.ERROR}))
+    assert len(repeats._said) <= REMEMBERED
 
 
 def test_a_failure_names_the_decision_and_no_text(settings: Settings, raw: redis.Redis, said: Said):
