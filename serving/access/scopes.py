@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from starlette.routing import compile_path
-
 Scope = Literal["route", "reward", "correct", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -39,7 +37,9 @@ OF_PATHS: Mapping[str, Scope | None] = {
 }
 
 _PATTERNS: list[tuple[re.Pattern[str], Scope | None]] = [
-    (compile_path(path)[0], scope) for path, scope in OF_PATHS.items() if "{" in path
+    (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), scope)
+    for path, scope in OF_PATHS.items()
+    if "{" in path
 ]
 
 
@@ -62,6 +62,6 @@ def scope_of(path: str) -> Scope | None:
         return OF_PATHS[path]
     except KeyError:
         for pattern, scope in _PATTERNS:
-            if pattern.match(path):
+            if pattern.fullmatch(path):
                 return scope
     raise NoSuchPath(f"there is no {path[:200]}: /docs names the paths")
