@@ -41,7 +41,7 @@ class Guard:
         may_be_open: bool,
         any_name: bool = False,
     ) -> None:
-        self.store = self._store = store
+        self.store = store
         self._clock_ms = clock_ms
         self._rates = Rates(store.reserve, clock_ms)
         self._open, self._any_name = may_be_open, any_name
@@ -61,11 +61,10 @@ class Guard:
             await asyncio.wait([self._task], timeout=0.5)
 
     async def _follow(self) -> None:
-        async for _ in self._store.hints(POLL_S):
+        async for _ in self.store.hints(POLL_S):
             try:
-                await self.refresh()
-            except StoreUnavailable as error:
-                log.warning("keys: %s; going by the last that were known", error)
+                with suppress(StoreUnavailable):  # the last known keys stand
+                    await self.refresh()
             except Exception:
                 log.exception("can't read the keys")
 
@@ -76,7 +75,7 @@ class Guard:
         ------
         StoreUnavailable
         """
-        keys = await self._store.all()
+        keys = await self.store.all()
         # Once there were keys, an emptied store opens nothing.
         self._open = self._open and not keys
         self._known = {
@@ -86,9 +85,9 @@ class Guard:
         }
         used, self._used_ms = self._used_ms, {}
         if used:
-            await self._store.used(used)
+            await self.store.used(used)
         for (key_id, policy), n in list(self._decided.items()):
-            await self._store.add_decisions(policy, key_id, n, self._clock_ms())
+            await self.store.add_decisions(policy, key_id, n, self._clock_ms())
             self._decided[key_id, policy] -= n
             if not self._decided[key_id, policy]:
                 del self._decided[key_id, policy]
