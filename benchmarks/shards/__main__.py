@@ -2,10 +2,12 @@
 
 The store's own scripts, driven without a service: on one server, on a cluster of three, with
 `appendfsync always`, and where each write waits for a replica. Copies of decisions that a service
-has made (10 arms, a query of 180 characters), each followed by its reward. A server's CPU says what
-one core of it takes, however busy this machine is; wall time is that of one Python client beside
-the servers on the same cores. With `--parts SECONDS` a whole service stands on the cluster, and
-each of its parts is measured under load over HTTP. docs/scale.md is computed from these figures.
+has made (10 arms, a query of 180 characters), each followed by its reward; then both streams are
+read and dropped, as learner and archiver do (`followed`), and what is kept is what is left of a
+decision. A server's CPU says what one core of it takes, however busy this machine is; wall time is
+that of one Python client beside the servers on the same cores. With `--parts SECONDS` a whole
+service stands on the cluster, and each of its parts is measured under load over HTTP. docs/scale.md
+is computed from these figures.
 """
 
 from __future__ import annotations
@@ -34,19 +36,12 @@ def main() -> None:
     count = options.decisions
     names = ["default", *(f"policy-{i}" for i in range(1, POLICIES))]
     if options.parts:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            servers(Path(folder), "cluster") as (
-                url,
-                nodes,
-                _,
-            ),
-        ):
-            told = parts.measure(Path(folder), url, nodes, names, options.parts)
+        with tempfile.TemporaryDirectory() as name, servers(Path(name), "cluster") as at:
+            told = parts.measure(Path(name), at[0], at[1], names, options.parts)
         print(", ".join(f"{name} {value:.1f}" for name, value in told.items()))
         return
-    print("| servers | at a time | CPU us of a server | a second and core | " + HEAD)
-    print("| --- " * 12 + "|")
+    print("| servers | at a time | CPU us | a second and core | followed us | " + HEAD)
+    print("| --- " * 14 + "|")
     with tempfile.TemporaryDirectory() as folder:
         for label, kind, concurrency, given in RUNS:
             with servers(Path(folder) / label, kind, **given) as (url, nodes, replicas):
@@ -58,13 +53,14 @@ RUNS: list[tuple[str, str, int, dict[str, str]]] = [
     ("one", "one", CONCURRENCY, {}),
     ("one, alone", "one", 1, {}),
     ("one, fsync always", "one", CONCURRENCY, {"appendfsync": "always"}),
+    ("one, 1,000", "one", 1_000, {}),
     ("three", "cluster", CONCURRENCY, {}),
-    ("three, 256", "cluster", 256, {}),
+    ("three, 1,000", "cluster", 1_000, {}),
     ("one and its replica", "pair", CONCURRENCY, {}),
     ("one that waits for it", "waiting", CONCURRENCY, {}),
     ("one that waits, alone", "waiting", 1, {}),
 ]
-HEAD = "client us | per_s | p50 ms | p99 ms | memory B | file B | in B | replicated B |"
+HEAD = "client us | per_s | p50 ms | p99 ms | memory B | kept B | file B | in B | replicated B |"
 
 
 @contextmanager
@@ -112,24 +108,29 @@ def measure(
     config.write_text(configuration(ARMS))
     made = driving.originals(url, config)
     driving.drive(url, policies, made, min(WARM, count), concurrency, replicas)
+    driving.follow(url, policies)
     before = driving.spent(nodes)
     told = driving.drive(url, policies, made, count, concurrency, replicas)
     after = driving.spent(nodes)
+    driving.follow(url, policies)
+    followed = driving.spent(nodes)
     for name in before[0]:
-        total = sum(a[name] - b[name] for a, b in zip(after, before, strict=True))
-        told[name] = total / count
-    told["most"] = max(a["cpu_s"] - b["cpu_s"] for a, b in zip(after, before, strict=True)) / (
-        sum(a["cpu_s"] - b["cpu_s"] for a, b in zip(after, before, strict=True))
-    )
+        told[name] = _more(before, after, name) / count
+    told["follow_s"] = _more(after, followed, "cpu_s") / count
+    told["kept_bytes"] = _more(before, followed, "memory_bytes") / count
     return told
+
+
+def _more(before: list[Figures], after: list[Figures], name: str) -> float:
+    return sum(then[name] - first[name] for first, then in zip(before, after, strict=True))
 
 
 def row(label: str, concurrency: int, told: Figures, nodes: list[Node]) -> str:
     cpu_us = 1e6 * told["cpu_s"]
     words = [label, concurrency, f"{cpu_us:.1f}", f"{1e6 / cpu_us:,.0f}"]
-    words += [f"{told['client_us']:.0f}", f"{told['per_s']:,.0f}"]
+    words += [f"{1e6 * told['follow_s']:.1f}", f"{told['client_us']:.0f}", f"{told['per_s']:,.0f}"]
     words += [f"{told['p50_ms']:.2f}", f"{told['p99_ms']:.2f}"]
-    for name in ("memory_bytes", "file_bytes", "in_bytes", "replicated_bytes"):
+    for name in ("memory_bytes", "kept_bytes", "file_bytes", "in_bytes", "replicated_bytes"):
         words.append(f"{told[name]:,.0f}")
     return "| " + " | ".join(map(str, words)) + " |"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,17 @@ from benchmarks.encoder import texts
 from features.query import Query
 from serving.app import clock_ms
 from serving.learning.follower import Follower
+from serving.learning.reading import BATCH
 from serving.routes.requests import RouteRequest
 from serving.service import Service
+from serving.store.archiving import CHUNK, ArchiverStore
+from serving.store.learning import LearnerStore
 from serving.store.traffic import NewDecision, Report, Store
 
 CHARACTERS = 180
 ORIGINALS = 50
 HOUR_MS = 3_600_000
+STREAMS = ("decisions", "outcomes")
 TIMEOUT_S = 5.0  # the machine may be busy
 
 Figures = dict[str, float]
@@ -106,6 +111,23 @@ async def _drive(
     finally:
         await store.close()
     return took
+
+
+def follow(url: str, policies: Sequence[str]) -> None:
+    """Read both streams as learner and archiver do, and drop what they hold."""
+    for policy in policies:
+        with closing(LearnerStore(url, policy)) as learner:
+            at = "0-0"
+            while events := learner.outcomes(at, BATCH, None):
+                at = events[-1][0]
+        with closing(ArchiverStore(url, policy)) as store:
+            ends = dict.fromkeys(STREAMS, "0-0")
+            for name in STREAMS:
+                while entries := store.entries(name, ends[name], CHUNK):
+                    ends[name] = entries[-1][0]
+            token = store.acquire()
+            store.keep(token, roles=store.roles(), **ends)
+            store.release(token)
 
 
 def spent(nodes: Sequence[Node]) -> list[Figures]:
