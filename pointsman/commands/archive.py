@@ -17,9 +17,10 @@ from serving.store.connecting.checking import require_usable
 
 @click.command(epilog=settings.help_text())
 @settings.supervised
+@settings.only
 @click.option("--burst", is_flag=True, help="Archive what is in the streams, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
-def command(burst: bool, as_json: bool, supervised: bool) -> None:
+def command(burst: bool, as_json: bool, supervised: bool, only: tuple[str, ...]) -> None:
     """Move decisions and outcomes from Redis to the log, for every policy of the configuration.
 
     The log is Parquet at POINTSMAN_LOG, by default DATA/log; `pointsman up` runs this already, and
@@ -32,9 +33,10 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     file = ConfigFile(chosen.config, kept=chosen.kept_config() if supervised else None)
     if chosen.redis_url and not supervised:
         require_usable(chosen.redis_url)
+    settings.known(file.latest().policies, only)
 
     def windows() -> dict[str, archiver.Window]:
-        return archiver.windows_of(file.latest().policies)
+        return archiver.windows_of(settings.among(file.latest().policies, only))
 
     if burst:
         archived = archiver.archive_burst(url, chosen.log_path(), windows())

@@ -16,9 +16,10 @@ from serving.store.connecting.checking import require_usable
 
 @click.command(epilog=settings.help_text())
 @settings.supervised
+@settings.only
 @click.option("--burst", is_flag=True, help="Fold what is in the stream, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --burst: figures as one JSON object.")
-def command(burst: bool, as_json: bool, supervised: bool) -> None:
+def command(burst: bool, as_json: bool, supervised: bool, only: tuple[str, ...]) -> None:
     """Fold outcomes into snapshots, for every policy of the configuration."""
     if as_json and not burst:
         raise click.UsageError("--json needs --burst")
@@ -28,13 +29,17 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     file = ConfigFile(chosen.config, kept=chosen.kept_config() if supervised else None)
     if chosen.redis_url and not supervised:
         require_usable(chosen.redis_url)
-    names = list(file.latest().policies)
+    settings.known(file.latest().policies, only)
+
+    def names() -> list[str]:
+        return list(settings.among(file.latest().policies, only))
+
     intervals = {
         "publish_interval_s": chosen.publish_interval_s,
         "checkpoint_interval_s": chosen.checkpoint_interval_s,
     }
     if burst:
-        folded = learner.learn_burst(chosen.redis_url, names, **intervals)
+        folded = learner.learn_burst(chosen.redis_url, names(), **intervals)
         text = (
             json.dumps(folded)
             if as_json
@@ -47,4 +52,4 @@ def command(burst: bool, as_json: bool, supervised: bool) -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    learner.learn(chosen.redis_url, lambda: list(file.latest().policies), stop, **intervals)
+    learner.learn(chosen.redis_url, names, stop, **intervals)

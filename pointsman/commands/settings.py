@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,27 @@ def read(**given: object) -> Settings:
 supervised = click.option(
     "--supervised", is_flag=True, hidden=True, help="`up` has looked at Redis, and waits for it."
 )
+
+
+only = click.option(
+    "--policy",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="This policy alone, or these: several processes can share them. [all]",
+)
+
+
+def among(policies: Mapping[str, PolicyConfig], only: Collection[str]) -> dict[str, PolicyConfig]:
+    """Those that are asked for, or all."""
+    return {name: of for name, of in policies.items() if not only or name in only}
+
+
+def known(policies: Mapping[str, Any], only: Collection[str]) -> None:
+    """UsageError, where one that is asked for isn't there."""
+    for name in only:
+        if name not in policies:
+            raise click.UsageError(f"no policy {name!r} (known: {', '.join(sorted(policies))})")
 
 
 def served(command: Callable[..., Any]) -> Callable[..., Any]:
