@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from offline_eval.registry import default_uri
-from pointsman.doctor import configuration, disk, following, keys, recorded, server
+from pointsman.doctor import configuration, disk, following, keys, recorded, server, stored
 from pointsman.doctor.finding import Finding
 from policy.config.schema import Config
 from serving.access.keys import Key
@@ -57,5 +57,9 @@ def _policies(
                 what = f"{policy}: Redis doesn't know this policy"
                 yield Finding("policy", "fault", what, "start a service: it registers policies")
                 continue
+            readable = stored.checked(store, policy, chosen.log_path())
+            yield from readable
+            if any(finding.level == "fault" for finding in readable):
+                continue  # the others would stumble over the same
             yield from following.checked(store, policy, chosen)
             yield from recorded.checked(store, uri, policy, mend=mend)

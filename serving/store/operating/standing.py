@@ -51,3 +51,9 @@ class StandingStore(OperatorStore):
             seconds, microseconds = self._redis.time()
         now_ms = int(seconds) * 1_000 + int(microseconds) // 1_000
         return max(now_ms - int(found[0][0].partition(b"-")[0]), 0)
+
+    def newest(self, stream: str) -> dict[bytes, bytes] | None:
+        """The last entry of the `decisions` or `outcomes`, None where there is none."""
+        with reachable():
+            found: Any = self._redis.xrevrange(getattr(self._keys, stream), count=1)
+        return found[0][1] if found else None

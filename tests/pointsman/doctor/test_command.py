@@ -42,6 +42,7 @@ def test_a_running_service_has_no_fault_and_a_stopped_one_has(tmp_path: Path):
         "memory",
         "clock",
         "keys",
+        "stored",
         "learner",
         "archiver",
         "mlflow",
