@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from pointsman.commands import keys
 from serving.access.opening import NotClosed, who_may_come_in
+from serving.access.store import keys_at
+from serving.processes.embedded import FOLDER, Embedded
 from serving.store.keys import ACCESS_AUDIT
 from tests.servers import CONFIG, http_service, main_of, running_up, settings_for, until
 from tests.serving.access.making import bearing, known, make_key, now_ms
@@ -139,13 +142,31 @@ def test_a_process_by_itself_heeds_it_too(redis_url: str, tmp_path: Path, anybod
         assert http.get("/arms", headers=bearing(secret)).status_code == 200
 
 
-def test_a_first_key_before_the_service_first_runs(tmp_path: Path):
-    """Made in the embedded server's files; commands beside the running service change it there."""
-    environment = {**os.environ, "POINTSMAN_DATA": str(tmp_path / "data")}
+def on(data: Path) -> Run:
+    """`pointsman keys` for the embedded server of this folder."""
+    environment = {**os.environ, "POINTSMAN_DATA": str(data)}
+    return lambda *words: CliRunner().invoke(keys.command, words, env=environment)
 
-    def run(*words: str) -> Result:
-        return CliRunner().invoke(keys.command, words, env=environment)
 
+def test_keys_before_the_service_first_runs(tmp_path: Path):
+    """In the embedded server's files, with a server for the moment; beside one that runs, there."""
+    run = on(tmp_path)
+    assert run("create", "app", "--scope", "read").exit_code == 0
+    assert [key["name"] for key in json.loads(run("list", "--json").stdout)["keys"]] == ["app"]
+    server = Embedded(tmp_path / FOLDER, fsync="everysec", max_memory_mb=64)
+    server.start()
+    try:
+        assert run("revoke", "app").exit_code == 0
+        (key,) = asyncio.run(keys_at(server.url))
+    finally:
+        server.stop()
+    assert key.invalid(now_ms()) == "was revoked"
+
+
+@pytest.mark.slow
+def test_a_service_that_begins_with_a_key_may_listen_anywhere(tmp_path: Path):
+    """From its first request on it wants one; commands act on it while it runs."""
+    run = on(tmp_path / "data")
     secret = run("create", "app", "--scope", "read").stdout.strip()
     (tmp_path / "pointsman.toml").write_text(CONFIG)
     with running_up(tmp_path, CONFIG, POINTSMAN_HOST="0.0.0.0") as (_, http):

@@ -16,6 +16,7 @@ from serving.processes.up import listen
 from tests.servers import ready, settings_for, until
 
 
+@pytest.mark.slow
 def test_a_service_serves_tls(redis_url: str, tmp_path: Path, certificate: tuple[Path, Path]):
     """A client that trusts the certificate is answered; one without TLS isn't."""
     settings = settings_for(redis_url, tmp_path)
