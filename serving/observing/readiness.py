@@ -32,7 +32,9 @@ class Readiness:
             raise NotReady("it is being stopped, and finishes what is under way")
         amiss = self._amiss()
         if unloaded := self._service.unloaded():
-            awaited = f"no snapshot yet of {', '.join(unloaded)}"
+            # Not which: whoever asks has no key that says what they may know.
+            many = f"{len(unloaded)} policies" if len(unloaded) > 1 else "a policy"
+            awaited = f"no snapshot yet of {many}"
             raise NotReady(awaited if amiss is None else f"{awaited}: {amiss}")
         if amiss is not None and not self._serves_unlogged:
             raise NotReady(amiss)

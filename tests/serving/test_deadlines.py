@@ -132,7 +132,7 @@ def test_a_service_that_starts_without_redis_waits_for_it(server: Server, tmp_pa
     server.stop()
     with http_service(settings) as http:
         assert http.get("/healthz").status_code == 200
-        assert "no snapshot yet of default" in http.get("/readyz").json()["detail"]
+        assert "no snapshot yet of a policy" in http.get("/readyz").json()["detail"]
         answer = http.post("/route", json=QUERY)
         assert (answer.status_code, "yet" in answer.json()["detail"]) == (503, True)
         server.start()
