@@ -140,6 +140,20 @@ def test_every_process_says_what_it_says_in_json_lines(place: Place):
     assert learner["message"].startswith("policy default: learning version")
 
 
+def test_a_service_that_is_well_fires_no_alert(place: Place):
+    """By what its /metrics shows, before and after traffic; a busy machine may be slow."""
+    pytest.importorskip("promql_parser", reason="promql-parser is not installed")
+    from tests.serving.observing import promql  # noqa: PLC0415
+
+    def scrape() -> promql.Scrape:
+        return promql.Scrape.of(time.time(), place.http.get("/metrics").text)
+
+    scrapes = [scrape()]
+    place.learns(10.0)
+    scrapes.append(scrape())
+    assert promql.firing(scrapes, time.time()) <= {"PointsmanSlow"}
+
+
 class Callers:
     """Threads that route all the time, each over connections of its own; what they were told."""
 

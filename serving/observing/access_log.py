@@ -1,4 +1,4 @@
-"""A line per request, for those who want it: it takes some 30 µs of each."""
+"""A line per request, for those who want it: it takes some 20 µs of each."""
 
 from __future__ import annotations
 

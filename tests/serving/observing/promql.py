@@ -8,10 +8,16 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import promql_parser
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
+FILE = Path(__file__).parents[3] / "deploy" / "prometheus" / "alerts.yml"
+RULES = yaml.safe_load(FILE.read_text("utf-8"))["groups"][0]["rules"]
+ALERTS = {rule["alert"]: rule for rule in RULES}
 
 Series = tuple[tuple[str, str], ...]  # labels, sorted
 Vector = dict[Series, float]
@@ -45,6 +51,12 @@ class Scrape:
             for sample in family.samples:
                 samples[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
         return cls(at_s, samples)
+
+
+def firing(scrapes: Sequence[Scrape], now_s: float) -> set[str]:
+    """Our alerts whose condition holds."""
+    found = {name: evaluated(rule["expr"], scrapes, now_s) for name, rule in ALERTS.items()}
+    return {name for name, value in found.items() if value}
 
 
 def evaluated(expression: str, scrapes: Sequence[Scrape], now_s: float) -> Vector | float:

@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-import yaml
 
 from serving.processes.embedded import Embedded
 from serving.store.archiving import ArchiverStore
@@ -29,10 +28,9 @@ from tests.serving.observing.figures import documented
 pytest.importorskip("promql_parser", reason="promql-parser is not installed")
 
 from tests.serving.observing import promql
+from tests.serving.observing.promql import ALERTS, RULES
 
 ROOT = Path(__file__).parents[3]
-RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
-ALERTS = {rule["alert"]: rule for rule in RULES}
 BOARD = json.loads((ROOT / "deploy/grafana/pointsman.json").read_text())
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 KEYS = Keys("default")
@@ -70,11 +68,7 @@ class World:
             text = self.http.get("/metrics").text
         now_s = time.time()
         self._scrapes.append(promql.Scrape.of(now_s, text))
-        found = {
-            name: promql.evaluated(rule["expr"], self._scrapes, now_s + after_s)
-            for name, rule in ALERTS.items()
-        }
-        return {name for name, value in found.items() if value}
+        return promql.firing(self._scrapes, now_s + after_s)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
