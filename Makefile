@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test up demo notebooks check format test-slow test-faults lock audit sbom wheels mlflow-ui check-deploy
+.PHONY: test up demo notebooks check format test-slow test-faults lock audit sbom fuzz wheels mlflow-ui check-deploy
 
 # The suite's processes share the cores already: threads of BLAS would only wait.
 test: export OPENBLAS_NUM_THREADS ?= 1
@@ -92,6 +92,11 @@ sbom: .venv-audit/installed
 	$(PYTHON) -m venv .venv-audit
 	$(AUDIT)/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
 	touch $@
+
+# Parsers and properties with FUZZ times the examples that the suite gives each.
+FUZZ ?= 20
+fuzz: .venv/installed-dev
+	POINTSMAN_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzzing
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

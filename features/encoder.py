@@ -38,6 +38,7 @@ D = 64
 D_TEXT = 8
 BUCKETS = 4_096  # a power of two, for the mask
 MIN_HINTS = 8
+MAX_D = 4_096  # of stored encoders: one that claims more is damaged
 COMMON_WEIGHT = 0.1  # of words that every text has
 SIGNAL_SCALE = 0.5
 DEFAULT_TEXT_NORM = 0.1  # more of a random projection only slowed learning down
@@ -191,17 +192,21 @@ class Encoder:
             raise ValueError("not an encoder, or damaged: the checksum does not match")
         head, _, body = payload.partition(b"\n")
         header = json.loads(head)
-        if header["format"] != FORMAT:
-            raise ValueError(
-                f"an encoder of format {header['format']}: this release reads format {FORMAT}"
-            )
-        if header["logic"] != _logic():
+        made_as = header.get("format") if isinstance(header, dict) else None
+        if made_as != FORMAT:
+            raise ValueError(f"an encoder of format {made_as}: this release reads format {FORMAT}")
+        if header.get("logic") != _logic():
             raise ValueError("this encoder was made by code that encodes differently: fit it again")
-        values = np.frombuffer(body, dtype="<f4").astype(np.float32)
-        d_text, labels = header["d_text"], tuple(header["labels"])
-        at = BUCKETS * (d_text + len(labels) + 1)
-        rows, offset, odds = np.split(values, [at, at + d_text])
-        return cls(header["d"], rows.reshape(BUCKETS, -1), offset, header["fitted"], labels, odds)
+        try:
+            d, d_text, labels = header["d"], header["d_text"], tuple(header["labels"])
+            if not (0 < d <= MAX_D and 0 <= d_text <= d):
+                raise ValueError(f"d must be in [1, {MAX_D}] and d_text in [0, d], got {header}")
+            values = np.frombuffer(body, dtype="<f4").astype(np.float32)
+            at = BUCKETS * (d_text + len(labels) + 1)
+            rows, offset, odds = np.split(values, [at, at + d_text])
+            return cls(d, rows.reshape(BUCKETS, -1), offset, header["fitted"], labels, odds)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not an encoder: {error!r}") from None
 
 
 def dimensions(d: int, d_text: int) -> Mapping[str, slice]:

@@ -9,8 +9,10 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from policy.stored import FORMATS, Unreadable, other_format
 from policy.values.parts import Part, Parts
@@ -32,15 +34,27 @@ class Header:
     the first of them on: see policy/plans/learned.py.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
+
     kind: str
     version: str
     encoder: str
-    position: str
-    events: int
-    scores: dict[str, Any] | None = None
+    position: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")]
+    events: Annotated[int, Field(ge=0)]
+    scores: dict[str, list[float]] | None = None
     ledger: str | None = None
     standing: dict[str, float] | None = None
     plans: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head(Header):
+    """As it stands in a head, with length and digest of each part by its name."""
+
+    parts: dict[str, tuple[Annotated[int, Field(ge=0)], str]] = field(default_factory=dict)
+
+
+_HEAD = TypeAdapter(_Head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +108,10 @@ def read_head(blob: bytes) -> Head:
     if hashlib.sha256(blob[start:end]).digest() != digest_of(blob):
         raise Unreadable(f"snapshot of {len(blob)} bytes fails its checksum")
     try:
-        header = json.loads(blob[start + _LENGTH.size : end])
-        table = {name: (size, digest) for name, (size, digest) in header.pop("parts").items()}
-        return Head(Header(**header), table, end)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unreadable(f"not the head of a snapshot: {error!r}") from None
+        said = _HEAD.validate_json(blob[start + _LENGTH.size : end])
+    except ValidationError as error:
+        raise Unreadable(f"not the head of a snapshot: {error.errors()[0]['msg']}") from None
+    return Head(Header(*(getattr(said, f.name) for f in fields(Header))), said.parts, end)
 
 
 def digest_of(head: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -41,9 +43,12 @@ async def reward(request: Request) -> Response:
 )
 async def reward_batch(request: Request) -> Response:
     batch = await bodies.read(request, RewardBatch)
+    turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def one(item: Any) -> dict[str, Any]:
-        return await _accept(request, checked(RewardRequest, item))
+        body = checked(RewardRequest, item)
+        async with turns[body.decision_id]:  # reports of one decision keep their order
+            return await _accept(request, body)
 
     return await bodies.answer_each(request, batch.rewards, one)
 
