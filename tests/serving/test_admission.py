@@ -15,11 +15,13 @@ import pytest
 
 from serving.access.admission import LARGEST_PART, UPLOADS, WEIGHT_BYTES, Admission
 from serving.observing import metrics
+from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for, until
 from tests.serving.test_deadlines import frozen
 from tests.serving.test_direct import Server, free_port
 
+PLACES = 2
 QUERY = {"query": {"text": "hello"}}
 BODY = json.dumps(QUERY).encode()
 
@@ -124,12 +126,28 @@ def test_what_goes_beyond_is_refused_at_once(server: Server, tmp_path: Path):
         assert 'pointsman_problems_total{status="429",type="overloaded"}' in counted
 
 
-@pytest.fixture
-def impatient(settings: Settings) -> Iterator[httpx.Client]:
-    """A service with room for one request, which must come in within a second."""
-    changed = {"max_inflight": 1, "max_connections": 30, "request_timeout_s": 1.0}
-    with http_service(settings.model_copy(update=changed)) as http:
+def with_few_places(
+    embedded: Embedded, folder: Path, request_timeout_s: float
+) -> Iterator[httpx.Client]:
+    settings = settings_for(
+        embedded.url, folder, max_inflight=PLACES, request_timeout_s=request_timeout_s
+    )
+    with http_service(settings) as http:
         yield http
+
+
+@pytest.fixture(scope="module")
+def impatient(
+    embedded: Embedded, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """A service with room for two requests, which must come in within a second."""
+    yield from with_few_places(embedded, tmp_path_factory.mktemp("impatient"), 1.0)
+
+
+@pytest.fixture(scope="module")
+def patient(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service with room for two requests, which have their time."""
+    yield from with_few_places(embedded, tmp_path_factory.mktemp("patient"), 30.0)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +167,16 @@ def impatient(settings: Settings) -> Iterator[httpx.Client]:
     ids=["nothing", "a line", "half a head", "a head", "half a body", "a large half", "a chunk"],
 )
 def test_who_dawdles_is_cut_and_keeps_nobody_out(impatient: httpx.Client, sent: bytes, told: bytes):
-    """The one place is free all the while."""
-    with connected(impatient) as link:
-        link.sendall(sent)
+    """There is room for others all the while."""
+    with ExitStack() as stack:
+        links = [stack.enter_context(connected(impatient)) for _ in range(PLACES + 1)]
+        for link in links:
+            link.sendall(sent)
         assert impatient.post("/route", json=QUERY).status_code == 200
-        answer = all_of(link)
-        assert answer[9:12] == told
-        assert (b"/problems/incomplete" in answer) == bool(told)
+        for link in links:
+            answer = all_of(link)
+            assert answer[9:12] == told
+            assert (b"/problems/incomplete" in answer) == bool(told)
     assert impatient.post("/route", json=QUERY).status_code == 200
 
 
@@ -209,10 +230,10 @@ def _sent(link: socket.socket, request: bytes) -> bool:
     return True
 
 
-def test_large_bodies_come_in_pieces(impatient: httpx.Client):
+def test_large_bodies_come_in_pieces(patient: httpx.Client):
     """Slow enough to be under way for long, fast enough to be let in; pipelined requests wait."""
     body = json.dumps({"query": {"text": "x" * 300_000}}).encode()
-    with connected(impatient) as link:
+    with connected(patient) as link:
         link.sendall(head("/route", len(body)))
         for at in range(0, len(body), 100_000):
             link.sendall(body[at : at + 100_000])
@@ -226,14 +247,14 @@ def test_large_bodies_come_in_pieces(impatient: httpx.Client):
         assert b"200 OK" in one_answer(link)
 
 
-def test_only_so_many_large_bodies_come_in_at_once(impatient: httpx.Client):
+def test_only_so_many_large_bodies_come_in_at_once(patient: httpx.Client):
     """Others are refused before they are read, and small ones get in."""
     large = head("/route", 500_000) + b" " * 100_000
     with ExitStack() as links:
         for _ in range(UPLOADS):
-            links.enter_context(connected(impatient)).sendall(large)
-        until(lambda: _refused(impatient, large), "a large one is refused")
-        assert impatient.post("/route", json=QUERY).status_code == 200
+            links.enter_context(connected(patient)).sendall(large)
+        until(lambda: _refused(patient, large), "a large one is refused")
+        assert patient.post("/route", json=QUERY).status_code == 200
 
 
 def _refused(http: httpx.Client, request: bytes) -> bool:
@@ -268,12 +289,12 @@ def incomplete() -> float:
 
 
 def test_a_client_that_hangs_up_is_no_fault_of_ours(
-    impatient: httpx.Client, caplog: pytest.LogCaptureFixture
+    patient: httpx.Client, caplog: pytest.LogCaptureFixture
 ):
     """Nothing is logged as an error where a body never came."""
     before = incomplete()
     for path in ("/route", "/route/batch"):
-        with connected(impatient) as link:
+        with connected(patient) as link:
             link.sendall(head(path, 200_000) + b" " * 100_000)
     until(lambda: incomplete() == before + 2, "both are noticed")
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
