@@ -60,8 +60,9 @@ def test_answers_conform_to_the_document(case: schemathesis.Case, service: httpx
 @bounded
 def test_answers_about_what_exists_conform_as_well(case: schemathesis.Case, service: httpx.Client):
     """Names made up at random exist nowhere: these requests name a real decision and policy."""
-    made = service.post("/route", json={"query": {"text": "hello"}}).json()
-    real = {"decision_id": made["decision_id"], "policy": "default", "name": "default"}
+    made = service.post("/route", json={"query": {"text": "hello"}})
+    assert made.status_code == 200, made.text
+    real = {"decision_id": made.json()["decision_id"], "policy": "default", "name": "default"}
     for given in (case.body, case.path_parameters, case.query):
         if isinstance(given, dict):
             given.update({name: real[name] for name in given.keys() & real.keys()})
