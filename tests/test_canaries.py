@@ -24,6 +24,7 @@ from serving.access.scopes import SCOPES
 from serving.processes.embedded import Embedded
 from tests.canaries import KEPT, SECRETS, TEXT, bodies, found_in, hints, query, written
 from tests.servers import CONFIG, main_of, running_up, settings_for, until
+from tests.serving.observing.receiver import EXPORTER, receiving
 
 KEEPS = '[policies.keeps]\nstore_text = true\nmodel = "uniform"\n'
 PROVIDER = 'endpoints = [{url = "http://127.0.0.1:9/v1", api_key_env = "CANARY_API_KEY"}]\n'
@@ -38,6 +39,7 @@ class Written:
     answers: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)  # of what asks for stored text
     secrets: dict[str, str] = field(default_factory=dict)
+    spans: list[bytes] = field(default_factory=list)
 
     def note(self, answer: httpx.Response) -> httpx.Response:
         head = str(answer.headers).encode()
@@ -64,19 +66,25 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Written:
     (found.folder / "pointsman.toml").write_text(config)
     found.secrets = {scope: _made_key(settings, scope) for scope in SCOPES}
     try:
-        with running_up(
-            found.folder,
-            config,
-            **settings,
-            CANARY_API_KEY=SECRETS["provider"],
-            POINTSMAN_ACCESS_LOG="true",
-            POINTSMAN_DEGRADED="serve",
-            POINTSMAN_STORE_TIMEOUT_MS="5000",
-            POINTSMAN_TOKEN_SECRET=SECRETS["token"],
-            POINTSMAN_ARCHIVE_INTERVAL_S="0.2",
-            POINTSMAN_CHECKPOINT_INTERVAL_S="0.2",
-            MLFLOW_TRACKING_URI=f"http://me:{SECRETS['mlflow']}@127.0.0.1:9",
-        ) as (_, http):
+        with (
+            receiving() as receiver,
+            running_up(
+                found.folder,
+                config,
+                **settings,
+                CANARY_API_KEY=SECRETS["provider"],
+                POINTSMAN_ACCESS_LOG="true",
+                POINTSMAN_DEGRADED="serve",
+                POINTSMAN_STORE_TIMEOUT_MS="5000",
+                POINTSMAN_TOKEN_SECRET=SECRETS["token"],
+                POINTSMAN_ARCHIVE_INTERVAL_S="0.2",
+                POINTSMAN_CHECKPOINT_INTERVAL_S="0.2",
+                MLFLOW_TRACKING_URI=f"http://me:{SECRETS['mlflow']}@127.0.0.1:9",
+                OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+                OTEL_BSP_SCHEDULE_DELAY="100",
+            ) as (_, http),
+        ):
+            found.spans = receiver.bodies
             _send(http, found)
             until(lambda: list(found.folder.rglob("*.parquet")), "something is archived")
             server.stop()
@@ -225,6 +233,14 @@ def test_text_and_secrets_are_in_no_file(left: Written):
     assert b"/route" in files["up.log"]  # so the requests were told of
     for name, data in files.items():
         assert not found_in(data, {**ALL, **left.secrets}), name
+
+
+def test_text_and_secrets_are_in_no_span(left: Written):
+    """Where OpenTelemetry is installed: of all that was sent to its collector."""
+    pytest.importorskip(EXPORTER, reason="pointsman[tracing] is not installed")
+    assert b"POST /route" in b"".join(left.spans)
+    for body in left.spans:
+        assert not found_in(body, {**ALL, "kept": KEPT, **left.secrets})
 
 
 def test_text_that_is_to_be_stored_is_where_the_docs_say(left: Written):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -13,7 +11,8 @@ import pytest
 
 from serving.observing.tracing import ENDPOINTS, traced
 from serving.settings import Settings
-from tests.servers import http_service, until
+from tests.servers import http_service
+from tests.serving.observing.receiver import EXPORTER, Receiver, receiving
 from tests.test_layers import loaded_by
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -23,43 +22,7 @@ CANARY = "a question that nobody may read"
 @pytest.fixture(autouse=True)
 def installed(request: pytest.FixtureRequest) -> None:
     if "without" not in request.node.name:
-        pytest.importorskip(
-            "opentelemetry.exporter.otlp.proto.http", reason="pointsman[tracing] is not installed"
-        )
-
-
-class Receiver(ThreadingHTTPServer):
-    """What an OTLP collector does with spans over HTTP: it keeps them."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.spans: list[Any] = []
-        self.services: set[str] = set()
-
-    def named(self, name: str) -> Any:
-        until(lambda: any(span.name == name for span in self.spans), f"a span {name!r} comes")
-        return next(span for span in self.spans if span.name == name)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415
-
-        assert self.path == "/v1/traces"
-        told = trace_service_pb2.ExportTraceServiceRequest()
-        told.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
-        for of in told.resource_spans:
-            self.server.services.add(attributes(of.resource)["service.name"])
-            for scope in of.scope_spans:
-                self.server.spans.extend(scope.spans)
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        pytest.importorskip(EXPORTER, reason="pointsman[tracing] is not installed")
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -68,16 +31,10 @@ def attributes(span: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    receiver = Receiver()
-    thread = threading.Thread(target=receiver.serve_forever)
-    thread.start()
-    url = f"http://127.0.0.1:{receiver.server_port}"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-    yield receiver
-    receiver.shutdown()
-    thread.join()
-    receiver.server_close()
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        yield receiver
 
 
 def routed(http: httpx.Client, **headers: str) -> dict[str, Any]:
@@ -114,9 +71,11 @@ def test_a_request_is_a_span_of_its_callers_trace(settings: Settings, receiver: 
     assert told["gen_ai.usage.input_tokens"] == 50
     assert told["gen_ai.usage.output_tokens"] == 9
     assert told["error.type"] == "_OTHER"
-    assert receiver.services == {"pointsman"}
-    assert not any("readyz" in span.name for span in receiver.spans)
-    assert not any(CANARY in str(span) for span in receiver.spans)
+    assert {attributes(one.resource)["service.name"] for one in receiver.resources()} == {
+        "pointsman"
+    }
+    assert not any("readyz" in span.name for span in receiver.spans())
+    assert not any(CANARY in str(span) for span in receiver.spans())
 
 
 def test_spans_that_wait_are_sent_when_the_service_ends(
@@ -126,8 +85,8 @@ def test_spans_that_wait_are_sent_when_the_service_ends(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     with http_service(settings) as http:
         routed(http)
-        assert not receiver.spans
-    assert [span.name for span in receiver.spans] == ["POST /route"]
+        assert not receiver.spans()
+    assert [span.name for span in receiver.spans()] == ["POST /route"]
 
 
 def test_a_failure_is_marked(settings: Settings, receiver: Receiver):
