@@ -117,7 +117,7 @@ def test_any_worker_counts_for_all_and_a_death_lowers_no_counter(place: Place):
         with httpx.Client(base_url=place.http.base_url) as client:  # met by either worker
             client.post("/route", json=QUERY)
     before = place.decisions()
-    figures = Path(place.environment["POINTSMAN_DATA"]) / "metrics"
+    (figures,) = (Path(place.environment["POINTSMAN_DATA"]) / "metrics").iterdir()
     pids = {int(path.stem.split("_")[-1]) for path in figures.glob("gauge_livesum_*.db")}
     assert len(pids) == 2
     os.kill(min(pids), signal.SIGKILL)

@@ -104,7 +104,7 @@ def _workers(
 ) -> Sequence[Child]:
     command = (*COMMAND, "serve", "--fd", str(listener.fileno()))
     shared = _single_threaded(environment)
-    figures = settings.data / "metrics"
+    figures = settings.data / "metrics" / str(listener.getsockname()[1])  # others may share it
     if settings.workers > 1:
         shared["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh(figures))
 
