@@ -230,7 +230,12 @@ class Archiver:
 
 
 def archive(
-    url: str, path: str, windows: Windows, stop: threading.Event, interval_s: float
+    url: str,
+    path: str,
+    windows: Windows,
+    stop: threading.Event,
+    interval_s: float,
+    wait_replicas: int = 0,
 ) -> None:
     """Archive each policy that `windows` names, now or later, until `stop`; the first failure
     stops all of them and is raised."""
@@ -241,18 +246,20 @@ def archive(
         return last[policy]
 
     def work(policy: str) -> None:
-        with closing(ArchiverStore(url, policy)) as store:
+        with closing(ArchiverStore(url, policy, wait_replicas)) as store:
             target = Archive(path, policy)
             Archiver(store, target, policy, lambda: window(policy), interval_s).run(stop)
 
     run_each(windows, work, stop)
 
 
-def archive_burst(url: str, path: str, windows: Mapping[str, Window]) -> dict[str, dict[str, int]]:
+def archive_burst(
+    url: str, path: str, windows: Mapping[str, Window], wait_replicas: int = 0
+) -> dict[str, dict[str, int]]:
     """Archive what is in each policy's streams; how many entries of each."""
-    return {policy: _burst(url, path, policy, window) for policy, window in windows.items()}
-
-
-def _burst(url: str, path: str, policy: str, window: Window) -> dict[str, int]:
-    with closing(ArchiverStore(url, policy)) as store:
-        return Archiver(store, Archive(path, policy), policy, lambda: window, 0.0).burst()
+    archived = {}
+    for policy, window in windows.items():
+        with closing(ArchiverStore(url, policy, wait_replicas)) as store:
+            archiver = Archiver(store, Archive(path, policy), policy, lambda: window, 0.0)  # noqa: B023
+            archived[policy] = archiver.burst()
+    return archived

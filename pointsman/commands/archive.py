@@ -39,7 +39,7 @@ def command(burst: bool, as_json: bool, supervised: bool, only: tuple[str, ...])
         return archiver.windows_of(settings.among(file.latest().policies, only))
 
     if burst:
-        archived = archiver.archive_burst(url, chosen.log_path(), windows())
+        archived = archiver.archive_burst(url, chosen.log_path(), windows(), chosen.wait_replicas)
         lines = [
             f"{policy}: {of['decisions']:,} decisions, {of['outcomes']:,} outcomes archived"
             for policy, of in archived.items()
@@ -49,4 +49,5 @@ def command(burst: bool, as_json: bool, supervised: bool, only: tuple[str, ...])
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    archiver.archive(url, chosen.log_path(), windows, stop, chosen.archive_interval_s)
+    interval_s, wait_replicas = chosen.archive_interval_s, chosen.wait_replicas
+    archiver.archive(url, chosen.log_path(), windows, stop, interval_s, wait_replicas)

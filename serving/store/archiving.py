@@ -8,17 +8,24 @@ from typing import Any
 
 from redis import exceptions
 
-from serving.store.keys import Entry, Roles, StaleLease, order, script
+from serving.store.keys import Entry, Roles, StaleLease, StoreUnavailable, order, script
 from serving.store.per_policy import LeasedStore
 from serving.store.waiting import reachable
 
+WAIT_MS = 1_000  # for replicas
 CHUNK = 1_000  # entries that Redis, which does one thing at a time, is asked for at once
 
 
 class ArchiverStore(LeasedStore):
-    """Both streams of one policy, named `decisions` and `outcomes` as their keys are."""
+    """Both streams of one policy, named `decisions` and `outcomes` as their keys are.
 
-    def __init__(self, url: str, policy: str) -> None:
+    With `wait_replicas`, what is read of them is what so many replicas have: a master that falls,
+    or goes on beside the one that has taken its place, may hold what will have never been, and the
+    log would keep it.
+    """
+
+    def __init__(self, url: str, policy: str, wait_replicas: int = 0) -> None:
+        self._replicas = wait_replicas
         super().__init__(url, policy, lease="archive_lease", fence="archive_fence")
         self._trim = self._redis.register_script(script("trim", frees=True))
         self._assume = self._redis.register_script(script("event", "assume", frees=True))
@@ -35,12 +42,25 @@ class ArchiverStore(LeasedStore):
         while len(found) < count:
             start = f"({found[-1][0] if found else after}"
             chunk = min(CHUNK, count - len(found))
-            with reachable():
-                some = self._redis.xrange(getattr(self._keys, stream), start, upto, chunk)
+            some = self._range(getattr(self._keys, stream), start, upto, chunk)
             found += [(entry.decode(), fields) for entry, fields in some]
             if len(some) < chunk:
                 break
         return found
+
+    def _range(self, name: str, start: str, upto: str, count: int) -> list[Any]:
+        # All of it over one connection, and so of one server.
+        asked = self._redis.pipeline(transaction=False)
+        asked.xrange(name, start, upto, count)
+        if self._replicas:
+            asked.eval(script("mark", frees=True), 1, self._keys.waited)
+            asked.execute_command("WAIT", self._replicas, WAIT_MS)
+        with reachable():
+            entries, *waited = asked.execute()
+        if waited and waited[-1] < self._replicas:
+            self._redis.connection_pool.disconnect()  # another server may be the master now
+            raise StoreUnavailable(f"{waited[-1]} of {self._replicas} replicas have the {name}")
+        return list(entries)
 
     def last_entry(self, stream: str, upto: str) -> str | None:
         """The id of the last entry that is not behind `upto`, None where there is none."""

@@ -6,12 +6,14 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks.common.valkeys import Node, free_ports
+from serving.store.archiving import ArchiverStore
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import Report, Store, Stored
 from tests.servers import http_service, settings_for, until
@@ -73,6 +75,22 @@ def test_an_answer_waits_for_the_replica(pair: tuple[Node, Node]):
 
     asyncio.run(run())
     assert primary.ask("XLEN", Keys("p").decisions) == 5
+
+
+def test_what_is_archived_is_what_the_replica_has(pair: tuple[Node, Node]):
+    """While it hangs the archiver waits; a log would keep what a failover takes back. A full memory
+    is no reason to wait: only the archiver can free any."""
+    primary, replica = pair
+    url = f"redis://127.0.0.1:{primary.port}"
+    primary.ask("XADD", Keys("p").decisions, "*", "record", "{}")
+    with closing(ArchiverStore(url, "p", wait_replicas=1)) as store:
+        primary.ask("CONFIG", "SET", "maxmemory", "1")
+        assert len(store.entries("decisions", "0-0", 10)) == 1
+        replica.signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+            store.entries("decisions", "0-0", 10)
+        replica.signal(signal.SIGCONT)
+        assert len(store.entries("decisions", "0-0", 10)) == 1
 
 
 async def _when_available(store: Store) -> object:
