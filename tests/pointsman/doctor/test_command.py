@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from click.testing import CliRunner
 
 from pointsman.commands.doctor import command
 from pointsman.doctor import configuration, disk
-from tests.servers import CONFIG, drive, running_up, settings_for
+from serving.settings import Settings
+from serving.store.archiving import ArchiverStore
+from serving.store.learning import LearnerStore
+from tests.servers import CONFIG, drive, http_service, settings_for
 
 TODAY = datetime.date(2026, 1, 31)
 
@@ -27,12 +31,19 @@ def findings(folder: Path, *arguments: str, **variables: str) -> tuple[int, list
     return done.exit_code, json.loads(done.stdout)["findings"]
 
 
-def test_a_running_service_has_no_fault_and_a_stopped_one_has(tmp_path: Path):
-    """One command, exit code 0 and 1; warnings alone are no failure."""
-    with running_up(tmp_path, CONFIG) as (_, http):
+def test_a_service_that_runs_has_no_fault(settings: Settings, tmp_path: Path):
+    """Exit code 0; warnings alone are no failure."""
+    url = settings.redis_url or ""
+    with (
+        http_service(settings) as http,
+        closing(LearnerStore(url, "default")) as learner,
+        closing(ArchiverStore(url, "default")) as archiver,
+    ):
         drive(http, 3)
-        code, found = findings(tmp_path, POINTSMAN_PROT="80")
-        text = CliRunner(env={"POINTSMAN_DATA": str(tmp_path / "data")}).invoke(command).output
+        learner.acquire()
+        archiver.acquire()
+        place = {"POINTSMAN_REDIS_URL": url, "POINTSMAN_LOG": str(tmp_path / "log")}
+        code, found = findings(tmp_path, POINTSMAN_PROT="80", **place)
     assert code == 0, found
     assert [f["check"] for f in found if f["level"] == "ok"] == [
         "configuration",
@@ -50,11 +61,22 @@ def test_a_running_service_has_no_fault_and_a_stopped_one_has(tmp_path: Path):
     warned = {f["check"]: f["what"] for f in found if f["level"] == "warning"}
     assert warned["environment"] == "POINTSMAN_PROT is set and is no setting"
     assert "over 90 days ago: small, large, embedder" in warned["prices"]
-    assert "ok      persistence: append-only file" in text
+
+
+def test_where_no_service_runs_there_is_a_fault(tmp_path: Path):
+    """Exit code 1, and a line for a person that says what to do."""
+    (tmp_path / "pointsman.toml").write_text(CONFIG)
     code, found = findings(tmp_path)
     assert code == 1
     (fault,) = (f for f in found if f["level"] == "fault")
     assert "no service runs on" in fault["what"]
+    environment = {
+        "POINTSMAN_DATA": str(tmp_path / "data"),
+        "POINTSMAN_CONFIG": str(tmp_path / "pointsman.toml"),
+    }
+    text = CliRunner(env=environment).invoke(command).output
+    assert "FAULT   redis: no service runs on" in text
+    assert "-> start `pointsman up`" in text
 
 
 def test_each_fault_of_a_configuration_is_one_finding(tmp_path: Path):
