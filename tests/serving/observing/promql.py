@@ -22,6 +22,7 @@ ALERTS = {rule["alert"]: rule for rule in RULES}
 Series = tuple[tuple[str, str], ...]  # labels, sorted
 Vector = dict[Series, float]
 
+MATCH = {"MatchOp.Equal": operator.eq, "MatchOp.NotEqual": operator.ne}
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
@@ -111,8 +112,9 @@ def _increase(matrix: Any, scrapes: Sequence[Scrape], now_s: float) -> Vector:
 def _selected(selector: Any, scrape: Scrape) -> Vector:
     def matches(series: Series) -> bool:
         labels = dict(series)
-        assert all(m.op == promql_parser.MatchOp.Equal for m in selector.matchers.matchers)
-        return all(labels.get(m.name, "") == m.value for m in selector.matchers.matchers)
+        return all(
+            MATCH[str(m.op)](labels.get(m.name, ""), m.value) for m in selector.matchers.matchers
+        )
 
     return {s: v for s, v in scrape.samples.get(selector.name, {}).items() if matches(s)}
 
