@@ -201,5 +201,6 @@ async def readyz(request: Request) -> Response:
 async def exposition(request: Request) -> Response:
     bodies.caller(request).check_all()  # figures are told by policy
     standing: Standing = request.app.state.standing
-    shown = metrics.exposition(await standing.read())
+    figures = await standing.read()
+    shown = await asyncio.to_thread(metrics.exposition, figures)  # milliseconds, of many series
     return Response(shown, media_type="text/plain; version=0.0.4")
