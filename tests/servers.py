@@ -135,7 +135,7 @@ def running_up(
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
-            until(lambda: ready(client), "the service is ready", 30.0)
+            until(lambda: ready(client), "the service is ready", 120.0)
             yield process, client
     finally:
         process.terminate()
