@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,12 +32,16 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def free_ports(count: int, below: int = 55_000) -> list[int]:
-    """Ports nobody listens on; a node of a cluster takes the one 10,000 higher as well."""
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on; a node of a cluster takes the one 10,000 higher as well.
+
+    Below those that Linux gives to connections: whoever knocks on such a one before a server
+    listens there may be connected to itself, and keep the server from it.
+    """
     found: list[int] = []
-    port = 20_000 + os.getpid() * 37 % 20_000
+    port = random.SystemRandom().randrange(20_000, 30_000)
     while len(found) < count:
-        port = port + 1 if port < below else 20_000
+        port = port + 1 if port < 30_000 else 20_000
         with socket.socket() as one, socket.socket() as other, suppress(OSError):
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))

