@@ -63,7 +63,9 @@ def service(folder: Path, fsync: str, text: str = "") -> Iterator[tuple[int, int
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "pointsman", "up"],
-        env={**os.environ, **{f"POINTSMAN_{name}": value for name, value in environment.items()}},
+        # A machine that does something else as well must not make of waits refusals.
+        env={"POINTSMAN_STORE_TIMEOUT_MS": "5000", **os.environ}
+        | {f"POINTSMAN_{name}": value for name, value in environment.items()},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -104,13 +106,10 @@ def teach(port: int, events: int) -> None:
     """Reward decisions, dearer arms a little better, until the worker serves what was learned."""
     rng = random.Random(1)
     asked = queries(events)
-    taught = 0
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0) as http:
         for start in range(0, events, BATCH):
             requests = {"requests": asked[start : start + BATCH]}
-            results = http.post("/route/batch", json=requests).raise_for_status().json()["results"]
-            made = [one for one in results if "decision_id" in one]  # a busy machine may time out
-            taught += len(made)
+            made = http.post("/route/batch", json=requests).raise_for_status().json()["results"]
             rewards = [
                 {
                     "decision_id": decision["decision_id"],
@@ -122,7 +121,7 @@ def teach(port: int, events: int) -> None:
             ]
             http.post("/reward/batch", json={"rewards": rewards}).raise_for_status()
         wait(
-            lambda: http.get("/policies/default").json()["events"] == taught,
+            lambda: http.get("/policies/default").json()["events"] == events,
             "what was learned serves",
         )
 
