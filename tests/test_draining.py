@@ -141,6 +141,7 @@ def accepts(url: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_no_request_fails_while_one_of_two_services_stops(raw: redis.Redis, tmp_path: Path):
     """Callers that heed /readyz meet no failure at all, those that only try again get each answer;
     a body that is still coming in when nothing is accepted any more is answered; and all that was

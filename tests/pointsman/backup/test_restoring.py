@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -201,33 +202,27 @@ def of_format(number: int) -> Callable[[Path], None]:
     return write
 
 
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (spoiled("redis.parquet"), "redis.parquet isn't what was put there"),
-        (spoiled("pointsman.toml"), "pointsman.toml isn't what was put there"),
-        (lambda folder: (folder / "redis.parquet").unlink(), "redis.parquet is missing"),
-        (lambda folder: (folder / "manifest.json").unlink(), "no backup lies there"),
-        (
-            lambda folder: (folder / "manifest.json").write_text("{}"),
-            "a backup without a format number",
-        ),
-        (of_format(2), "a backup of format 2: this release of Pointsman reads format 1"),
-    ],
-)
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (spoiled("redis.parquet"), "redis.parquet isn't what was put there"),
+    (spoiled("pointsman.toml"), "pointsman.toml isn't what was put there"),
+    (lambda folder: (folder / "redis.parquet").unlink(), "redis.parquet is missing"),
+    (lambda folder: (folder / "manifest.json").unlink(), "no backup lies there"),
+    (lambda folder: (folder / "manifest.json").write_text("{}"), "without a format number"),
+    (of_format(2), "a backup of format 2: this release of Pointsman reads format 1"),
+]
+
+
 def test_a_backup_that_is_damaged_changes_nothing(
-    settings: Settings,
-    elsewhere: Settings,
-    tmp_path: Path,
-    damage: Callable[[Path], None],
-    says: str,
+    settings: Settings, elsewhere: Settings, tmp_path: Path
 ):
     """All of it is looked at first."""
     with http_service(settings):
         backed_up(settings, tmp_path / "backup")
-    damage(tmp_path / "backup")
-    with pytest.raises((ValueError, LookupError), match=says):
-        restored(tmp_path / "backup", elsewhere)
+    for i, (damage, says) in enumerate(DAMAGES):
+        shutil.copytree(tmp_path / "backup", tmp_path / str(i))
+        damage(tmp_path / str(i))
+        with pytest.raises((ValueError, LookupError), match=says):
+            restored(tmp_path / str(i), elsewhere)
     with redis.Redis.from_url(elsewhere.redis_url or "") as client:
         assert client.dbsize() == 0
     assert not elsewhere.config.exists()
