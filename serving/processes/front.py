@@ -59,18 +59,18 @@ class Front(OneWrite):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._awaited:
-            self._head += len(data)
-            if self._head > MOST_HEAD:
-                self._turn_away(431, "Request Header Fields Too Large", "too-large")
-                return
+        self._head += len(data)
+        if self._awaited and self._head > MOST_HEAD:
+            self._turn_away(431, "Request Header Fields Too Large", "too-large")
+            return
         answered = self.cycle is None or self.cycle.response_complete
         idle = answered and self.timeout_keep_alive_task is None
         if self._timer is None and (self._awaited or idle):
             self._wait_for_more()
 
     def on_message_begin(self) -> None:
-        self._awaited, self._head = "head", 0
+        self._awaited = "head"
+        self._head = min(self._head, 0)  # below 0 by a body that has come in the same piece
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

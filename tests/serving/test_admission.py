@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +246,24 @@ def test_large_bodies_come_in_pieces(patient: httpx.Client):
         assert b"200 OK" in one_answer(link)
         link.sendall((head("/route", len(BODY)) + BODY) * 3)
         assert b"200 OK" in one_answer(link)
+
+
+def test_a_body_does_not_count_as_the_next_requests_head(patient: httpx.Client):
+    """Though its end comes in one piece with that, as where it was refused before it was read."""
+    large = head("/reward", 1_200_000) + b"x" * 1_200_000
+    with connected(patient) as link:
+        sending = threading.Thread(target=link.sendall, args=((large + small()) * 5,))
+        sending.start()
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < 10 and (part := link.recv(65_536)):
+            answers += part
+        sending.join()
+    assert answers.count(b"HTTP/1.1 413 ") == 5
+    assert answers.count(b"HTTP/1.1 200 OK") == 5
+
+
+def small() -> bytes:
+    return head("/route", len(BODY)) + BODY
 
 
 def test_only_so_many_large_bodies_come_in_at_once(patient: httpx.Client):
