@@ -29,6 +29,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 OTHERS = {
     "error": st.sampled_from(["timeout", "wrong"]),
     "executed_arm": st.sampled_from(["small", "large"]),
+    "ttft_ms": st.sampled_from([5.0, 6.0]),
 }
 REPORTS = st.fixed_dictionaries({}, optional=VALUES | OTHERS)
 CORRECTIONS = st.fixed_dictionaries({}, optional=VALUES)
@@ -49,13 +50,15 @@ class Model:
     error: str | None = None
     executed: bool | None = None
     executed_arm: str | None = None
+    ttft_ms: float | None = None
     corrected: bool = False
 
     def reward(self, said: dict[str, Any]) -> int:
         """The status of the answer; nothing changes but with 200."""
         parts = {name: said[name] for name in COMPONENTS if name in said}
         failed, withdrawn = said.get("error"), said.get("executed") is False
-        if not (parts or failed or withdrawn) or (failed and said.get("quality")):
+        ttft_ms = said.get("ttft_ms")
+        if not (parts or failed or withdrawn or ttft_ms) or (failed and said.get("quality")):
             return 422
         against = [self.first.get(name, value) != value for name, value in parts.items()]
         if failed:
@@ -67,6 +70,7 @@ class Model:
             withdrawn and self.executed is True,
             not withdrawn and self.executed is False,
             self.executed_arm not in (None, elsewhere),
+            bool(ttft_ms) and self.ttft_ms not in (None, ttft_ms),
         ]
         if any(against):
             return 409
@@ -75,10 +79,13 @@ class Model:
         self.first |= fresh
         self.now |= fresh
         self.error = self.error or failed
+        self.ttft_ms = self.ttft_ms or ttft_ms
         if withdrawn:
             self.executed = False
         elif news:
             self.executed, self.executed_arm = True, elsewhere or self.arm
+        else:
+            self.executed_arm = elsewhere
         return 200
 
     def correction(self, said: dict[str, Any]) -> int:
@@ -203,7 +210,8 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _expected(model: Model) -> dict[str, Any]:
-    other = model.executed_arm if model.executed_arm != model.arm else None
+    elsewhere = model.executed and model.executed_arm != model.arm
+    other = model.executed_arm if elsewhere else None
     overruled = {n: model.first[n] if n in model._overruled else None for n in model.first}
     return {
         **{name: model.now.get(name) for name in COMPONENTS},

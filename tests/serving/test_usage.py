@@ -187,3 +187,14 @@ def test_what_is_kept_is_kept_once(http: httpx.Client):
 def test_what_makes_no_sense_together_is_refused(ask: Any, parts: dict[str, Any]):
     """Nothing at all; a wait without an error; two counts of the same tokens."""
     assert ask(parts)[0].status_code == 422
+
+
+def test_the_arm_that_ran_is_kept_though_nothing_counts_yet(http: httpx.Client):
+    """A time to the first token teaches nothing; whose it was holds for what comes later."""
+    made = http.post("/route", json={"query": {"text": "x"}}).json()
+    other = next(arm for arm in ("small", "large") if arm != made["arm"])
+    given = {"decision_id": made["decision_id"]}
+    http.post("/reward", json={**given, "ttft_ms": 5.0, "executed_arm": other})
+    http.post("/reward", json={**given, "quality": 1.0})
+    outcome = http.get(f"/decisions/{made['decision_id']}").json()["outcome"]
+    assert outcome["executed_arm"] == other

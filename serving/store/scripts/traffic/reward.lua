@@ -94,6 +94,10 @@ local function accept(key, at)
     given.quality = nil
   end
   if not (next(given) or withdrawn or calls) then
+    if executed_arm ~= '' and not d.executed_arm then
+      redis.call('HSET', key, 'executed_arm', executed_arm,
+        'executed_list_cost_usd', ARGV[at + 6])
+    end
     return {'ok', accepted, unchanged, missing, is_late(d)}
   end
 
