@@ -100,12 +100,13 @@ def read(file: Path) -> Feedback:
 
 
 def _table(file: Path, stream: io.BufferedReader) -> pa.Table:
+    whole = io.BytesIO(stream.read()) if source.is_parquet(stream) else None
     try:
-        if source.is_parquet(stream):
-            return pq.read_table(io.BytesIO(stream.read()))
+        if whole is not None:
+            return pq.read_table(whole)
         texts = dict.fromkeys(("timestamp", *USER), "string")
         return pcsv.read_csv(stream, convert_options=pcsv.ConvertOptions(column_types=texts))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: {str(error).splitlines()[0]}") from error
 
 

@@ -121,11 +121,11 @@ def _starts(stream: io.BufferedReader, mark: bytes) -> bool:
 
 
 def _parquet(file: Path, stream: io.BufferedReader) -> Iterator[dict[str, Any]]:
+    whole = io.BytesIO(stream.read())
     try:
-        table = pq.ParquetFile(io.BytesIO(stream.read()))
-        for batch in table.iter_batches(batch_size=1_000):
+        for batch in pq.ParquetFile(whole).iter_batches(batch_size=1_000):
             yield from batch.to_pylist()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # of a page that is damaged
         raise ValueError(f"{file}: {str(error).splitlines()[0]}") from error
 
 

@@ -122,3 +122,16 @@ def test_a_line_that_is_no_row_is_told(tmp_path: Path):
 def test_a_file_gives_its_rows_the_same_ids_packed_or_not(file: str, name: str):
     """Importing it again, packed meanwhile, replaces them."""
     assert source.name(Path(file)) == name
+
+
+def test_a_damaged_parquet_is_told_in_one_line(tmp_path: Path):
+    """Wherever a byte is another one: a header of a page too."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"arm": ["a", "b"]}), buffer)
+    whole, refused = buffer.getvalue(), 0
+    for at in range(4, len(whole), 3):
+        try:
+            told(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :], tmp_path)
+        except ValueError as error:
+            refused += "\n" not in str(error)
+    assert refused > 20
