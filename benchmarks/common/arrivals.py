@@ -28,11 +28,13 @@ PATIENCE_S = 30.0
 @dataclass(frozen=True)
 class Answers:
     """What came back, by status: how long each answer took from when it was sent, in ms. Requests
-    for which no connection was free were never sent: `unsent`."""
+    for which no connection was free were never sent: `unsent`; of those that were `cut` the
+    connection was lost before an answer."""
 
     seconds: float
     latency_ms: dict[int, NDArray[np.float64]]
     unsent: int
+    cut: int
 
     def per_s(self, status: int) -> float:
         return len(self.of(status)) / self.seconds
@@ -73,7 +75,7 @@ class Arrivals:
         Raises
         ------
         RuntimeError
-            If a connection is lost or can't be made.
+            If no connection can be made.
         """
         self._pipe.send((port, requests, connections, per_s, seconds))
         reply: Answers | str = self._pipe.recv()
@@ -95,7 +97,8 @@ async def _run(
 ) -> Answers:
     loop = asyncio.get_running_loop()
     free: deque[_Link] = deque()
-    links = [_Link(free, loop.create_future()) for _ in range(connections)]
+    closed: deque[_Link] = deque()
+    links = [_Link(free, closed) for _ in range(connections)]
     for link in links:
         await loop.create_connection(lambda link=link: link, "127.0.0.1", port)  # type: ignore[misc]
     coming, unsent, sent = cycle(requests), 0, 0
@@ -108,30 +111,31 @@ async def _run(
             else:
                 unsent += 1
         sent = due
-        if lost := next((link.lost for link in links if link.lost.done()), None):
-            lost.result()
+        if closed:  # idle for too long, as a rule
+            link = closed.popleft()
+            await loop.create_connection(lambda link=link: link, "127.0.0.1", port)  # type: ignore[misc]
         await asyncio.sleep(TICK_S)
     took = time.perf_counter() - start
     async with asyncio.timeout(PATIENCE_S):
-        while len(free) < connections:
+        while len(free) + len(closed) < connections:
             await asyncio.sleep(TICK_S)
     by_status: dict[int, list[NDArray[np.float64]]] = {}
     for link in links:
-        link.lost.cancel()
         for status, taken in link.taken_ns.items():
             by_status.setdefault(status, []).append(np.array(taken) / 1e6)
         link.close()
-    return Answers(took, {s: np.concatenate(parts) for s, parts in by_status.items()}, unsent)
+    latency_ms = {status: np.concatenate(parts) for status, parts in by_status.items()}
+    return Answers(took, latency_ms, unsent, sum(link.cut for link in links))
 
 
 class _Link(asyncio.Protocol):
     """One connection, free when its last answer is complete."""
 
-    def __init__(self, free: deque[_Link], lost: asyncio.Future[None]) -> None:
-        self._free = free
+    def __init__(self, free: deque[_Link], closed: deque[_Link]) -> None:
+        self._free, self._closed = free, closed
         self._answer = b""
         self._sent_ns = 0
-        self.lost = lost
+        self.cut = 0
         self.taken_ns: dict[int, list[int]] = {}
 
     def connection_made(self, transport: Any) -> None:
@@ -151,8 +155,12 @@ class _Link(asyncio.Protocol):
             self._free.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.lost.done():
-            self.lost.set_exception(ValueError(f"connection lost: {error}"))
+        self._answer = b""
+        if self in self._free:
+            self._free.remove(self)
+        else:
+            self.cut += 1
+        self._closed.append(self)
 
     def close(self) -> None:
         self._transport.close()

@@ -56,8 +56,11 @@ class Watching:
 
     def _look(self) -> None:
         while not self._over.wait(0.5):
-            for name, mb in memory(self.parent).items():
-                self.highest[name] = max(mb, self.highest.get(name, 0.0))
+            try:
+                now = memory(self.parent)
+            except OSError:  # it is over
+                return
+            self.highest = {name: max(mb, self.highest.get(name, 0.0)) for name, mb in now.items()}
 
     def stop(self) -> Memory:
         self._over.set()
@@ -135,6 +138,7 @@ def told(run: Answers) -> dict[str, Any]:
         "refused_within_50_ms": float((run.of(429) <= 50.0).mean()) if run.per_s(429) else None,
         "others": {code: len(run.of(code)) for code in run.latency_ms.keys() - {200, 429}},
         "unsent": run.unsent,
+        "cut": run.cut,
     }
 
 
