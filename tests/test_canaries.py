@@ -272,7 +272,7 @@ def test_text_that_is_to_be_stored_is_where_the_docs_say(left: Written):
         "me:{}@127.0.0.1:6379",
     ],
 )
-@pytest.mark.parametrize("name", ["status", "learn", "serve", "keys"])
+@pytest.mark.parametrize("name", ["status", "serve", "keys"])
 def test_a_wrong_address_of_redis_is_told_without_its_password(
     url: str, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

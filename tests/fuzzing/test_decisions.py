@@ -137,7 +137,7 @@ def running(draw: st.DrawFn) -> Policy:
     return policy
 
 
-@examples(40)
+@examples(20)
 @given(running(), st.lists(REQUESTS, min_size=1, max_size=3), st.integers(0, 999))
 def test_what_is_logged_is_what_was_drawn_with(policy: Policy, asked: list[Request], seed: int):
     """A pmf that sums to 1, its arm's part as the propensity, the arm by the id's own number; the
@@ -145,7 +145,7 @@ def test_what_is_logged_is_what_was_drawn_with(policy: Policy, asked: list[Reque
     check(policy, asked, seed)
 
 
-@examples(25)
+@examples(20)
 @given(
     states(PLANS),
     st.lists(REQUESTS.filter(lambda asked: bool(asked.plans)), min_size=1, max_size=3),

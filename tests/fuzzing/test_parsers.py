@@ -96,7 +96,7 @@ def parquet() -> bytes:
     return buffer.getvalue()
 
 
-@examples(60)
+@examples(30)
 @given(st.one_of(damaged(STARTER), damaged(CONFIG.encode())))
 def test_a_configuration_is_one_or_says_why_not(text: bytes):
     """ConfigError, of one line per fault."""
@@ -104,7 +104,7 @@ def test_a_configuration_is_one_or_says_why_not(text: bytes):
         parse(text.decode("utf-8", "replace"), "pointsman.toml")
 
 
-@examples(60)
+@examples(30)
 @given(scrambled(tomllib.loads(CONFIG + MORE)))
 def test_a_configuration_that_says_other_things_is_one_or_says_why_not(said: Any):
     """The same, of what is TOML."""
@@ -114,7 +114,7 @@ def test_a_configuration_that_says_other_things_is_one_or_says_why_not(said: Any
             parse(text, "pointsman.toml")
 
 
-@examples(60)
+@examples(30)
 @given(st.one_of(scrambled(LITELLM), scrambled(MODELS_DEV)).map(json.dumps), st.data())
 def test_a_price_list_is_one_or_says_why_not(
     tmp_path_factory: pytest.TempPathFactory, text: str, data: st.DataObject
@@ -127,7 +127,7 @@ def test_a_price_list_is_one_or_says_why_not(
         read_prices(str(file), date(2026, 1, 1))
 
 
-@examples(60)
+@examples(30)
 @given(st.one_of(scrambled(COFFEE).map(json.dumps), damaged(json.dumps(COFFEE).encode())))
 def test_a_line_of_dsjson_is_a_row_or_says_why_not(line: str | bytes):
     """A Skipped, and the lines after it are read."""
@@ -137,7 +137,7 @@ def test_a_line_of_dsjson_is_a_row_or_says_why_not(line: str | bytes):
     assert isinstance(last, LoggedDecision)
 
 
-@examples(60)
+@examples(30)
 @given(
     st.one_of(
         damaged(TABLE),
@@ -155,7 +155,7 @@ def test_a_table_is_one_or_says_why_not(tmp_path_factory: pytest.TempPathFactory
             assert isinstance(row, dict | str)
 
 
-@examples(100)
+@examples(25)
 @given(st.sampled_from(USAGES).flatmap(scrambled))
 def test_a_usage_block_is_one_or_says_why_not(usage: Any):
     """ValueError."""
@@ -176,7 +176,7 @@ def test_a_usage_block_is_one_or_says_why_not(usage: Any):
 def test_a_body_is_one_or_says_what_is_wrong(model: Any, body: dict[str, Any]):
     """Invalid, with the fields; of bytes Malformed."""
 
-    @examples(40)
+    @examples(25)
     @given(scrambled(body), st.data())
     def check(other: Any, data: st.DataObject) -> None:
         with soon(), suppress(Invalid):
@@ -188,7 +188,7 @@ def test_a_body_is_one_or_says_what_is_wrong(model: Any, body: dict[str, Any]):
     check()
 
 
-@examples(60)
+@examples(30)
 @given(damaged(gzip.compress(b"x" * 10_000)))
 def test_a_packed_body_is_one_or_says_why_not(data: bytes):
     """And never more than the limit."""

@@ -54,7 +54,7 @@ def test_parts_that_say_other_things_are_refused_or_read(name: str):
     """ValueError, whatever a part holds. Of Vowpal Wabbit's own files the digest tells alone."""
     state = unpack(STATES[name])
 
-    @examples(40)
+    @examples(25)
     @given(
         st.sampled_from(sorted(state.parts)).flatmap(
             lambda p: st.tuples(st.just(p), damaged(state.parts[p].data))
@@ -70,7 +70,7 @@ def test_parts_that_say_other_things_are_refused_or_read(name: str):
     check()
 
 
-@examples(40)
+@examples(25)
 @given(st.data())
 def test_a_head_that_says_other_things_is_refused_or_read(data: st.DataObject):
     """Unreadable, or ValueError of whoever reads on."""
@@ -85,7 +85,7 @@ def test_a_head_that_says_other_things_is_refused_or_read(data: st.DataObject):
         as_read(unpack(forged))
 
 
-@examples(40)
+@examples(25)
 @given(st.data())
 def test_an_encoder_that_says_other_things_is_refused_or_read(data: st.DataObject):
     """ValueError."""
@@ -107,7 +107,7 @@ def test_records_that_say_other_things_are_refused_or_read(kind: str, read: Call
     (one,) = (one for one in everything() if one.kind == kind)
     fields = opened(kind, one.written)
 
-    @examples(40)
+    @examples(25)
     @given(scrambled(fields))
     def check(other: Any) -> None:
         if isinstance(other, dict):
@@ -121,7 +121,7 @@ def test_records_that_say_other_things_are_refused_or_read(kind: str, read: Call
     check()
 
 
-@examples(60)
+@examples(30)
 @given(scrambled(json.loads(to_json(DECIDED))), st.binary(max_size=9))
 def test_a_decision_that_says_other_things_is_refused_or_read(said: Any, x: bytes):
     """Unreadable."""
@@ -134,7 +134,7 @@ def test_a_decision_that_says_other_things_is_refused_or_read(said: Any, x: byte
             from_stored(record, x)
 
 
-@examples(60)
+@examples(30)
 @given(
     st.dictionaries(
         st.sampled_from([HEAD, "number", field("values"), field("arm:0")]) | st.text(max_size=3),
@@ -200,7 +200,7 @@ EVENTS = st.dictionaries(
 )
 
 
-@examples(60)
+@examples(30)
 @given(st.lists(EVENTS, max_size=4))
 def test_events_come_back_from_the_log_to_the_byte(events: list[dict[bytes, bytes]]):
     """Whatever their fields hold."""
