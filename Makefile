@@ -80,7 +80,7 @@ AUDIT = .venv-audit/bin
 audit: .venv-audit/installed
 	@for lock in requirements.lock requirements-dev.lock; do \
 		$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r $$lock || { \
-		echo "$$lock: not clean, or the database can't be reached: see docs/dependencies.md" >&2; exit 1; }; \
+		echo "$$lock: not clean, or the database can't be reached: see docs/operating/dependencies.md" >&2; exit 1; }; \
 	done
 
 sbom: .venv-audit/installed

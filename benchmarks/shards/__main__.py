@@ -6,8 +6,8 @@ has made (10 arms, a query of 180 characters), each followed by its reward; then
 read and dropped, as learner and archiver do (`followed`), and what is kept is what is left of a
 decision. A server's CPU says what one core of it takes, however busy this machine is; wall time is
 that of one Python client beside the servers on the same cores. With `--parts SECONDS` a whole
-service stands on the cluster, and each of its parts is measured under load over HTTP. docs/scale.md
-is computed from these figures.
+service stands on the cluster, and each of its parts is measured under load over HTTP.
+docs/operating/scale.md is computed from these figures.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.common.valkeys import Cluster, Node, free_ports, until
 from benchmarks.serving.running import ARMS, configuration
 from benchmarks.shards import driving, parts
 from benchmarks.shards.driving import Figures
+from benchmarks.shards.valkeys import Cluster, Node, free_ports, until
 
 POLICIES = 12
 CONCURRENCY = 64

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.load import cpu_s
-from benchmarks.common.valkeys import Node
 from benchmarks.encoder import texts
+from benchmarks.shards.valkeys import Node
 from features.query import Query
 from serving.app import clock_ms
 from serving.learning.follower import Follower

@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.common.load import Load, cpu_s, post
-from benchmarks.common.valkeys import Node
 from benchmarks.encoder import texts
 from benchmarks.serving.running import ARMS, CHARACTERS, configuration, free_port, ready, wait
+from benchmarks.shards.valkeys import Node
 
 CONNECTIONS = 16
 WORKERS = 2

@@ -54,7 +54,7 @@ def _archiver(store: StandingStore, policy: str, chosen: Settings) -> Iterator[T
     try:
         at = archive.position(chosen.log_path(), policy)
     except (ValueError, OSError) as error:
-        yield "fault", f"the log can't be read: {error}", "see docs/operations.md"
+        yield "fault", f"the log can't be read: {error}", "see docs/operating/operations.md"
         return
     if at.origin and at.origin != store.origin():
         yield (

@@ -15,7 +15,10 @@ from policy.records import from_stored
 from policy.values.snapshot import unpack
 from serving.store.operating.standing import StandingStore
 
-DO = "run the release that wrote it, or start anew from the log: docs/operations.md#upgrading"
+DO = (
+    "run the release that wrote it, or start anew from the log: "
+    "docs/operating/operations.md#upgrading"
+)
 
 
 def checked(store: StandingStore, policy: str, log: str) -> list[Finding]:

@@ -1,5 +1,5 @@
 """Figures that are read when /metrics is asked, rather than counted as things happen: which there
-are, and a place to put them. docs/metrics.md says what each means."""
+are, and a place to put them. docs/operating/metrics.md says what each means."""
 
 from __future__ import annotations
 

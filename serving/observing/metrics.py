@@ -1,4 +1,4 @@
-"""What a serving process counts and times; docs/metrics.md says what each figure means.
+"""What a serving process counts and times; docs/operating/metrics.md says what each figure means.
 
 Where PROMETHEUS_MULTIPROC_DIR is set, whichever serving process is asked answers for all: counters
 and histograms add up, over those that have ended too, and gauges are of those that run.

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.common.valkeys import Cluster, Node, Watched
+from benchmarks.shards.valkeys import Cluster, Node, Watched
 from tests.faults.conftest import Recovered
 from tests.faults.places import OFTEN
 from tests.faults.traffic import Traffic

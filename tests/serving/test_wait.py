@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.common.valkeys import Node, free_ports
+from benchmarks.shards.valkeys import Node, free_ports
 from serving.store.archiving import ArchiverStore
 from serving.store.keys import Keys, StoreUnavailable
 from serving.store.traffic import Report, Store, Stored

@@ -1,4 +1,4 @@
-"""What docs/metrics.md says, and what a service shows."""
+"""What docs/operating/metrics.md says, and what a service shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operating" / "metrics.md"
 ROW = re.compile(r"^\| `(pointsman_\w+)` \| (\w+) \|([\w, ]*)\|", re.MULTILINE)
 
 

@@ -32,7 +32,7 @@ from tests.serving.observing.promql import ALERTS, RULES
 
 ROOT = Path(__file__).parents[3]
 BOARD = json.loads((ROOT / "deploy/grafana/pointsman.json").read_text())
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+RUNBOOK = (ROOT / "docs" / "operating" / "runbook.md").read_text("utf-8")
 KEYS = Keys("default")
 OUT = {"error": "rate_limited", "retry_after_s": 600.0}
 OWN_OF_PROMETHEUS = {"up"}
@@ -280,7 +280,7 @@ def test_every_alert_has_a_condition_and_a_page_of_the_runbook():
     leads = ["*What it means.*", "*How to see it.*", "*What to do.*"]
     for name, text in zip(sections, RUNBOOK.split("\n## ")[1:], strict=True):
         assert re.findall(r"^\*.*?\*", text, re.MULTILINE) == leads, name
-        assert ALERTS[name]["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert ALERTS[name]["annotations"]["runbook"] == f"docs/operating/runbook.md#{name.lower()}"
         for anchor in re.findall(r"\(#(\w+)\)", text):
             assert anchor in {section.lower() for section in sections}
 
@@ -300,7 +300,7 @@ def metric_of(name: str) -> str:
 
 @pytest.mark.parametrize("expression", [*drawn(), *(rule["expr"] for rule in RULES)])
 def test_expressions_read_documented_metrics(expression: str):
-    """By names and labels that docs/metrics.md has."""
+    """By names and labels that docs/operating/metrics.md has."""
     documents = documented()
     for selector in promql.selectors(expression):
         metric = metric_of(selector.name)

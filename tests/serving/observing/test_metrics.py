@@ -1,4 +1,4 @@
-"""What /metrics shows is what docs/metrics.md says, and what happened."""
+"""What /metrics shows is what docs/operating/metrics.md says, and what happened."""
 
 from __future__ import annotations
 
