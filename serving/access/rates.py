@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from serving.grouping import Group
 from serving.store.keys import DAY_MS, StoreUnavailable
+from serving.store.waiting import within
 
 MINUTE_MS = 60_000
 PARTS = 100
@@ -69,20 +70,38 @@ class _Allowance:
     async def take(self, minute: int) -> bool:
         if minute != self._minute:
             self._minute, self._taken, self._left, self._ended = minute, 0, 0, False
+        if not self._left and not self._ended:
+            group = self._group
+            try:
+                return await within(_submitted(group, minute))
+            except StoreUnavailable:
+                if self._group is group:  # it may hang for long after Redis is back
+                    self._group = Group(self._more)
+                if not self._left:
+                    most = max(1, self.limit // PARTS)
+                    self._add(min(most, self.limit - self._taken), most)
         if self._left:
             self._left -= 1
             return True
-        return not self._ended and await self._group.submit(minute)
+        return False
 
     async def _more(self, askers: Sequence[int]) -> list[bool]:
         """Which of those who wait get one; they ask together."""
         minute, most = askers[-1], max(len(askers), self.limit // PARTS)
-        try:
-            got = await self._reserve(self._key_id, minute, most, self.limit)
-        except StoreUnavailable:
-            got = max(min(most, self.limit - self._taken), 0)
+        got = await self._reserve(self._key_id, minute, most, self.limit)
         if minute == self._minute:
-            self._taken += got
-            self._left += max(got - len(askers), 0)
-            self._ended = got < most
+            self._add(got, most)
+            self._left -= min(got, len(askers))
         return [i < got for i in range(len(askers))]
+
+    def _add(self, got: int, most: int) -> None:
+        """What was taken of the minute, of `most` that were wanted."""
+        got = max(got, 0)
+        self._taken += got
+        self._left += got
+        self._ended = got < most
+
+
+async def _submitted(group: Group[int, bool], minute: int) -> bool:
+    """Not before it is awaited, which it isn't while Redis is known to be away."""
+    return await group.submit(minute)

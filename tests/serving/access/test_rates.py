@@ -17,7 +17,9 @@ from serving.access.rates import MINUTE_MS, Rates, TooManyRequests
 from serving.access.store import key_store
 from serving.store.keys import StoreUnavailable
 from tests.servers import http_service, settings_for
-from tests.serving.access.making import bearing
+from tests.serving.access.making import bearing, known, make_key
+from tests.serving.test_deadlines import SLACK_S, TIMEOUT_MS, frozen
+from tests.serving.test_direct import Server, free_port
 
 ROUTE = {"query": {"text": "hello"}}
 
@@ -121,6 +123,32 @@ def test_beyond_it_there_is_a_429_that_says_when(redis_url: str, tmp_path: Path)
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["type"] == "/problems/rate-limited"
     assert refused.json()["detail"] == "this key has 12 requests a minute"
+
+
+def test_a_count_waits_for_redis_no_longer_than_all_else(tmp_path: Path):
+    """Where it hangs: the first request gives up in time, the others at once, and they are counted
+    all the same."""
+    server = Server(free_port(), tmp_path / "s")
+    server.start()
+    settings = settings_for(server.urls[0], tmp_path, degraded="serve", store_timeout_ms=TIMEOUT_MS)
+    _, secret = make_key(server.urls[0], ["route", "read"], requests_per_minute=5)
+    try:
+        with http_service(settings) as http:
+
+            def ask() -> int:
+                return http.post("/route", json=ROUTE, headers=bearing(secret)).status_code
+
+            known(http, secret)
+            with frozen(server):
+                start = time.monotonic()
+                assert ask() == 200
+                assert time.monotonic() - start < TIMEOUT_MS / 1_000 + SLACK_S
+                answers = [ask() for _ in range(11)]  # a minute may end meanwhile
+                assert time.monotonic() - start < TIMEOUT_MS / 1_000 + 2 * SLACK_S
+            assert set(answers) == {200, 429}
+            assert answers.count(200) <= 9
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
