@@ -151,7 +151,12 @@ class Service:
             made, recorded = await self._made(body, decision_id, digest, planned)
         except (NoEligibleArm, WrongChoice):
             # Arms may have gone since this id was decided: its answer stands.
-            answered = await self._answered(policy, body.decision_id, digest)
+            answered = None
+            try:
+                answered = await self._answered(policy, body.decision_id, digest)
+            except StoreUnavailable:
+                if self._tokens is None:
+                    raise
             if answered is None:
                 raise
             return answered

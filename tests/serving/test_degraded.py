@@ -156,6 +156,18 @@ def test_what_a_token_does_not_say_is_refused(server: Server, raw: redis.Redis, 
         assert raw.xlen("pm:{default}:decisions") == before + 1
 
 
+def test_what_no_arm_may_answer_is_said_without_redis_too(server: Server, tmp_path: Path):
+    """As the 422 that it is, whether the request has an id or not: what an id got before can't be
+    known then."""
+    asked = {**QUERY, "constraints": {"max_cost_usd": 0.0}}
+    with degraded(server, tmp_path) as http, frozen(server):
+        until(lambda: http.get("/readyz").json()["status"] == "degraded", "Redis is missed")
+        for body in (asked, {**asked, "decision_id": "mine"}):
+            refused = http.post("/route", json=body)
+            assert refused.status_code == 422
+            assert refused.json()["type"] == "/problems/no-eligible-arm"
+
+
 def test_a_session_without_redis_has_decisions_of_their_own(
     server: Server, raw: redis.Redis, tmp_path: Path
 ):
