@@ -122,12 +122,18 @@ class App(FastAPI):
         except Exception as error:
             response = await errors.answer(request, error)
             if response.status_code == 500:
-                log.exception("can't answer %s", path)
+                log.exception("can't answer %s %s", method, path)
         else:
             if busy is None:
-                await super().__call__(scope, receive, send)
+                await self._by_framework(scope, receive, send)
                 return
         await response(scope, receive, send)
+
+    async def _by_framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception:  # answered there, and raised again for whoever logs it
+            log.exception("can't answer %s %s", scope["method"], scope["path"])
 
 
 BUSY = {"/route": decide.route, "/reward": reward.reward}

@@ -136,6 +136,19 @@ def test_a_failure_names_the_decision_and_no_text(settings: Settings, raw: redis
     assert CANARY not in said.text.getvalue()
 
 
+def test_a_failure_of_any_path_names_it(settings: Settings, raw: redis.Redis, said: Said):
+    """On one line, with its traceback, as the busy paths do."""
+    raw.set(Keys("default").decision("d1"), "not what belongs here")
+    with http_service(settings) as http:
+        answer = http.get("/decisions/d1", params={"token": CANARY})
+    assert answer.status_code == 500
+    assert answer.json()["title"] == "Internal error"
+    (line,) = [line for line in said.lines() if line["level"] == "error"]
+    assert line["message"] == "can't answer GET /decisions/d1"
+    assert "WRONGTYPE" in line["exception"]
+    assert CANARY not in said.text.getvalue()
+
+
 def test_no_line_per_request_unless_asked_for(settings: Settings, said: Said):
     """What is answered is counted, not said."""
     with http_service(settings) as http:
