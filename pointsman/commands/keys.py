@@ -17,7 +17,7 @@ from serving.access import keys
 from serving.access.keys import Key, Policies
 from serving.access.scopes import SCOPES, Scope
 from serving.access.store import KeyStore, key_store
-from serving.processes.embedded import FOLDER, Embedded, EmbeddedError, running_url
+from serving.processes.embedded import FOLDER, Embedded, NotRunning, running_url
 from serving.store.keys import StoreUnavailable
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ def _url() -> Iterator[str]:
         return
     try:
         url = running_url(chosen.data)
-    except EmbeddedError:
+    except NotRunning:
         server = Embedded(
             chosen.data / FOLDER, fsync=chosen.fsync, max_memory_mb=chosen.max_memory_mb
         )

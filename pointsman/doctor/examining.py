@@ -15,7 +15,7 @@ from policy.config.schema import Config
 from serving.access.keys import Key
 from serving.access.store import key_store
 from serving.processes.config_file import utc_day
-from serving.processes.embedded import EmbeddedError, running_url
+from serving.processes.embedded import EmbeddedError, NotRunning, running_url
 from serving.settings import Settings
 from serving.store.keys import StoreUnavailable
 from serving.store.operating.server import look
@@ -38,9 +38,11 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
         yield from keys.checked(*asyncio.run(_keys(url)), chosen, time.time_ns() // 1_000_000)
         if config is not None:
             yield from _policies(url, config, chosen, uri, mend=mend)
-    except (EmbeddedError, StoreUnavailable, ValueError) as error:
+    except (NotRunning, StoreUnavailable, ValueError) as error:
         start = "start `pointsman up`, or correct POINTSMAN_REDIS_URL or POINTSMAN_DATA"
         yield Finding("redis", "fault", str(error), start)
+    except EmbeddedError as error:
+        yield Finding("redis", "fault", str(error), "see valkey.log there: does it load its files?")
 
 
 async def _keys(url: str) -> tuple[Sequence[Key], Mapping[str, int]]:

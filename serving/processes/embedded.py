@@ -5,6 +5,7 @@ An append-only file carries everything over a kill -9. Nothing is installed and 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -12,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "valkey"  # under the data folder
 SNAPSHOT = "dump.rdb"
+LOCK = "lock"  # held by the server for as long as it lives
 START_S = 600.0  # a large append-only file takes a while to load
 STOP_S = 10.0
 _MAX_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
@@ -33,6 +35,10 @@ _MAX_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
 
 class EmbeddedError(RuntimeError):
     """The embedded server can't be started, or another process has its folder."""
+
+
+class NotRunning(EmbeddedError):
+    """No embedded server has the folder."""
 
 
 class Embedded:
@@ -69,9 +75,13 @@ class Embedded:
             If it ends, doesn't answer in time, or the folder's server still runs.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._wait_for_predecessor()
-        with (self._folder / "valkey.log").open("ab") as log:
-            self._child = self._launch(log)
+        with (
+            (self._folder / LOCK).open("ab") as lock,
+            (self._folder / "valkey.log").open("ab") as out,
+        ):
+            self._take(lock)
+            self._socket.unlink(missing_ok=True)
+            self._child = self._launch(lock, out)
         deadline = time.monotonic() + START_S
         while not answers(self.url):
             if self._child.poll() is not None:
@@ -96,7 +106,7 @@ class Embedded:
             self._child.kill()
             self._child.wait()
 
-    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _launch(self, lock: IO[bytes], out: IO[bytes]) -> subprocess.Popen[bytes]:
         options = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -115,22 +125,24 @@ class Embedded:
         return subprocess.Popen(
             [str(_binary.get_binary_path()), *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=out,
+            stderr=out,
+            pass_fds=(lock.fileno(),),  # so the lock outlives us, where we are killed
             preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C is for us: the learner still has to save
         )
 
-    def _wait_for_predecessor(self) -> None:
-        """A server whose parent was killed takes a moment to end: two must not share a folder."""
+    def _take(self, lock: IO[bytes]) -> None:
+        """Two servers must not share a folder; one whose parent was killed is given time to end."""
         deadline = time.monotonic() + STOP_S
-        if answers(self.url):
+        if not _locked(lock, fcntl.LOCK_EX):
             log.warning("a server still runs on %s; waiting for it to end", self._folder)
-        while answers(self.url):
+        while not _locked(lock, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise EmbeddedError(f"another service uses {self._folder}")
+                if answers(self.url):
+                    raise EmbeddedError(f"another service uses {self._folder}")
+                raise EmbeddedError(_silent(self._folder))
             time.sleep(0.05)
-        self._socket.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -160,15 +172,34 @@ def _socket_path(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"pointsman-{os.getuid()}-{name}.sock"
 
 
+def _locked(lock: IO[bytes], how: int) -> bool:
+    """Whether the lock could be taken, without waiting; again is fine."""
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _silent(folder: Path) -> str:
+    return f"the server of {folder} runs, but doesn't answer"
+
+
 def running_url(data: Path) -> str:
     """Where the embedded server of a running service with this data folder listens.
 
     Raises
     ------
+    NotRunning
+        If there is none.
     EmbeddedError
-        If none answers there.
+        If there is one that doesn't answer: it loads its files, hangs or is stopped.
     """
-    url = f"unix://{_socket_path((data / FOLDER).resolve())}"
-    if not answers(url):
-        raise EmbeddedError(f"no service runs on {data}; is POINTSMAN_DATA the one of `up`?")
-    return url
+    folder = (data / FOLDER).resolve()
+    url = f"unix://{_socket_path(folder)}"
+    if answers(url):
+        return url
+    with suppress(FileNotFoundError), (folder / LOCK).open("rb") as lock:
+        if not _locked(lock, fcntl.LOCK_SH):
+            raise EmbeddedError(_silent(folder))
+    raise NotRunning(f"no service runs on {data}; is POINTSMAN_DATA the one of `up`?")

@@ -16,8 +16,10 @@ from click.testing import CliRunner, Result
 from pointsman.commands import keys
 from serving.access.opening import NotClosed, who_may_come_in
 from serving.access.store import keys_at
+from serving.processes import embedded
 from serving.processes.embedded import FOLDER, Embedded
 from serving.store.keys import ACCESS_AUDIT
+from tests.faults.places import frozen
 from tests.servers import CONFIG, http_service, main_of, running_up, settings_for, until
 from tests.serving.access.making import bearing, known, make_key, now_ms
 
@@ -161,6 +163,49 @@ def test_keys_before_the_service_first_runs(tmp_path: Path):
     finally:
         server.stop()
     assert key.invalid(now_ms()) == "was revoked"
+
+
+def test_a_server_that_does_not_answer_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Silence isn't absence: no command starts a second server on its files, and none says that it
+    did anything. Once it answers again all of them work."""
+    config = tmp_path / "pointsman.toml"
+    config.write_text(CONFIG)
+    monkeypatch.setenv("POINTSMAN_DATA", str(tmp_path))
+    monkeypatch.setenv("POINTSMAN_CONFIG", str(config))
+    monkeypatch.setattr(embedded, "STOP_S", 0.2)  # how long `up` waits for one that ends
+    server = Embedded(tmp_path / FOLDER, fsync="everysec", max_memory_mb=64)
+    server.start()
+
+    def files() -> dict[str, tuple[int, int]]:
+        found = ((str(path), path.stat()) for path in sorted((tmp_path / FOLDER).rglob("*")))
+        return {name: (stat.st_ino, stat.st_size) for name, stat in found}
+
+    try:
+        run = on(tmp_path)
+        assert run("create", "app", "--scope", "read").exit_code == 0
+        before = files()
+        with frozen(server.pid):
+            for words in (
+                ("keys", "list"),
+                ("keys", "create", "b", "--scope", "read"),
+                ("keys", "revoke", "app"),
+                ("up", "--port", "0"),
+                ("doctor",),
+            ):
+                assert main_of(*words) == 1
+                told = capsys.readouterr()
+                said = f"the server of {tmp_path / FOLDER} runs, but doesn't answer"
+                assert said in told.out + told.err
+                if words[0] == "keys":
+                    assert (told.out, told.err) == ("", f"pointsman: {said}\n")
+            assert files() == before
+        assert [key.invalid(now_ms()) for key in asyncio.run(keys_at(server.url))] == [None]
+        assert run("revoke", "app").exit_code == 0
+    finally:
+        server.stop()
+    assert run("create", "app", "--scope", "read").exit_code == 0  # none runs: one for the moment
 
 
 @pytest.mark.slow
