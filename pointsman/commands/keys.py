@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import click
 
 from pointsman.commands import settings
 from serving.access import keys
-from serving.access.keys import Key, Policies
+from serving.access.keys import END_MS, MOST_REQUESTS, Key, Policies
 from serving.access.scopes import SCOPES, Scope
 from serving.access.store import KeyStore, key_store
 from serving.processes.embedded import FOLDER, Embedded, NotRunning, running_url
@@ -22,23 +23,32 @@ from serving.store.keys import StoreUnavailable
 
 T = TypeVar("T")
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+TOO_LATE = "expected a time before the year 10000"
 HEAD = ("key", "id", "for", "made", "expires", "last used")
 
 
 class Duration(click.ParamType[int]):
-    """90d, 12h, 30m or 45s -> ms."""
+    """90d, 12h, 30m or 45s -> ms, at least `least_ms`, and from now on to the year 9999."""
 
     name = "duration"
+
+    def __init__(self, least_ms: int = 0) -> None:
+        self._least_ms = least_ms
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         if isinstance(value, int):
             return value
-        number, unit = str(value)[:-1], str(value)[-1:]
-        if unit not in UNITS_MS or not number.isdecimal():
+        found = re.fullmatch("([0-9]{1,15})([smhd])", str(value))
+        if found is None:
             self.fail(f"expected a duration such as 90d, 12h, 30m or 45s, got {value!r}")
-        return int(number) * UNITS_MS[unit]
+        length_ms = int(found[1]) * UNITS_MS[found[2]]
+        if length_ms < self._least_ms:
+            self.fail(f"expected a duration of some length, got {value!r}")
+        if settings.now_ms() + length_ms >= END_MS:
+            self.fail(TOO_LATE)
+        return length_ms
 
 
 class Until(settings.Time):
@@ -51,10 +61,12 @@ class Until(settings.Time):
             return value
         now_ms = settings.now_ms()
         if value[-1:] in UNITS_MS:
-            return now_ms + Duration().convert(value, param, ctx)
+            return now_ms + Duration(least_ms=1).convert(value, param, ctx)
         at = super().convert(value, param, ctx)
         if at <= now_ms:
             self.fail(f"{value} is over already")
+        if at >= END_MS:
+            self.fail(TOO_LATE)
         return at
 
 
@@ -80,7 +92,9 @@ def command() -> None:
 )
 @click.option("--policy", "policies", multiple=True, help="For this policy only. May be repeated.")
 @click.option("--expires", type=Until(), help="When: 90d, 12h or 2027-01-31. [never]")
-@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Beyond it: 429. [no end]")
+@click.option(
+    "--requests-per-minute", type=click.IntRange(1, MOST_REQUESTS), help="Beyond it: 429. [no end]"
+)
 @settings.as_json
 def create(
     name: str,

@@ -104,7 +104,7 @@ class Time(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        if value.isdecimal() and len(value) > 8:  # 20260131 is a date
+        if value.isascii() and value.isdecimal() and len(value) > 8:  # 20260131 is a date
             return int(value)
         try:
             at = datetime.fromisoformat(value)

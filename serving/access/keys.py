@@ -19,12 +19,18 @@ from serving.access.scopes import SCOPES, Scope
 
 PREFIX = "pm_"
 FORMAT = 1
+END_MS = 253_402_300_800_000  # of the year 9999: no calendar goes further
+MOST_REQUESTS = 10**9
 ALL = "*"
 NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 POLICY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Policies = tuple[str, ...] | None
 """Names; None is all, those to come among them."""
+
+
+Time = Annotated[int, Field(ge=0, lt=END_MS)]
+"""ms since 1970."""
 
 
 class NoKey(PermissionError):
@@ -47,7 +53,7 @@ class Digest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    expires_at_ms: int | None = None
+    expires_at_ms: Time | None = None
 
 
 class Key(BaseModel):
@@ -60,11 +66,11 @@ class Key(BaseModel):
     name: str
     scopes: Mapping[Scope, Policies]
     digests: tuple[Digest, ...]
-    created_at_ms: int
+    created_at_ms: Time
     created_by: str
-    expires_at_ms: int | None = None
-    revoked_at_ms: int | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    expires_at_ms: Time | None = None
+    revoked_at_ms: Time | None = None
+    requests_per_minute: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | None = None
 
     def may(self, scope: Scope, policy: str) -> bool:
         policies = self.scopes.get(scope, ())

@@ -66,14 +66,18 @@ class KeyStore:
         ------
         ChangedMeanwhile
             If it isn't stored as it was `before`.
+        ValueError
+            If it couldn't be read again: times beyond the year 9999 ...
         """
+        stored = key.model_dump_json()
+        Key.model_validate_json(stored)
         entry = {"kind": what, "key": key.id, "name": key.name, "who": by, "at_ms": now_ms}
         entry["stored"] = key.model_dump_json(include={"scopes", "expires_at_ms"})
         old = "" if before is None else before.model_dump_json()
         done = await within(
             self._change(
                 keys=[ACCESS_KEYS, ACCESS_AUDIT, KEYS_CHANGED],
-                args=[key.id, old, key.model_dump_json(), *(w for p in entry.items() for w in p)],
+                args=[key.id, old, stored, *(w for p in entry.items() for w in p)],
             )
         )
         if not done:

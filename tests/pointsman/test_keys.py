@@ -80,6 +80,22 @@ def test_what_was_done_to_keys_is_recorded_with_who(run: Run):
         (["create", "app", "--scope", "read", "--policy", "a:b"], "can't be the name of a policy"),
         (["create", "app", "--scope", "read", "--expires", "2020-01-01"], "is over already"),
         (["create", "app", "--scope", "read", "--expires", "soon"], "expected a time"),
+        *[
+            (["create", "app", "--scope", "read", "--expires", given], said)
+            for given, said in (
+                ("0s", "expected a duration of some length"),
+                ("3000000d", "before the year 10000"),
+                ("99999999999999d", "before the year 10000"),
+                ("9" * 16 + "s", "expected a duration"),
+                ("9" * 20, "before the year 10000"),
+                ("\u0663d", "expected a duration"),
+            )
+        ],
+        (
+            ["create", "app", "--scope", "read", "--requests-per-minute", "9" * 20],
+            "not in the range",
+        ),
+        (["rotate", "app", "--overlap", "3000000d"], "before the year 10000"),
         (["rotate", "app", "--overlap", "1w"], "expected a duration"),
         (["rotate", "app"], "there is no key 'app'"),
         (["revoke", "app"], "there is no key 'app'"),
@@ -91,6 +107,14 @@ def test_mistakes_are_told_in_a_line(run: Run, words: list[str], said: str):
     assert done.exit_code != 0
     assert said in done.output + str(done.exception)
     assert json.loads(run("list", "--json").stdout) == {"keys": []}
+
+
+def test_a_key_that_ends_at_the_end_of_the_calendar_is_shown(run: Run):
+    """The longest time that is taken can be shown again; an old secret may end at once."""
+    words = ("--scope", "read", "--expires", "9999-12-31T23:59:59")
+    assert run("create", "app", *words, "--requests-per-minute", "1000000000").exit_code == 0
+    assert run("rotate", "app", "--overlap", "0s").exit_code == 0
+    assert "9999-12-31 23:59" in run("list").stdout
 
 
 def test_names_are_unique_until_revoked(run: Run):

@@ -113,6 +113,23 @@ def test_an_old_secret_never_gains_time():
     assert [one.expires_at_ms for one in key.digests] == [None, 61_000, 6_000]
 
 
+@pytest.mark.parametrize("field", ["expires_at_ms", "created_at_ms", "requests_per_minute"])
+def test_what_no_calendar_holds_is_neither_stored_nor_read(
+    redis_url: str, raw: redis.Redis, tmp_path: Path, field: str
+):
+    """A key that is there nevertheless lets nobody in, and keeps nobody from seeing the others."""
+    key, secret = make_key(redis_url)
+    wrong = key.model_copy(update={field: 10**20, "id": "0" * 12})
+    with pytest.raises(ValueError, match=field):
+        put(redis_url, wrong, None)
+    assert raw.hlen(ACCESS_KEYS) == 1
+    raw.hset(ACCESS_KEYS, wrong.id, wrong.model_dump_json())
+    with http_service(settings_for(redis_url, tmp_path)) as http:
+        known(http, secret)
+        shown = http.get("/keys", headers=bearing(secret)).json()["keys"]
+    assert [one["id"] for one in shown] == [key.id]
+
+
 def test_what_another_release_has_stored_lets_nobody_in(
     redis_url: str, raw: redis.Redis, tmp_path: Path
 ):
