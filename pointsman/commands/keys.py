@@ -110,7 +110,7 @@ def create(
     reward --policy support`, or scope by scope `--scope route:support,search --scope read`.
     """
     secret, now_ms, by = keys.new_secret(), settings.now_ms(), getpass.getuser()
-    given = dict(_scope(word, policies) for word in scopes)
+    given = _granted(scopes, policies)
     key = keys.new_key(name, given, secret, by, now_ms, expires, requests_per_minute)
 
     async def make(store: KeyStore) -> None:
@@ -120,6 +120,22 @@ def create(
 
     _on_store(make)
     _print_secret(key, secret, as_json)
+
+
+def _granted(words: Sequence[str], policies: Sequence[str]) -> dict[Scope, Policies]:
+    """What the key is for: the union of what is said of each scope.
+
+    >>> _granted(["route:a", "route:c,b", "read"], ())
+    {'route': ('a', 'b', 'c'), 'read': None}
+    """
+    granted: dict[Scope, Policies] = {}
+    for word in words:
+        scope, of = _scope(word, policies)
+        before = granted.get(scope, of)
+        if (of is None) != (before is None):
+            raise click.UsageError(f"--scope {scope} is for policies that are named, or for all")
+        granted[scope] = tuple(sorted({*(before or ()), *(of or ())})) or None
+    return granted
 
 
 def _scope(word: str, policies: Sequence[str]) -> tuple[Scope, Policies]:

@@ -60,6 +60,13 @@ def test_json_is_one_object(run: Run):
     assert "digests" not in listed
 
 
+def test_a_scope_that_is_given_twice_is_for_all_that_is_named(run: Run):
+    """The last one doesn't replace those before it."""
+    scopes = ("--scope", "route:c", "--scope", "route:b,a", "--scope", "read", "--scope", "read")
+    made = json.loads(run("create", "app", *scopes, "--json").stdout)
+    assert made["scopes"] == {"route": ["a", "b", "c"], "read": None}
+
+
 def test_what_was_done_to_keys_is_recorded_with_who(run: Run):
     """Creation, rotation and revocation, in order."""
     run("create", "app", "--scope", "route")
@@ -76,6 +83,8 @@ def test_what_was_done_to_keys_is_recorded_with_who(run: Run):
     [
         (["create", "app"], "--scope"),
         (["create", "app", "--scope", "write"], "a scope is one of route, reward, correct, read"),
+        (["create", "app", "--scope", "read:a", "--scope", "read"], "named, or for all"),
+        (["create", "app", "--scope", "read", "--scope", "read:a"], "named, or for all"),
         (["create", "a b", "--scope", "read"], "a name has 1 to 64"),
         (["create", "app", "--scope", "read", "--policy", "a:b"], "can't be the name of a policy"),
         (["create", "app", "--scope", "read", "--expires", "2020-01-01"], "is over already"),
