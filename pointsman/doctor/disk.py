@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from offline_eval.mlflow_store import SQLITE
 from pointsman.doctor.finding import Finding, Level, Told, named
+from serving.processes.embedded import FOLDER
 from serving.settings import Settings
 
 LITTLE_BYTES = 2 * 2**30
@@ -43,6 +44,9 @@ def _told(
     for name, path in where.items():
         if not os.access(_there(path), os.W_OK):
             yield "fault", f"{name}: {path} can't be written by this user", "give it to the service"
+        if name == "data" and (stored := path / FOLDER).exists() and stored.stat().st_mode & 0o007:
+            what = f"others on this machine may read {stored}: stored text, hashes of keys"
+            yield "warning", what, f"chmod 700 {stored}"
         if free[name] < little:
             level: Level = "fault" if free[name] < too_little else "warning"
             what = f"{name}: {free[name] / 2**20:,.0f} MiB are free for {path}"

@@ -74,7 +74,7 @@ class Embedded:
         EmbeddedError
             If it ends, doesn't answer in time, or the folder's server still runs.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)
         with (
             (self._folder / LOCK).open("ab") as lock,
             (self._folder / "valkey.log").open("ab") as out,
@@ -129,6 +129,7 @@ class Embedded:
             stderr=out,
             pass_fds=(lock.fileno(),),  # so the lock outlives us, where we are killed
             preexec_fn=die_with_parent,
+            umask=0o077,  # it holds stored text and keys' digests
             start_new_session=True,  # Ctrl-C is for us: the learner still has to save
         )
 

@@ -187,6 +187,9 @@ def test_keys_before_the_service_first_runs(tmp_path: Path):
     """In the embedded server's files, with a server for the moment; beside one that runs, there."""
     run = on(tmp_path)
     assert run("create", "app", "--scope", "read").exit_code == 0
+    assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
+    files = [path for path in (tmp_path / FOLDER / "appendonlydir").iterdir() if path.is_file()]
+    assert {path.stat().st_mode & 0o077 for path in files} == {0}
     assert [key["name"] for key in json.loads(run("list", "--json").stdout)["keys"]] == ["app"]
     server = Embedded(tmp_path / FOLDER, fsync="everysec", max_memory_mb=64)
     server.start()

@@ -124,6 +124,15 @@ def test_a_disk_that_fills_is_told(tmp_path: Path):
     assert [f.level for f in disk.checked(where, 2**62, 2**62)] == ["fault"]
 
 
+def test_a_store_that_others_may_read_is_told(tmp_path: Path):
+    """As it is where somebody has made the folder before the server did."""
+    (tmp_path / "valkey").mkdir(0o700)
+    assert [f.level for f in disk.checked({"data": tmp_path}, 0, 0)] == ["ok"]
+    (tmp_path / "valkey").chmod(0o755)
+    (finding,) = disk.checked({"data": tmp_path}, 0, 0)
+    assert (finding.level, finding.do) == ("warning", f"chmod 700 {tmp_path}/valkey")
+
+
 def test_only_what_lies_on_this_host_is_looked_for(tmp_path: Path):
     """A log in a bucket and a server of MLflow's have their own disks."""
     chosen = settings_for("unused", tmp_path, log="s3://bucket/log")
