@@ -114,8 +114,6 @@ def create(
     key = keys.new_key(name, given, secret, by, now_ms, expires, requests_per_minute)
 
     async def make(store: KeyStore) -> None:
-        if any(one.name == name and one.revoked_at_ms is None for one in await store.all()):
-            raise click.ClickException(f"there is a key {name!r} already: rotate or revoke it")
         await store.put(key, None, "key created", by, now_ms)
 
     _on_store(make)

@@ -34,6 +34,10 @@ class ChangedMeanwhile(RuntimeError):
     """Somebody else has changed a key at the same time: nothing was done."""
 
 
+class NameTaken(RuntimeError):
+    """A key that isn't revoked has the name that a new one was to have."""
+
+
 class KeyStore:
     """Over a connection of its maker's."""
 
@@ -66,6 +70,8 @@ class KeyStore:
         ------
         ChangedMeanwhile
             If it isn't stored as it was `before`.
+        NameTaken
+            If it is new, and its name isn't.
         ValueError
             If it couldn't be read again: times beyond the year 9999 ...
         """
@@ -80,6 +86,8 @@ class KeyStore:
                 args=[key.id, old, stored, *(w for p in entry.items() for w in p)],
             )
         )
+        if done < 0:
+            raise NameTaken(f"there is a key {key.name!r} already: rotate or revoke it")
         if not done:
             raise ChangedMeanwhile(f"key {key.name} was changed meanwhile: try again")
 

@@ -131,7 +131,7 @@ def test_names_are_unique_until_revoked(run: Run):
     assert run("create", "app", "--scope", "read").exit_code == 0
     again = run("create", "app", "--scope", "read")
     assert again.exit_code == 1
-    assert "there is a key 'app' already" in again.output
+    assert "there is a key 'app' already" in str(again.exception)
     run("revoke", "app")
     assert run("create", "app", "--scope", "read").exit_code == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,8 @@ import httpx
 import pytest
 import redis
 
-from serving.access.keys import Caller, Key, MissingScope, new_secret, rotated
+from serving.access.keys import Caller, Key, MissingScope, new_key, new_secret, rotated
+from serving.access.store import NameTaken, key_store
 from serving.app import create_app
 from serving.processes.embedded import Embedded
 from serving.store.keys import ACCESS_KEYS, KEYS_USED
@@ -111,6 +113,24 @@ def test_an_old_secret_never_gains_time():
     for secret, overlap_ms in (("a", 0), ("b", 0), ("c", 5_000), ("d", 60_000)):
         key = rotated(key, secret, 1_000, overlap_ms)
     assert [one.expires_at_ms for one in key.digests] == [None, 61_000, 6_000]
+
+
+def test_of_two_that_make_a_key_of_one_name_one_does(redis_url: str, raw: redis.Redis):
+    """Neither looks first: the store refuses the other, what it can't read is in nobody's way."""
+    raw.hset(ACCESS_KEYS, mapping={"0" * 12: b"{", "1" * 12: b"7"})
+
+    async def both() -> list[BaseException | None]:
+        pairs = [new_key("app", {"read": None}, new_secret(), "tests", now_ms()) for _ in range(2)]
+        async with key_store(redis_url) as one, key_store(redis_url) as other:
+            done = (
+                s.put(k, None, "key created", "tests", 1)
+                for s, k in zip((one, other), pairs, strict=True)
+            )
+            return await asyncio.gather(*done, return_exceptions=True)
+
+    refused = [error for error in asyncio.run(both()) if error is not None]
+    assert [type(error) for error in refused] == [NameTaken]
+    assert raw.hlen(ACCESS_KEYS) == 3
 
 
 @pytest.mark.parametrize("field", ["expires_at_ms", "created_at_ms", "requests_per_minute"])
