@@ -18,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 TEXT = "%(asctime)s %(levelname)s %(message)s"
+NAMED = {"policy": "policy", "decision_id": "decision"}  # in text; JSON has all there is
 REMEMBERED = 256  # events that may be repeated
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -97,6 +98,20 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextLines(logging.Formatter):
+    """For a person: the time, the level, the message, and which policy and decision it concerns
+    where the message doesn't say."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        known = _CONCERNED.get()
+        named = [f"{word} {known[name]}" for name, word in NAMED.items() if name in known]
+        more = [words for words in named if words not in record.message]
+        return super().formatMessage(record) + (f" ({', '.join(more)})" if more else "")
+
+
 def begin(process: str, form: str | None) -> None:
     """Have this process say what it has to say, warnings and its last words among it.
 
@@ -106,7 +121,7 @@ def begin(process: str, form: str | None) -> None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler()
     handler.addFilter(Repeats())
-    handler.setFormatter(JsonLines(process) if form == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonLines(process) if form == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.captureWarnings(True)
     sys.excepthook = _uncaught

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from serving.observing.logs import REMEMBERED, JsonLines, Repeats, about
+from serving.observing.logs import REMEMBERED, JsonLines, Repeats, TextLines, about
 from serving.settings import Settings
 from serving.store.keys import Keys
 from tests.servers import http_service
@@ -84,6 +84,24 @@ def test_lines_tell_what_they_concern(said: Said):
     assert (both["policy"], both["decision_id"]) == ("default", "d1")
     assert (one["policy"], "decision_id" in one) == ("default", False)
     assert "policy" not in none
+
+
+def test_text_names_policy_and_decision_where_the_message_does_not():
+    """Before a traceback, which follows; nothing is added where nothing is known."""
+
+    def shown(message: str, **more: object) -> str:
+        text = TextLines().format(
+            logging.makeLogRecord({"msg": message, "levelname": "INFO", **more})
+        )
+        return text.split(" ", 3)[3]  # date, time, level
+
+    assert shown("can't") == "can't"
+    with about(policy="default", arm="small"):
+        assert shown("can't") == "can't (policy default)"
+        assert shown("policy default: learning") == "policy default: learning"
+        with about(decision_id="d1"):
+            failed = shown("can't", exc_info=(OSError, OSError("broken"), None))
+    assert failed == "can't (policy default, decision d1)\nOSError: broken"
 
 
 def test_what_a_line_concerns_never_hides_what_it_says(said: Said):
