@@ -54,13 +54,22 @@ TABLE: Mapping[type[Exception], tuple[int, str, str]] = {
 }
 
 
+BEFORE_READING = (  # of a request: answered by what is in front of the application
+    (429, "overloaded"),
+    (400, "malformed-http"),
+    (408, "incomplete"),
+    (431, "too-large"),
+)
+
+
 def count_from_zero() -> None:
     """Show every problem of the table before it has happened: nobody can tell the first of a
     counter that wasn't there."""
     for status, name, _ in TABLE.values():
         metrics.problems(status, name)
     metrics.problems(500, "about:blank")
-    metrics.problems(429, "overloaded")  # answered before anything of a request is read
+    for status, name in BEFORE_READING:
+        metrics.problems(status, name)
 
 
 def problem(error: Exception) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Joined:
 
     def _flush(self) -> None:
         parts, self._parts = self._parts, []
-        if parts:
+        if parts and not self.is_closing():
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
