@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,25 +30,34 @@ class Front(Incoming):
     much of it has come as is kept here; one that says that its body is too large, at once."""
 
     def __init__(
-        self, *given: Any, admission: Admission, most: int, most_body: int, **named: Any
+        self, *given: Any, admission: Admission, held: Held, most_body: int, **named: Any
     ) -> None:
         super().__init__(*given, **named)
-        self._admission, self._most, self._most_body = admission, most, most_body
+        self._admission, self._connections, self._most_body = admission, held, most_body
         self._held: tuple[RequestResponseCycle, Any] | None = None  # until its body is complete
         self._upload: Place | None = None
         self._unread: asyncio.TimerHandle | None = None  # for what goes out
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self._most:
-            self._refuse_connection()
-        else:
-            self.wait_for_more()
+        silent = self._connections.silent
+        silent[self] = None
+        self.wait_for_more()
+        if len(self.connections) > self._connections.most:
+            oldest = next(iter(silent))
+            del silent[oldest]
+            oldest.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.silent.pop(self, None)
         if self._unread is not None:
             self._unread.cancel()
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """To another one."""
+        detail = f"{self._connections.most} connections are held, as many as may be"
+        self.turn_away(429, "Too Many Requests", "overloaded", detail)
 
     # What comes in
 
@@ -60,6 +70,7 @@ class Front(Incoming):
         super().on_message_complete()
         if self._awaited:
             return
+        self._connections.silent.pop(self, None)
         if self._held is not None:
             self._hand_on()
         elif self._upload is not None:
@@ -109,12 +120,6 @@ class Front(Incoming):
             self.transport.close()
         self.on_response_complete()
 
-    def _refuse_connection(self) -> None:
-        metrics.problems(429, "overloaded").inc()
-        head, body = self._admission.refusal
-        self.transport.write(head + CLOSE + b"\r\n" + body)
-        self.transport.close()
-
     # What goes out
 
     def pause_writing(self) -> None:
@@ -126,6 +131,15 @@ class Front(Incoming):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """Connections of a process: how many there may be, and those that have sent no whole request
+    yet, the oldest first. These give way to new ones."""
+
+    most: int
+    silent: dict[Front, None] = field(default_factory=dict)
 
 
 def _declared(cycle: RequestResponseCycle) -> int:
@@ -140,7 +154,7 @@ def config_of(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
     front = partial(
         Front,
         admission=Admission(settings.max_inflight),
-        most=min(settings.max_connections, max(files - SPARE_FILES, 1)),
+        held=Held(min(settings.max_connections, max(files - SPARE_FILES, 1))),
         most_body=max(settings.max_body_bytes, settings.max_query_bytes),
         timeout_s=settings.request_timeout_s,
     )

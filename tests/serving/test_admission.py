@@ -283,17 +283,37 @@ def _refused(http: httpx.Client, request: bytes) -> bool:
 
 
 def test_only_so_many_connections_are_held(settings: Settings):
-    """One more is told so, and closed; when another one goes there is room."""
-    with (
-        http_service(settings.model_copy(update={"max_connections": 3})) as http,
-        ExitStack() as links,
-    ):
-        assert http.get("/healthz").status_code == 200
-        first = links.enter_context(connected(http))
-        links.enter_context(connected(http))
-        until(lambda: _told(http).startswith(b"HTTP/1.1 429 "), "it is full")
-        first.close()
+    """One more is told so, and closed, where all others have sent a request; when one goes there
+    is room."""
+    with few_connections(settings) as http, ExitStack() as links:
+        held = [links.enter_context(connected(http)) for _ in range(2)]
+        for link in held:
+            link.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert b"200 OK" in one_answer(link)
+        refused = _told(http)
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert b"3 connections are held, as many as may be" in refused
+        held[0].close()
         until(lambda: _told(http).startswith(b"HTTP/1.1 200 "), "there is room")
+
+
+def test_who_says_nothing_gives_way(settings: Settings):
+    """Connections that have sent no whole request keep no probe out: the oldest of them is
+    closed."""
+    with few_connections(settings) as http, ExitStack() as links:
+        silent = [links.enter_context(connected(http)) for _ in range(2)]
+        silent[1].sendall(b"POST /rou")
+        for _ in range(3):
+            assert _told(http).startswith(b"HTTP/1.1 200 ")
+        assert b"3 connections are held" in all_of(silent[0])
+
+
+@contextmanager
+def few_connections(settings: Settings) -> Iterator[httpx.Client]:
+    """A service that holds three, of which this client's is one."""
+    with http_service(settings.model_copy(update={"max_connections": 3})) as http:
+        assert http.get("/healthz").status_code == 200
+        yield http
 
 
 def _told(http: httpx.Client) -> bytes:
