@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.access.admission import Admission, Place
+from serving.access.admission import RETRY_AFTER_S, Admission, Place
 from serving.observing import metrics
 from serving.processes.incoming import CLOSE, Incoming
 from serving.settings import Settings
@@ -57,7 +57,8 @@ class Front(Incoming):
     def give_way(self) -> None:
         """To another one."""
         detail = f"{self._connections.most} connections are held, as many as may be"
-        self.turn_away(429, "Too Many Requests", "overloaded", detail)
+        more = CLOSE + f"retry-after: {RETRY_AFTER_S}\r\n".encode()
+        self.turn_away(429, "Too Many Requests", "overloaded", detail, more)
 
     # What comes in
 

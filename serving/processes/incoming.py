@@ -137,9 +137,11 @@ class Incoming(OneWrite):
         detail = f"a request has {MOST_HEAD} bytes beside its body at most"
         self.turn_away(431, "Request Header Fields Too Large", "too-large", detail)
 
-    def turn_away(self, status: int, reason: str, name: str, detail: str) -> None:
-        """Close, and say why where the request that is coming in has no answer yet; not before
-        those before it have theirs."""
+    def turn_away(
+        self, status: int, reason: str, name: str, detail: str, more: bytes = CLOSE
+    ) -> None:
+        """Close, and say why (with `more` lines of head) where the request that is coming in has no
+        answer yet; not before those before it have theirs."""
         mine = self._awaited == "body"  # the last cycle is of this very request
         answered = self.cycle is None or self.cycle.response_complete
         if not mine and not answered:
@@ -149,5 +151,5 @@ class Incoming(OneWrite):
         if not mine or not (self.cycle.response_started or self.pipeline):
             metrics.problems(status, name).inc()
             head, body = refusal(status, reason, name, detail)
-            self.transport.write(head + CLOSE + b"\r\n" + body)
+            self.transport.write(head + more + b"\r\n" + body)
         self.transport.close()

@@ -293,6 +293,7 @@ def test_only_so_many_connections_are_held(settings: Settings):
         refused = _told(http)
         assert refused.startswith(b"HTTP/1.1 429 ")
         assert b"3 connections are held, as many as may be" in refused
+        assert b"\r\nretry-after: 1\r\n" in refused
         held[0].close()
         until(lambda: _told(http).startswith(b"HTTP/1.1 200 "), "there is room")
 
