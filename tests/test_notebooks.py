@@ -97,6 +97,7 @@ def test_replaying_a_log(run: Any):
     assert 0.5 < told["replayed"] < 0.9
 
 
+@pytest.mark.slow
 def test_comparing_two_policies(run: Any):
     """The dearest model wins where quality alone counts, and loses where cost comes first."""
     told = run(
@@ -114,6 +115,7 @@ def test_comparing_two_policies(run: Any):
     assert told["tasks"] == ["code", "creative", "math", "qa", "summarization", "translation"]
 
 
+@pytest.mark.slow
 def test_reading_a_gate_report_and_promoting(run: Any):
     """Undecided after few rounds, then a pass: it is promoted, and serves the next query."""
     told = run(

@@ -44,7 +44,7 @@ def naive_and_honest(better: float) -> Vector:
     return np.array([(one.naive.estimate, one.honest) for one in leads(better)]).T
 
 
-@pytest.mark.parametrize("better", [0.0, 0.1])
+@pytest.mark.parametrize("better", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_the_naive_interval_holds_whoever_wins(better: float):
     """Of equals, and where one stands out: the true lead of the one that won is in it as often as
     is said, though it was chosen for being high."""

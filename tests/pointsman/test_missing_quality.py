@@ -185,7 +185,7 @@ def test_an_open_window_is_waited_for(
     assert list(read_log(path).decision_ids) == ids
 
 
-@pytest.mark.parametrize("quality", [0.9, 0.0])
+@pytest.mark.parametrize("quality", [pytest.param(0.9, marks=pytest.mark.slow), 0.0])
 def test_a_report_takes_its_place_as_a_correction_does(
     http: httpx.Client, redis_url: str, store: Ahead, path: str, raw: redis.Redis, quality: float
 ):

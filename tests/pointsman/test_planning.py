@@ -174,6 +174,7 @@ def log_of(run: Played, path: Path) -> LoggedData:
     return read_log(str(path))
 
 
+@pytest.mark.slow
 def test_the_log_tells_what_never_to_cascade_is_worth(tmp_path: Path):
     """The truth, which only the simulation knows, lies within the 95% interval in at least 6 of 8
     simulated logs (fewer have a chance of 0.0004), and the mean error within three of its

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from features.encoder import Encoder
 from offline_eval.estimating.intervals import Interval
 from offline_eval.gate.judging import Case, judge
 from offline_eval.gate.verdict import Verdict
@@ -17,7 +18,10 @@ from offline_eval.log.reading import fingerprint
 from offline_eval.registry import Estimated, Registry, VersionRecord
 from pointsman.promotion import report
 from pointsman.promotion.report import Report
+from policy.config.schema import PolicyConfig
+from policy.config.versions import write_config
 from tests.offline_eval.simulated import SCALES, START_MS, logged
+from tests.policy.linear_model import plain
 
 BETTER = (0.4, 0.8, 0.5)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -151,7 +155,15 @@ def test_a_summary_is_the_top_of_the_report():
 def test_mlflow_is_told_all_of_it(mlflow_uri: str):
     """Figures, both forms and the plots that they refer to, with the version's own run."""
     store = Registry(mlflow_uri)
-    store.log_version(VersionRecord("default", "2", b"{}", b"encoder", "[]"))
+    store.log_version(
+        VersionRecord(
+            "default",
+            "2",
+            write_config(PolicyConfig()),
+            Encoder.default(d_text=0).to_bytes(),
+            plain(["a"]).to_stored(),
+        )
+    )
     whole = reported(judged(200))
     run = store.log_evaluation("default", "2", whole.evaluation())
     client = MlflowClient(mlflow_uri, mlflow_uri)

@@ -21,6 +21,7 @@ def test_a_service_that_does_not_start_says_why(tmp_path: Path):
         trial.Service(tmp_path / "nowhere.toml", tmp_path).start()
 
 
+@pytest.mark.slow
 def test_a_trial_is_alone_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
     """It answers and its commands find it, also where the user has settings of their own; what it
     has acknowledged can be waited for in its log. Then neither its address nor its folder is there.

@@ -79,8 +79,8 @@ def between_break_points(mean: NDArray[np.float64], sd: NDArray[np.float64]) -> 
     low, high = (mean - 9.0 * sd).max(), (mean + 9.0 * sd).max()
     points = np.unique(np.add.outer(np.arange(-9.0, 9.1, 0.5), np.zeros(len(sd))) * sd + mean)
     within = points[(points > low) & (points < high)]
-    if len(within) > 4_000:  # near-equal arms need not each have points of their own
-        within = np.linspace(low, high, 4_000)[1:-1]
+    if len(within) > 1_000:  # near-equal arms need not each have points of their own
+        within = np.linspace(low, high, 1_000)[1:-1]
     edges = np.concatenate([[low], within, [high]])
     x, w = np.polynomial.legendre.leggauss(12)
     pmf = np.zeros(len(mean))

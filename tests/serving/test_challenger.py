@@ -188,7 +188,7 @@ def arms_of(answer: dict[str, Any]) -> dict[str, float]:
     return pmf | {answer["arm"]: answer["propensity"]}
 
 
-@pytest.mark.parametrize("explores", [False, True])
+@pytest.mark.parametrize("explores", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_apprentice_of_the_callers_router(redis_url: str, tmp_path: Path, explores: bool):
     """It learns from the router's outcomes and takes over when told to; what it would have earned
     is known where the router explores and says how."""

@@ -163,6 +163,7 @@ def test_each_call_of_a_plan_tells_of_its_place(redis_url: str, tmp_path: Path):
         assert route(http, plans=["fallback"])["excluded"] == []
 
 
+@pytest.mark.slow
 def test_its_state_survives_the_kill_of_a_serving_process(tmp_path: Path):
     """Of two, either may die, and what takes its place knows what they knew."""
     (tmp_path / "pointsman.toml").write_text(arms(THREE))
