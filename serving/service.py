@@ -113,6 +113,7 @@ class Service:
     ) -> None:
         self.policies: dict[str, Policy] = {}
         self.configured: Collection[str] = ()
+        self.unreadable: set[str] = set()  # of these: don't run, for what is stored is damaged
         self.alarms: dict[str, Alarm | None] = {}
         self._store = store
         self.now_ms = self._clock_ms = clock_ms
@@ -122,13 +123,13 @@ class Service:
         self.deciding = Deciding(self.fleet, self.policy, clock_ms)
 
     def policy(self, name: str) -> Policy:
-        try:
+        if name in self.policies:
             return self.policies[name]
-        except KeyError:
-            if name in self.configured:
-                raise StoreUnavailable(f"policy {name!r} couldn't be read from Redis yet") from None
-            # Whoever asks may not be to know the others.
-            raise UnknownPolicy(f"no policy {name!r}: GET /policies lists them") from None
+        if name in self.configured:
+            why = "can't be read: see the log" if name in self.unreadable else "isn't read yet"
+            raise StoreUnavailable(f"what Redis has of policy {name!r} {why}")
+        # Whoever asks may not be to know the others.
+        raise UnknownPolicy(f"no policy {name!r}: GET /policies lists them")
 
     def unloaded(self) -> list[str]:
         """Policies of the configuration that don't run here yet."""
@@ -260,8 +261,7 @@ class Service:
             If a component was accepted before with another value.
         """
         policy = self.policy(body.policy)
-        cost_usd, list_cost_usd, notes = body.cost_usd, None, []
-        made = None
+        cost_usd, list_cost_usd, notes, made = body.cost_usd, None, [], None
         if body.attempts is not None:
             decision, catalog = await self._was_made(policy, body.decision_id)
             _check_turn(body, decision)

@@ -17,6 +17,7 @@ from policy import policy as policies
 from policy.config.problems import ConfigError
 from policy.config.schema import Config, current
 from policy.policy import Policy
+from policy.stored import Unreadable
 from serving.learning.loading import Loaded, Running, load_running
 from serving.learning.registering import register_policy
 from serving.observing import metrics
@@ -54,8 +55,8 @@ class Follower:
         self._troubles: dict[str, str] = {}  # of a policy: what was last said to be wrong
 
     async def start(self) -> None:
-        """Load everything once, or as soon as the store can be reached; then follow in the
-        background.
+        """Load everything once, or as soon as the store can be reached, and each policy as soon as
+        what is stored of it can be read; then follow in the background.
 
         Raises
         ------
@@ -86,7 +87,10 @@ class Follower:
         """Put a configuration in force: arms and prices at once, policies as versions."""
         for name in config.policies:
             with about(policy=name):
-                await self._register(name, config)
+                try:
+                    await self._register(name, config)
+                except (Unreadable, LookupError) as error:
+                    self._cannot_read(name, error)
         if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
             log.warning(
                 "nobody has said when these arms' prices were checked (prices_checked): %s",
@@ -97,16 +101,23 @@ class Follower:
         self._service.fleet.configure(config)
         for name, why in product(config.policies, ("all_out", "unlogged")):
             metrics.degraded(name, why)  # shown before the first
+        self._service.unreadable &= set(config.policies)
         for name in set(self._serving) - set(config.policies):
             del self._serving[name]
             del self._service.policies[name]
             metrics.SNAPSHOT_CHECKED.labels(name).set(math.nan)  # nothing to be late with
         for name in config.policies:
             with about(policy=name):
-                await self._refresh(name)
+                try:
+                    await self._refresh(name)
+                except StoreUnavailable:
+                    raise
+                except Exception as error:  # the others needn't wait for it
+                    self._cannot_read(name, error)
 
     async def _register(self, name: str, config: Config) -> None:
         now_ms = self._clock_ms()
+        self._registered.pop(name, None)
         self._registered[name] = await register_policy(self._store, name, config, now_ms)
 
     async def _refresh(self, name: str) -> None:
@@ -129,12 +140,13 @@ class Follower:
                     before = self._serving[name] = put
                     self._service.policies[name] = put.policy
                     await asyncio.to_thread(old.clear)  # which frees what is large
+        self._service.unreadable.discard(name)
         metrics.SNAPSHOT.labels(name).set(running.champion.number)
         metrics.SNAPSHOT_CHECKED.labels(name).set(self._clock_ms() / 1_000)
 
     async def _follow_store(self, names: Sequence[str]) -> None:
         async for _ in self._store.hints(names, POLL_S):
-            for name in list(self._serving):
+            for name in self._config.policies if self._config is not None else ():
                 with about(policy=name):
                     await self._attempt(name)
 
@@ -144,22 +156,33 @@ class Follower:
         if config is None or name not in config.policies:
             return
         try:
-            if not await self._store.holds(name, config.arms.revision, self._registered[name]):
+            registered = self._registered.get(name)
+            if registered is None:  # what was stored couldn't be read
+                await self._register(name, config)
+            elif not await self._store.holds(name, config.arms.revision, registered):
                 log.error("policy %s: Redis has lost what was registered; it is once more", name)
                 await self._register(name, config)
             await self._refresh(name)
             self._troubles.pop(name, None)
         except StoreUnavailable as error:
             self._tell(name, str(error))
-        except ValueError as error:
-            self._tell(name, f"can't read the newest snapshot: {error}")
-        except Exception:
-            log.exception("policy %s: can't load the newest snapshot", name)
+        except Exception as error:
+            self._cannot_read(name, error)
+
+    def _cannot_read(self, name: str, error: Exception) -> None:
+        """Say what is wrong with what is stored of a policy; a surprise, with its traceback."""
+        if name not in self._serving:
+            self._service.unreadable.add(name)
+        if isinstance(error, ValueError | LookupError):
+            self._tell(name, f"can't read what is stored: {error}")
+        else:
+            log.error("policy %s: can't load what is stored", name, exc_info=error)
 
     def _tell(self, name: str, trouble: str) -> None:
         """Once, until it is over or another one."""
         if self._troubles.get(name) != trouble:
-            log.warning("policy %s: %s; serving the last snapshot", name, trouble)
+            until = "serving the last snapshot" if name in self._serving else "it isn't served yet"
+            log.warning("policy %s: %s; %s", name, trouble, until)
         self._troubles[name] = trouble
 
     async def _follow_file(self, pending: Config | None) -> None:

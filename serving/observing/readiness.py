@@ -35,6 +35,8 @@ class Readiness:
             # Not which: whoever asks has no key that says what they may know.
             many = f"{len(unloaded)} policies" if len(unloaded) > 1 else "a policy"
             awaited = f"no snapshot yet of {many}"
+            if self._service.unreadable:
+                awaited += ", for what is stored can't be read (the log says of which, and why)"
             raise NotReady(awaited if amiss is None else f"{awaited}: {amiss}")
         if amiss is not None and not self._serves_unlogged:
             raise NotReady(amiss)

@@ -192,7 +192,7 @@ def test_a_corrupt_snapshot_leaves_the_running_one(
     """Serving goes on with what it has, and says why once; a good one is taken again."""
 
     def said() -> list[str]:
-        return [r.message for r in caplog.records if "can't read the newest" in r.message]
+        return [r.message for r in caplog.records if "can't read what is stored" in r.message]
 
     drive(http, 2)
     learn_all(redis_url)
