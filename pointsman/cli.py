@@ -77,8 +77,19 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
-        if logs.are_json():
-            logging.getLogger("pointsman").critical("%s", error)
-        else:
-            click.echo(f"pointsman: {error}", err=True)
+        _say(str(error))
         sys.exit(1)
+    except Exception as error:
+        from serving.store.connecting.clients import FAILED  # noqa: PLC0415 - not for --help
+
+        if not isinstance(error, FAILED):
+            raise
+        _say(f"Redis: {error}")
+        sys.exit(1)
+
+
+def _say(last: str) -> None:
+    if logs.are_json():
+        logging.getLogger("pointsman").critical("%s", last)
+    else:
+        click.echo(f"pointsman: {last}", err=True)

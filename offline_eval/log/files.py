@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from zlib import crc32
 
 import pyarrow as pa
@@ -29,6 +30,19 @@ _UNKNOWN = b"0" * 8  # stands for the CRC-32 while that is taken
 _END = struct.Struct("<I4s")  # of a Parquet file: how long the footer is, and PAR1
 
 
+def shown(path: str) -> str:
+    """A path or URI without what may be secret in it: who comes, with which password, and the
+    query.
+
+    >>> shown("s3://id:secret@bucket/log?endpoint_override=host")
+    's3://bucket/log'
+    """
+    if "://" not in path:
+        return path
+    parts = urlsplit(path)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
 def filesystem(path: str) -> tuple[Any, str]:
     """A file system and the path on it; fsspec, where installed, knows more than pyarrow."""
     if "://" not in path:
@@ -41,7 +55,8 @@ def filesystem(path: str) -> tuple[Any, str]:
 
             other, root = url_to_fs(path)
         except (ImportError, ValueError):
-            raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+            said = str(error).splitlines()[0].replace(path, shown(path))
+            raise ValueError(f"{shown(path)}: {said}") from error
         found = pfs.PyFileSystem(pfs.FSSpecHandler(other))
     return found, root.rstrip("/")
 

@@ -44,7 +44,9 @@ def save(path: str, policy: str, to: Folder, upto: Mapping[str, str]) -> Positio
                     to.add(NAME + name.removeprefix(f"{root}/"), file)
             break
     else:
-        raise OSError(f"{path}: files of policy {policy!r} go faster than they can be copied")
+        raise OSError(
+            f"{files.shown(path)}: files of policy {policy!r} go faster than they can be copied"
+        )
     at = replace(at, **ends)
     own = own_folder(root, policy).removeprefix(f"{root}/")
     to.add(f"{NAME}{own}/{POSITION}", BytesIO(position_file(at)))

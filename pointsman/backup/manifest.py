@@ -56,7 +56,7 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self._on, self._root = files.filesystem(path)
-        self._path = path
+        self._path = files.shown(path)
         self.put: dict[str, File] = {}
 
     def add(self, name: str, source: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offline_eval.log import files
 from offline_eval.registry import default_uri
 from pointsman.backup import log_files, mlflow_files, redis_state
 from pointsman.backup.manifest import Folder, Manifest
@@ -54,11 +55,12 @@ def _files(folder: Folder, manifest: Manifest, chosen: Settings, *, force: bool)
     else:
         yield f"{chosen.config} stays as it is"
     if manifest.log_included:
+        log = files.shown(chosen.log_path())
         if log_files.is_empty(chosen.log_path()):
             log_files.load(folder, manifest, chosen.log_path())
-            yield f"the log, at {chosen.log_path()}"
+            yield f"the log, at {log}"
         else:
-            yield f"the log at {chosen.log_path()} stays as it is"
+            yield f"the log at {log} stays as it is"
     database = mlflow_files.database_of(default_uri(chosen.data))
     if not manifest.artifacts or database is None:
         yield "nothing for MLflow"

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from offline_eval.log import archive
+from offline_eval.log import archive, files
 from offline_eval.log.segments import START, STREAMS
 from offline_eval.registry import default_uri
 from pointsman.backup import log_files, mlflow_files, redis_state
@@ -36,7 +36,8 @@ def take(chosen: Settings, url: str, to: str, now_ms: int, *, with_log: bool) ->
     folder = Folder(to)
     folder.check_new()
     policies = ConfigFile(chosen.config).read().policies
-    made = Manifest(now_ms, version("pointsman"), log_path=chosen.log_path(), log_included=with_log)
+    log_path = files.shown(chosen.log_path())
+    made = Manifest(now_ms, version("pointsman"), log_path=log_path, log_included=with_log)
     with TemporaryDirectory(prefix="pointsman-backup-") as place:
         table = Path(place, redis_state.NAME)
         saved = redis_state.save(url, table)

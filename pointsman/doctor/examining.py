@@ -17,6 +17,8 @@ from serving.access.store import key_store
 from serving.processes.config_file import utc_day
 from serving.processes.embedded import EmbeddedError, NotRunning, running_url
 from serving.settings import Settings
+from serving.store.connecting.checking import refusal
+from serving.store.connecting.clients import FAILED
 from serving.store.keys import StoreUnavailable
 from serving.store.operating.server import look
 from serving.store.operating.standing import StandingStore
@@ -31,8 +33,12 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
         yield from configuration.prices(config.arms.arms, utc_day())
     uri = default_uri(chosen.data)
     yield from disk.checked(disk.places(chosen, uri))
+    correct = "correct POINTSMAN_REDIS_URL, or that Redis"
     try:
         url = chosen.redis_url or running_url(chosen.data)
+        if reason := refusal(url, evicting=True):  # of which `memory` tells
+            yield Finding("redis", "fault", reason, correct)
+            return
         for place, seen in look(url).items():
             yield from server.checked(seen, place, chosen.wait_replicas)
         yield from keys.checked(*asyncio.run(_keys(url)), chosen, time.time_ns() // 1_000_000)
@@ -41,6 +47,8 @@ def examine(chosen: Settings, *, mend: bool = False) -> Iterator[Finding]:
     except (NotRunning, StoreUnavailable, ValueError) as error:
         start = "start `pointsman up`, or correct POINTSMAN_REDIS_URL or POINTSMAN_DATA"
         yield Finding("redis", "fault", str(error), start)
+    except FAILED as error:
+        yield Finding("redis", "fault", f"Redis: {error}", correct)
     except EmbeddedError as error:
         yield Finding("redis", "fault", str(error), "see valkey.log there: does it load its files?")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from offline_eval.log import archive
+from offline_eval.log import archive, files
 from pointsman.doctor.finding import Finding, Level, Told, named
 from policy.config.versions import read_config
 from policy.values import models
@@ -59,7 +59,7 @@ def _archiver(store: StandingStore, policy: str, chosen: Settings) -> Iterator[T
     if at.origin and at.origin != store.origin():
         yield (
             "fault",
-            f"the log at {chosen.log_path()} belongs to another service",
+            f"the log at {files.shown(chosen.log_path())} belongs to another service",
             "name this service's own as POINTSMAN_LOG, or an empty folder",
         )
         return

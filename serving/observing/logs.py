@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 NAMED = {"policy": "policy", "decision_id": "decision"}  # in text; JSON has all there is
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # moves a cursor, or ends a line
 REMEMBERED = 256  # events that may be repeated
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -100,7 +102,7 @@ class JsonLines(logging.Formatter):
 
 class TextLines(logging.Formatter):
     """For a person: the time, the level, the message, and which policy and decision it concerns
-    where the message doesn't say."""
+    where the message doesn't say. All on one line, whatever is in it; a traceback follows."""
 
     def __init__(self) -> None:
         super().__init__(TEXT)
@@ -109,7 +111,8 @@ class TextLines(logging.Formatter):
         known = _CONCERNED.get()
         named = [f"{word} {known[name]}" for name, word in NAMED.items() if name in known]
         more = [words for words in named if words not in record.message]
-        return super().formatMessage(record) + (f" ({', '.join(more)})" if more else "")
+        line = super().formatMessage(record) + (f" ({', '.join(more)})" if more else "")
+        return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
 def begin(process: str, form: str | None) -> None:

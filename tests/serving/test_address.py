@@ -46,7 +46,7 @@ def test_sentinels_have_a_service_and_credentials_of_their_own():
         ("redis+sentinel://a/main/x", "a database is a number, got 'x'"),
         ("redis+other://a", "are known, got redis\\+other://"),
         ("http+cluster://a", "are known, got http\\+cluster://"),
-        ("http://a", "scheme"),
+        ("http://a", "sentinel:// are known, got http://"),
     ],
 )
 def test_what_is_no_address_is_said(url: str, expected: str):

@@ -11,6 +11,9 @@ from redis.connection import SSLConnection, parse_url
 Place = tuple[str, int]  # host and port
 
 DEFAULT_PORTS = {"cluster": 6379, "sentinel": 26379}
+UNKNOWN = (
+    "redis://, rediss://, unix://, redis+cluster:// and redis+sentinel:// are known, got {}://"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,15 @@ class Address:
         parts = urlsplit(url)
         scheme, _, kind = parts.scheme.partition("+")
         if not kind:
+            if scheme not in ("redis", "rediss", "unix"):
+                raise ValueError(UNKNOWN.format(parts.scheme))
             database = parts.path.strip("/")
             if scheme in ("redis", "rediss") and database and not database.isdecimal():
                 # The library passes over it, and would take database 0.
                 raise ValueError(f"a database is a number, got {database!r}")
             return cls("server", *_options(url))
         if scheme not in ("redis", "rediss") or kind not in DEFAULT_PORTS:
-            raise ValueError(
-                f"redis://, rediss://, unix://, redis+cluster:// and redis+sentinel:// are known, "
-                f"got {parts.scheme}://"
-            )
+            raise ValueError(UNKNOWN.format(parts.scheme))
         user, at, hosts = parts.netloc.rpartition("@")
         seeds = tuple(_seed(host, DEFAULT_PORTS[kind]) for host in hosts.split(","))
         service, _, database = parts.path.strip("/").partition("/")

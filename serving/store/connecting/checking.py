@@ -30,11 +30,12 @@ def answers(url: str) -> bool:
         client.close()
 
 
-def refusal(url: str) -> str | None:
-    """Why a service can't stand on the Redis at this address, in one line; None where it can."""
+def refusal(url: str, *, evicting: bool = False) -> str | None:
+    """Why a service can't stand on the Redis at this address, in one line; None where it can. One
+    that is `evicting` keys may be let pass."""
     to = Address.of(url)
     if to.kind == "server":
-        return _refusal_of(redis.Redis.from_url(url, **ONE_TRY), "standalone")
+        return _refusal_of(redis.Redis.from_url(url, **ONE_TRY), "standalone", evicting)
     try:
         places = clients.masters(to)
     except exceptions.ConnectionError as error:
@@ -42,13 +43,13 @@ def refusal(url: str) -> str | None:
         return f"no {to.kind} answers on {named}: {error}"
     mode = "cluster" if to.kind == "cluster" else "standalone"
     for place in places:
-        reason = _refusal_of(clients.one(*place, to.tls, to.options), mode)
+        reason = _refusal_of(clients.one(*place, to.tls, to.options), mode, evicting)
         if reason is not None:
             return reason
     return None
 
 
-def _refusal_of(client: redis.Redis, mode: str) -> str | None:
+def _refusal_of(client: redis.Redis, mode: str, evicting: bool) -> str | None:
     """Why one server won't do."""
     try:
         client.ping()
@@ -63,7 +64,7 @@ def _refusal_of(client: redis.Redis, mode: str) -> str | None:
         client.close()
     if found != mode:
         return f"{_place(client)} is {_MODES[found]}"
-    if evicts != "noeviction":
+    if evicts != "noeviction" and not evicting:
         return (
             f"Redis on {_place(client)} evicts keys (maxmemory-policy {evicts}), and would lose "
             "decisions: set it to noeviction"

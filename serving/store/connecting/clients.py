@@ -26,6 +26,7 @@ from serving.store.connecting.address import Address, Place
 CONNECTION: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 SERVING_TIMEOUT_S = 2.0  # what a service waits in the background, for one reply
 _RETRIES = 6  # some 0.7 s in all: a server that starts again may be back by then
+FAILED = exceptions.RedisError  # whatever a server says, or the way to it
 NOT_FOUND = exceptions.ConnectionError  # nobody knows where a server is
 LOST = (
     exceptions.ConnectionError,

@@ -22,9 +22,11 @@ from pointsman.backup.restoring import restore
 from pointsman.backup.taking import take
 from pointsman.commands import keys
 from pointsman.commands.settings import now_ms
+from pointsman.doctor import following
 from pointsman.promotion.roles import record_of
 from serving.settings import Settings
 from serving.store.learning import LearnerStore
+from serving.store.operating.standing import StandingStore
 from serving.store.operations import OperatorStore
 from tests.servers import (
     assert_same_state,
@@ -267,3 +269,26 @@ def test_it_goes_wherever_fsspec_does(settings: Settings, elsewhere: Settings):
         drive(http, 3)
         take(settings, settings.redis_url or "", "memory://backups/1", now_ms(), with_log=False)
     assert list(restore(elsewhere, "memory://backups/1", now_ms(), force=False))
+
+
+def test_a_log_address_leaves_its_password_behind(
+    settings: Settings, elsewhere: Settings, tmp_path: Path
+):
+    """It is in no file of the backup, and in nothing that is said of it."""
+    secret = {"log": f"memory://AKIA:sekretpw@{tmp_path.name}/log"}
+    with http_service(settings) as http:
+        drive(http, 1)
+        archive_burst(settings.redis_url or "", secret["log"], WINDOW)
+        backed_up(settings.model_copy(update=secret), tmp_path / "backup")
+    manifest = (tmp_path / "backup" / "manifest.json").read_text()
+    assert "sekretpw" not in manifest
+    assert f"memory://{tmp_path.name}/log" in manifest
+    told = restored(tmp_path / "backup", elsewhere.model_copy(update=secret))
+    assert any(f"memory://{tmp_path.name}/log" in line for line in told)
+    assert "sekretpw" not in " ".join(told)
+    with closing(StandingStore(settings.redis_url or "", "default")) as store:
+        with redis.Redis.from_url(settings.redis_url or "") as client:
+            client.hset("pm:{default}:state", "origin", "another")
+        found = following.checked(store, "default", settings.model_copy(update=secret))
+    assert any("belongs to another service" in one.what for one in found)
+    assert "sekretpw" not in str(found)

@@ -104,6 +104,15 @@ def test_text_names_policy_and_decision_where_the_message_does_not():
     assert failed == "can't (policy default, decision d1)\nOSError: broken"
 
 
+def test_text_is_one_line_whatever_is_in_it():
+    """What a caller sends can't make a line of its own, nor colour a terminal."""
+    record = {"msg": "GET /decisions/a\n2026 CRITICAL forged\x1b[31m\u2028é", "levelname": "INFO"}
+    with about(decision_id="d\r1"):
+        text = TextLines().format(logging.makeLogRecord(record))
+    assert text.endswith("a\\n2026 CRITICAL forged\\x1b[31m\\u2028é (decision d\\r1)")
+    assert len(text.splitlines()) == 1
+
+
 def test_what_a_line_concerns_never_hides_what_it_says(said: Said):
     """The fields of every line come last."""
     with about(message="another", level="none"):
