@@ -74,7 +74,10 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        if logs.are_json():
+            _say(error.format_message())
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         _say(str(error))

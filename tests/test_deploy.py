@@ -224,6 +224,19 @@ def test_units_stop_the_parent_alone_and_wait():
             assert wait_s > Settings().drain_s + GRACE_S + 2 * STOP_S
 
 
+def test_units_are_all_shut_in():
+    """What holds one in holds every one in, the backup among them."""
+    sections = {
+        path.name: path.read_text().partition("NoNewPrivileges=")[2].partition("\n\n")[0].strip()
+        for path in UNITS
+        if path.suffix == ".service"
+    }
+    assert "CapabilityBoundingSet=" in sections["pointsman.service"]
+    assert len(set(sections.values())) == 1
+    services = (path.read_text() for path in UNITS if path.suffix == ".service")
+    assert all("StateDirectoryMode=0700\n" in text for text in services)
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
 def test_systemd_takes_the_units(tmp_path: Path):
     """Each key and value of them, the program aside, which isn't installed here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -127,7 +128,12 @@ def help_text() -> str:
 
 def begin(process: str, **given: object) -> Settings:
     """The settings of a process that runs until it is stopped, and logs as they say."""
-    chosen = read(**given)
+    try:
+        chosen = read(**given)
+    except click.ClickException:
+        form = os.environ.get("POINTSMAN_LOG_FORMAT")
+        logs.begin(process, form if form in ("json", "text") else None)
+        raise
     logs.begin(process, chosen.log_format)
     return chosen
 

@@ -15,6 +15,7 @@ from serving.settings import Settings
 
 MAX_AGE_DAYS = 90  # of a price, as `pointsman catalog check` has it
 ELSEWHERE = ("POINTSMAN_TEST_",)  # names that begin so are no settings of a service
+OF_CALLERS = {"POINTSMAN_API_KEY", "POINTSMAN_URL"}  # which a client reads
 
 
 def read(chosen: Settings) -> tuple[Config | None, list[Finding]]:
@@ -30,7 +31,7 @@ def read(chosen: Settings) -> tuple[Config | None, list[Finding]]:
 
 def environment(variables: Mapping[str, str]) -> list[Finding]:
     """Variables that look like settings and are none."""
-    known = {f"POINTSMAN_{name.upper()}" for name in Settings.model_fields}
+    known = OF_CALLERS | {f"POINTSMAN_{name.upper()}" for name in Settings.model_fields}
     wrong = sorted(
         name
         for name in variables

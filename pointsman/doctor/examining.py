@@ -67,9 +67,6 @@ def _policies(
                 what = f"{policy}: Redis doesn't know this policy"
                 yield Finding("policy", "fault", what, "start a service: it registers policies")
                 continue
-            readable = stored.checked(store, policy, chosen.log_path())
-            yield from readable
-            if any(finding.level == "fault" for finding in readable):
-                continue  # the others would stumble over the same
+            yield from stored.checked(store, policy, chosen.log_path())
             yield from following.checked(store, policy, chosen)
             yield from recorded.checked(store, uri, policy, mend=mend)

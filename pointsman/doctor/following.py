@@ -37,11 +37,14 @@ def _learner(store: StandingStore, chosen: Settings) -> Iterator[Told]:
     roles, state = store.roles(), store.state()
     assert roles is not None, state
     for version in filter(None, (roles.champion, roles.challenger)):
-        config, _ = store.version(version)
-        if read_config(config).model in models.NO_VALUES:
-            continue
-        head = store.checkpoint_head(version)
-        position = "0-0" if head is None else read_head(head).header.position
+        try:
+            config, _ = store.version(version)
+            if read_config(config).model in models.NO_VALUES:
+                continue
+            head = store.checkpoint_head(version)
+            position = "0-0" if head is None else read_head(head).header.position
+        except (ValueError, LookupError):
+            continue  # the check of what is stored tells of it
         waits_ms = store.waits_ms("outcomes", position)
         yield from _lag(
             f"version {version} has not learned", waits_ms, chosen.checkpoint_interval_s

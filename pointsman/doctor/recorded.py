@@ -72,6 +72,9 @@ def checked(store: OperatorStore, uri: str, policy: str, *, mend: bool) -> list[
             told = [*done, *_told(compared(store, registry, policy))]
     except RuntimeError as error:
         return [Finding("mlflow", "warning", str(error), "serving goes on; gates aren't recorded")]
+    except (ValueError, LookupError) as error:
+        what = f"{policy}: what Redis knows can't be compared: {error}"
+        return [Finding("mlflow", "warning", what, "mend what is stored first")]
     told = [(level, f"{policy}: {what}", do) for level, what, do in told]
     return named("mlflow", told, f"{policy}: MLflow knows what Redis does")
 

@@ -16,9 +16,13 @@ from policy.values.snapshot import unpack
 from serving.store.operating.standing import StandingStore
 
 DO = (
-    "run the release that wrote it, or start anew from the log: "
+    "run the release that wrote it, restore a backup, or start anew from the log: "
     "docs/operating/operations.md#upgrading"
 )
+RESTART = "restart the learner: it writes another"
+OF_LOG = "put the file back from a copy of the log, or run the release that wrote it"
+LOGS = {stream: f"the log's {stream}" for stream in STREAMS}
+REACH = "see whether POINTSMAN_LOG can be reached from here, and read"
 
 
 def checked(store: StandingStore, policy: str, log: str) -> list[Finding]:
@@ -26,10 +30,13 @@ def checked(store: StandingStore, policy: str, log: str) -> list[Finding]:
     the log: of a format that is read here, and whole."""
     told: list[Told] = []
     for what, read in _parts(store, policy, log):
+        do = RESTART if what.endswith("snapshot") else OF_LOG if what in LOGS.values() else DO
         try:
             read()
         except (ValueError, LookupError) as error:
-            told.append(("fault", f"{policy}: {what}: {error}", DO))
+            told.append(("fault", f"{policy}: {what}: {error}", do))
+        except OSError as error:
+            told.append(("fault", f"{policy}: {what}: {error}", REACH))
     return named("stored", told, f"{policy}: all is of formats that are read here")
 
 
@@ -43,8 +50,8 @@ def _parts(
     for version in dict.fromkeys(state[role] for role in roles if state.get(role)):
         yield from _of_version(store, version)
     yield "the newest decision", lambda: _decision(store.newest("decisions"))
-    for stream in STREAMS:
-        yield f"the log's {stream}", partial(_newest, log, policy, stream)
+    for stream, name in LOGS.items():
+        yield name, partial(_newest, log, policy, stream)
 
 
 def _of_version(store: StandingStore, version: str) -> Iterator[tuple[str, Callable[[], object]]]:

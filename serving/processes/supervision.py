@@ -58,7 +58,8 @@ class Child:
         if self.process is not None and (status := self.process.poll()) is not None:
             self._failures = 0 if now - self._started > STEADY_S else self._failures + 1
             delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)] if self._failures else 0.0
-            log.error("%s ended with status %s; starting it again", self.name, status)
+            level = logging.ERROR if status else logging.WARNING
+            log.log(level, "%s ended with status %s; starting it again", self.name, status)
             self.ended(self.process.pid)
             self.process, self._retry_at = None, now + delay_s
         if self.process is None and now >= self._retry_at:

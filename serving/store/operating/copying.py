@@ -24,19 +24,28 @@ def copy(client: Any, path: Path) -> None:
     ------
     StoreUnavailable
         If the connection is lost, or the server lets this user have none.
+    OSError
+        If it can't be written.
     """
     with reachable():
         connection = client.connection_pool.get_connection()
-        try:
-            connection.send_command("REPLCONF", "capa", "eof")
-            connection.read_response()
-            connection.send_command("SYNC")
-            connection._sock.settimeout(_TIMEOUT_S)
-            with path.open("wb") as file:
-                for chunk in _snapshot(connection._sock):
-                    file.write(chunk)
-        finally:
-            connection.disconnect()  # else it would send on what is written now
+    try:
+        with path.open("wb") as file:
+            for chunk in _sent(connection):
+                file.write(chunk)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        connection.disconnect()  # else it would send on what is written now
+
+
+def _sent(connection: Any) -> Iterator[bytes]:
+    with reachable():
+        connection.send_command("REPLCONF", "capa", "eof")
+        connection.read_response()
+        connection.send_command("SYNC")
+        connection._sock.settimeout(_TIMEOUT_S)
+        yield from _snapshot(connection._sock)
 
 
 def _snapshot(sock: Any) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import redis
 from pointsman.backup.redis_state import load, save
 from serving.store.keys import StoreUnavailable
 from serving.store.operating import contents
+from serving.store.operating.copying import copy
 from tests.servers import until
 
 NOW_MS = 1_700_000_000_000
@@ -147,3 +148,10 @@ def test_a_copy_is_of_one_moment(redis_url: str, raw: redis.Redis, tmp_path: Pat
     both = [row["value"] for row in rows if row["key"].endswith(b":swept")]
     assert len(both) == 2
     assert both[0] == both[1]
+
+
+def test_a_disk_that_is_full_is_said(raw: redis.Redis):
+    """It isn't Redis that can't be reached."""
+    raw.set("pm:{a}:swept", "1-1")
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        copy(raw, Path("/dev/full"))

@@ -43,7 +43,7 @@ def test_a_service_that_runs_has_no_fault(settings: Settings, tmp_path: Path):
         learner.acquire()
         archiver.acquire()
         place = {"POINTSMAN_REDIS_URL": url, "POINTSMAN_LOG": str(tmp_path / "log")}
-        code, found = findings(tmp_path, POINTSMAN_PROT="80", **place)
+        code, found = findings(tmp_path, POINTSMAN_PROT="80", POINTSMAN_API_KEY="pm_x", **place)
     assert code == 0, found
     assert [f["check"] for f in found if f["level"] == "ok"] == [
         "configuration",

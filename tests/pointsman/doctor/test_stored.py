@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from pointsman.archiver import Window, archive_burst
-from pointsman.doctor.stored import checked
+from pointsman.doctor.examining import examine
+from pointsman.doctor.stored import REACH, checked
 from serving.settings import Settings
 from serving.store.operating.standing import StandingStore
 from tests.servers import drive, http_service, learn_all
@@ -72,6 +73,10 @@ def test_what_it_cannot_read_is_a_fault(store: StandingStore, settings: Settings
         "the newest decision",
     ]
     assert "a catalog without a format number" in found[0].what
+    assert "restart the learner" in found[4].do
+    assert all("restore a backup" in one.do for one in found if one is not found[4])
+    seen = {finding.check for finding in examine(settings)}
+    assert {"stored", "learner", "archiver", "mlflow"} <= seen
 
 
 def test_a_log_of_another_format_is_a_fault(store: StandingStore, settings: Settings):
@@ -80,3 +85,15 @@ def test_a_log_of_another_format_is_a_fault(store: StandingStore, settings: Sett
     newest.write_bytes((FORMATS / "log-outcomes-3.parquet").read_bytes())
     (fault,) = checked(store, "default", settings.log_path())
     assert fault.what.startswith("default: the log's outcomes: ")
+    assert "copy of the log" in fault.do
+
+
+def test_a_log_that_cannot_be_reached_is_a_fault(store: StandingStore, tmp_path: Path):
+    """All else is looked at nevertheless."""
+    (tmp_path / "file").touch()
+    found = checked(store, "default", str(tmp_path / "file"))
+    assert [one.what.split(": ")[1] for one in found] == [
+        "the log's decisions",
+        "the log's outcomes",
+    ]
+    assert {one.do for one in found} == {REACH}

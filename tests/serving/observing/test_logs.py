@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,3 +197,15 @@ def test_the_access_log_has_a_line_per_request(settings: Settings, said: Said):
     assert route["took_ms"] > 0
     assert (nowhere["path"], nowhere["status"]) == ("/nowhere", 404)
     assert CANARY not in said.text.getvalue()
+
+
+def test_wrong_settings_are_a_line_like_all_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Kubernetes sets POINTSMAN_PORT where a Service has that name."""
+    monkeypatch.setenv("POINTSMAN_PORT", "tcp://1.2.3.4:80")
+    monkeypatch.setenv("POINTSMAN_LOG_FORMAT", "json")
+    command = [sys.executable, "-m", "pointsman", "up"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert line["level"] == "critical"
+    assert "POINTSMAN_PORT: Input should be a valid integer" in line["message"]
