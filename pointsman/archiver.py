@@ -237,8 +237,8 @@ def archive(
     interval_s: float,
     wait_replicas: int = 0,
 ) -> None:
-    """Archive each policy that `windows` names, now or later, until `stop`; the first failure
-    stops all of them and is raised."""
+    """Archive each policy that `windows` names, now or later, until `stop`; one that fails
+    begins anew where its log ends."""
     last: dict[str, Window] = {}  # of a policy that the file doesn't have any more as well
 
     def window(policy: str) -> Window:

@@ -66,6 +66,15 @@ def opened(kind: str, data: bytes | str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != "format"}
 
 
+def sound(kind: str, data: bytes | str) -> bool:
+    """Whether `opened` takes it."""
+    try:
+        opened(kind, data)
+    except Unreadable:
+        return False
+    return True
+
+
 def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

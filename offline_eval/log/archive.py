@@ -54,7 +54,8 @@ from offline_eval.log.segments import (
     that_count,
 )
 from policy.arms.catalog import Catalog
-from policy.records import from_stored
+from policy.records import Decision, from_stored
+from policy.stored import Unreadable
 
 Read = TypeVar("Read")
 
@@ -136,11 +137,17 @@ class Archive:
 
     def add(self, decisions: Sequence[Entry], outcomes: Sequence[Entry]) -> set[str]:
         """Write entries that follow the position; they count once that has moved behind them.
-        The catalog revisions that they name and the archive doesn't have."""
-        made = [
-            from_stored(fields[b"record"], fields[b"x"], fields.get(b"challenger_x"))
-            for _, fields in decisions
-        ]
+        The catalog revisions that they name and the archive doesn't have.
+
+        Raises
+        ------
+        Unreadable
+            If one of them is damaged: none is written.
+        """
+        made = [_decision(*entry) for entry in decisions]
+        for entry, fields in outcomes:
+            if not fields.get(b"made_at_ms", b"").isdigit():
+                raise Unreadable(f"entry {entry} of the outcomes doesn't say when it was decided")
         rows = decision_table(made).append_column(
             ENTRY, pa.array([entry for entry, _ in decisions], pa.string())
         )
@@ -194,6 +201,13 @@ class Archive:
     def put_catalog(self, revision: str, catalog: bytes) -> None:
         """Keep the catalog of a revision, as JSON."""
         files.put(self._on, catalog_name(self._root, self._policy, revision), catalog)
+
+
+def _decision(entry: str, fields: Mapping[bytes, bytes]) -> Decision:
+    try:
+        return from_stored(fields[b"record"], fields[b"x"], fields.get(b"challenger_x"))
+    except (Unreadable, KeyError) as error:
+        raise Unreadable(f"entry {entry} of the decisions: {error}") from None
 
 
 def is_archive(path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -145,13 +146,18 @@ class Follower:
         metrics.SNAPSHOT_CHECKED.labels(name).set(self._clock_ms() / 1_000)
 
     async def _follow_store(self, names: Sequence[str]) -> None:
+        due = 0.0
         async for _ in self._store.hints(names, POLL_S):
+            whole = time.monotonic() >= due
+            if whole:
+                due = time.monotonic() + POLL_S
             for name in self._config.policies if self._config is not None else ():
                 with about(policy=name):
-                    await self._attempt(name)
+                    await self._attempt(name, whole=whole)
 
-    async def _attempt(self, name: str) -> None:
-        """One refresh; whatever is wrong with it, the policy that runs goes on running."""
+    async def _attempt(self, name: str, *, whole: bool = True) -> None:
+        """One refresh, and where it is to be `whole` a look at what was registered; whatever is
+        wrong with it, the policy that runs goes on running."""
         config = self._config
         if config is None or name not in config.policies:
             return
@@ -159,8 +165,8 @@ class Follower:
             registered = self._registered.get(name)
             if registered is None:  # what was stored couldn't be read
                 await self._register(name, config)
-            elif not await self._store.holds(name, config.arms.revision, registered):
-                log.error("policy %s: Redis has lost what was registered; it is once more", name)
+            elif whole and not await self._store.holds(name, config.arms.revision, registered):
+                log.error("policy %s: what was registered is lost, or damaged; it is again", name)
                 await self._register(name, config)
             await self._refresh(name)
             self._troubles.pop(name, None)

@@ -168,7 +168,11 @@ class Learner:
 
     def _catalog(self, revision: str) -> Catalog:
         if revision not in self._catalogs:
-            self._catalogs[revision] = Catalog.from_stored(self._store.catalog(revision))
+            stored = self._store.catalog(revision)
+            try:
+                self._catalogs[revision] = Catalog.from_stored(stored)
+            except Unreadable as error:
+                raise Unreadable(f"catalog {revision}: {error}") from None
         return self._catalogs[revision]
 
     def _read(self, block_ms: int | None) -> dict[str, int]:
@@ -203,8 +207,8 @@ class Learner:
 def learn(
     url: str, policies: Callable[[], Sequence[str]], stop: threading.Event, **intervals: float
 ) -> None:
-    """Run a learner for each policy that `policies` names, now or later, until `stop`; the first
-    failure stops all of them and is raised."""
+    """Run a learner for each policy that `policies` names, now or later, until `stop`; one
+    that fails begins anew from its checkpoint."""
 
     def work(policy: str) -> None:
         with closing(LearnerStore(url, policy)) as store:

@@ -6,8 +6,11 @@ of the outcomes stream, so that a fold of that stays a pure function of its orde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
+from policy.stored import Unreadable
 from serving.store.archiving import ArchiverStore
 
 AT_ONCE = 128  # decisions that one script call looks at: Redis does one thing at a time
@@ -23,11 +26,20 @@ def sweep(
     ------
     StaleLease
         If another process has taken over meanwhile.
+    Unreadable
+        If an entry is damaged.
     """
     at, assumed = store.swept() or "0-0", 0
     while entries := store.entries("decisions", at, AT_ONCE, upto=str(before_ms - 1)):
-        ids = [orjson.loads(fields[b"record"])["decision_id"] for _, fields in entries]
+        ids = [_id_of(*entry) for entry in entries]
         at = entries[-1][0]
         assumed += store.assume(ids, quality, at, now_ms, window_ms)
         store.keep(token)
     return assumed
+
+
+def _id_of(entry: str, fields: Mapping[bytes, bytes]) -> str:
+    try:
+        return str(orjson.loads(fields[b"record"])["decision_id"])
+    except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise Unreadable(f"entry {entry} of the decisions: {error!r}") from None

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
+from policy.stored import Unreadable
 from serving.observing.logs import about
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
 
 
 def run_each(
@@ -13,18 +19,25 @@ def run_each(
 ) -> None:
     """Work on each policy, in a thread of its own, until `stop`.
 
-    The first failure stops all of them and is raised: nothing goes on in silence.
+    A failure is that of its policy alone: it is told, and the work begun anew after a pause, while
+    the others go on.
     """
-    failures: list[BaseException] = []
     threads: dict[str, threading.Thread] = {}
 
     def run(policy: str) -> None:
-        try:
-            with about(policy=policy):
-                work(policy)
-        except BaseException as error:
-            failures.append(error)
-            stop.set()
+        with about(policy=policy):
+            while not stop.is_set():
+                try:
+                    work(policy)
+                except Exception as error:
+                    log.critical(
+                        "policy %s stands still, and is tried again every %g s: %s",
+                        policy,
+                        RETRY_S,
+                        error,
+                        exc_info=None if isinstance(error, Unreadable) else error,
+                    )
+                    stop.wait(RETRY_S)
 
     while not stop.is_set():
         for name in policies():
@@ -34,5 +47,3 @@ def run_each(
         stop.wait(1.0)
     for thread in threads.values():
         thread.join()
-    if failures:
-        raise failures[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from policy.stored import sound
 from policy.values.parts import Parts
 from policy.values.snapshot import State, read_head
 from serving.store.connecting.hints import hints
@@ -103,10 +104,14 @@ class VersionStore:
         return stored
 
     async def holds(self, policy: str, catalog: str, versions: Collection[str]) -> bool:
-        """Whether a policy, a revision of its catalog and these versions are all registered."""
+        """Whether a policy, a revision of its catalog and these versions are all registered, and
+        the catalog is sound."""
         keys = Keys(policy)
-        names = [keys.state, keys.catalog(catalog), *map(keys.version, versions)]
-        return int(await within(self._redis.exists(*names))) == len(names)
+        names = [keys.state, *map(keys.version, versions)]
+        if int(await within(self._redis.exists(*names))) < len(names):
+            return False
+        stored = await self.catalog(policy, catalog)
+        return stored is not None and sound("catalog", stored)
 
     async def state(self, policy: str) -> dict[str, str]:
         """All that is set in a policy's state."""
