@@ -52,6 +52,7 @@ class Follower:
         self._registered: dict[str, frozenset[str]] = {}  # the versions that policies need
         self._serving: dict[str, _Serving] = {}
         self._turn = asyncio.Lock()  # of whoever swaps a policy: the newest comes last
+        self._registering = asyncio.Lock()  # so that no look brings back what a file replaces
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles: dict[str, str] = {}  # of a policy: what was last said to be wrong
 
@@ -86,18 +87,19 @@ class Follower:
 
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""
-        for name in config.policies:
-            with about(policy=name):
-                try:
-                    await self._register(name, config)
-                except (Unreadable, LookupError) as error:
-                    self._cannot_read(name, error)
-        if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
-            log.warning(
-                "nobody has said when these arms' prices were checked (prices_checked): %s",
-                ", ".join(undated),
-            )
-        self._config = config
+        async with self._registering:
+            for name in config.policies:
+                with about(policy=name):
+                    try:
+                        await self._register(name, config)
+                    except (Unreadable, LookupError) as error:
+                        self._cannot_read(name, error)
+            if undated := [arm.id for arm in config.arms.arms if arm.prices_checked is None]:
+                log.warning(
+                    "nobody has said when these arms' prices were checked (prices_checked): %s",
+                    ", ".join(undated),
+                )
+            self._config = config
         self._service.configured = tuple(config.policies)
         self._service.fleet.configure(config)
         for name, why in product(config.policies, ("all_out", "unlogged")):
@@ -158,16 +160,19 @@ class Follower:
     async def _attempt(self, name: str, *, whole: bool = True) -> None:
         """One refresh, and where it is to be `whole` a look at what was registered; whatever is
         wrong with it, the policy that runs goes on running."""
-        config = self._config
-        if config is None or name not in config.policies:
-            return
         try:
-            registered = self._registered.get(name)
-            if registered is None:  # what was stored couldn't be read
-                await self._register(name, config)
-            elif whole and not await self._store.holds(name, config.arms.revision, registered):
-                log.error("policy %s: what was registered is lost, or damaged; it is again", name)
-                await self._register(name, config)
+            async with self._registering:
+                config = self._config
+                if config is None or name not in config.policies:
+                    return
+                registered = self._registered.get(name)
+                if registered is None:  # what was stored couldn't be read
+                    await self._register(name, config)
+                elif whole and not await self._store.holds(name, config.arms.revision, registered):
+                    log.error(
+                        "policy %s: what was registered is lost, or damaged; it is again", name
+                    )
+                    await self._register(name, config)
             await self._refresh(name)
             self._troubles.pop(name, None)
         except StoreUnavailable as error:

@@ -16,7 +16,6 @@ import pytest
 
 from serving.access.admission import LARGEST_PART, UPLOADS, WEIGHT_BYTES, Admission
 from serving.observing import metrics
-from serving.processes.embedded import Embedded
 from serving.settings import Settings
 from tests.servers import http_service, settings_for, until
 from tests.serving.test_deadlines import frozen
@@ -127,28 +126,22 @@ def test_what_goes_beyond_is_refused_at_once(server: Server, tmp_path: Path):
         assert 'pointsman_problems_total{status="429",type="overloaded"}' in counted
 
 
-def with_few_places(
-    embedded: Embedded, folder: Path, request_timeout_s: float
-) -> Iterator[httpx.Client]:
-    settings = settings_for(
-        embedded.url, folder, max_inflight=PLACES, request_timeout_s=request_timeout_s
-    )
+def with_few_places(url: str, folder: Path, request_timeout_s: float) -> Iterator[httpx.Client]:
+    settings = settings_for(url, folder, max_inflight=PLACES, request_timeout_s=request_timeout_s)
     with http_service(settings) as http:
         yield http
 
 
 @pytest.fixture(scope="module")
-def impatient(
-    embedded: Embedded, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+def impatient(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service with room for two requests, which must come in within a second."""
-    yield from with_few_places(embedded, tmp_path_factory.mktemp("impatient"), 1.0)
+    yield from with_few_places(module_url, tmp_path_factory.mktemp("impatient"), 1.0)
 
 
 @pytest.fixture(scope="module")
-def patient(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def patient(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service with room for two requests, which have their time."""
-    yield from with_few_places(embedded, tmp_path_factory.mktemp("patient"), 30.0)
+    yield from with_few_places(module_url, tmp_path_factory.mktemp("patient"), 30.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from serving.observing import metrics
-from serving.processes.embedded import Embedded
 from tests.servers import http_service, settings_for
 
 BODY = json.dumps({"query": {"text": "hello"}}).encode()
@@ -21,8 +20,8 @@ UPGRADE = "connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings
 
 
 @pytest.fixture(scope="module")
-def service(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with http_service(settings_for(embedded.url, tmp_path_factory.mktemp("s"))) as http:
+def service(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with http_service(settings_for(module_url, tmp_path_factory.mktemp("s"))) as http:
         yield http
 
 
