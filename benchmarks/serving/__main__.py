@@ -16,76 +16,28 @@ connections: at least 0.5 of the throughput and at most 3 times the p99; at one 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import median
 
 import httpx
 import numpy as np
-import uvicorn
-from fastapi import FastAPI
 
 from benchmarks.common.load import Load, Run, cpu_s, post
-from benchmarks.serving.running import free_port, one_answer, queries, ready, service, teach, wait
+from benchmarks.serving.baseline import baseline
+from benchmarks.serving.running import one_answer, queries, service, teach
 from pointsman_client import Client
 from pointsman_client.answers import Decision
 from pointsman_client.local import Decider
-from serving.routes.requests import RouteRequest
 
 LEARNED = 4_000  # rewarded decisions before the measurement
 ROUNDS = 4
 
 Figures = dict[str, dict[str, float]]
-
-
-@contextmanager
-def baseline(answer: bytes) -> Iterator[tuple[int, int]]:
-    """The endpoint that does nothing else: its port and its process id."""
-    port = free_port()
-    spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_serve_baseline, args=(port, answer), daemon=True)
-    process.start()
-    assert process.pid is not None
-    try:
-        wait(lambda: ready(port), "the baseline is ready")
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve_baseline(port: int, answer: bytes) -> None:
-    app = FastAPI()
-    prepared = Decision.model_validate_json(answer)
-
-    @app.post("/route")
-    async def route(body: RouteRequest) -> Decision:
-        return prepared
-
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        return {"status": "ready"}
-
-    gc.collect()
-    gc.freeze()  # as in the service, so that its tail isn't flattered
-    gc.set_threshold(50_000, 20, 100)
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-    )
 
 
 def compare(
