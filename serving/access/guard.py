@@ -20,6 +20,7 @@ from serving.access.rates import Rates
 from serving.access.scopes import scope_of
 from serving.access.store import KeyStore
 from serving.store.keys import StoreUnavailable
+from serving.store.waiting import end
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,8 @@ class Guard:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # redis-py swallows a cancellation now and then
-            await asyncio.wait([self._task], timeout=0.5)
+        if self._task is not None:
+            await end([self._task])
 
     async def _follow(self) -> None:
         async for _ in self.store.hints(POLL_S):

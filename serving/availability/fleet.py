@@ -30,7 +30,7 @@ from serving.observing.logs import about
 from serving.store.availability import AvailabilityStore
 from serving.store.keys import StoreUnavailable
 from serving.store.traffic import Over, Recorded, Taken
-from serving.store.waiting import within
+from serving.store.waiting import end, within
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,8 @@ class Fleet:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # redis-py swallows a cancellation now and then
-            await asyncio.wait([self._task], timeout=0.5)
+        if self._task is not None:
+            await end([self._task])
 
     async def _follow(self) -> None:
         async for _ in self._store.hints(POLL_S):

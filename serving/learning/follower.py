@@ -27,6 +27,7 @@ from serving.processes.config_file import ConfigFile
 from serving.service import Service
 from serving.store.keys import StoreUnavailable
 from serving.store.versions import VersionStore
+from serving.store.waiting import end
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,7 @@ class Follower:
         ]
 
     async def stop(self) -> None:
-        running = set(self._tasks)
-        while running:  # redis-py swallows a cancellation now and then: ask until it is heeded
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=0.5)
+        await end(self._tasks)
 
     async def _adopt(self, config: Config) -> None:
         """Put a configuration in force: arms and prices at once, policies as versions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -220,6 +220,15 @@ def _future_of(reply: Awaitable[Reply]) -> asyncio.Future[Reply]:
     task.add_done_callback(settle)
     future.add_done_callback(lambda _: task.cancel())  # nothing, where it is done
     return future
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they heed it: redis-py swallows a cancellation now and then."""
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.5)
 
 
 def _drop(reply: Awaitable[Any]) -> None:
