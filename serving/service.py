@@ -201,7 +201,8 @@ class Service:
                     refused.append(decision.first_arm)
                     continue
                 new = new_decision(decision, digest, policy.catalog, call)
-                new = replace(new, session=turn.entered(policy) if turn else {})
+                if turn is not None:
+                    new = replace(new, session=turn.entered(policy))
                 recorded = await self._store.record(policy.name, new, policy.config.retention_ms)
             except StoreUnavailable:
                 if self._tokens is not None:
