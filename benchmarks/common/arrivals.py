@@ -5,24 +5,19 @@ of its own, over keep-alive connections, as `load` does; but any status is an an
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
-from benchmarks.common.load import complete
+from benchmarks.common.load import PATIENCE_S, Sender, complete
 
 TICK_S = 0.001
-PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,24 +43,11 @@ class Answers:
         return float(np.percentile(found, q)) if len(found) else float("nan")
 
 
-class Arrivals:
-    """A process that sends load when told to; a context manager."""
+class Arrivals(Sender[Answers]):
+    """The open loop."""
 
-    def __enter__(self) -> Self:
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs,), daemon=True)
-        self._process.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.terminate()
-        self._process.join()
+    def __init__(self) -> None:
+        super().__init__(_run)
 
     def run(
         self, port: int, requests: Sequence[bytes], connections: int, per_s: float, seconds: float
@@ -77,19 +59,7 @@ class Arrivals:
         RuntimeError
             If no connection can be made.
         """
-        self._pipe.send((port, requests, connections, per_s, seconds))
-        reply: Answers | str = self._pipe.recv()
-        if isinstance(reply, str):
-            raise RuntimeError(reply)
-        return reply
-
-
-def _work(pipe: Connection) -> None:
-    while True:
-        try:
-            pipe.send(uvloop.run(_run(*pipe.recv())))
-        except (OSError, ValueError, TimeoutError) as error:
-            pipe.send(f"arrivals: {error!r}")
+        return self.sent(port, requests, connections, per_s, seconds)
 
 
 async def _run(

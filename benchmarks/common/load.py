@@ -10,18 +10,20 @@ import asyncio
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
 PATIENCE_S = 30.0
+
+Told = TypeVar("Told")
 
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -49,13 +51,17 @@ def post(path: str, body: bytes) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-class Load:
-    """A process that sends load when told to; a context manager."""
+class Sender(Generic[Told]):
+    """A process that sends load as `send` does, when told to, and tells what came back; a context
+    manager."""
+
+    def __init__(self, send: Callable[..., Coroutine[Any, Any, Told]]) -> None:
+        self._send = send
 
     def __enter__(self) -> Self:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+        self._process = spawn.Process(target=_work, args=(theirs, self._send), daemon=True)
         self._process.start()
         return self
 
@@ -68,6 +74,29 @@ class Load:
         self._process.terminate()
         self._process.join()
 
+    def sent(self, *given: Any) -> Told:
+        """What came of it; RuntimeError with what went wrong."""
+        self._pipe.send(given)
+        reply: Told | str = self._pipe.recv()
+        if isinstance(reply, str):
+            raise RuntimeError(reply)
+        return reply
+
+
+def _work(pipe: Connection, send: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+    while True:
+        try:
+            pipe.send(uvloop.run(send(*pipe.recv())))
+        except (OSError, ValueError) as error:
+            pipe.send(f"{send.__module__}: {error!r}")
+
+
+class Load(Sender[Run]):
+    """The closed loop."""
+
+    def __init__(self) -> None:
+        super().__init__(_run)
+
     def run(self, port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Run:
         """Send requests to a port of this host for some seconds.
 
@@ -76,19 +105,7 @@ class Load:
         RuntimeError
             If an answer isn't 200, or a connection is lost.
         """
-        self._pipe.send((port, requests, connections, seconds))
-        reply: Run | str = self._pipe.recv()
-        if isinstance(reply, str):
-            raise RuntimeError(reply)
-        return reply
-
-
-def _work(pipe: Connection) -> None:
-    while True:
-        try:
-            pipe.send(uvloop.run(_run(*pipe.recv())))
-        except (OSError, ValueError) as error:
-            pipe.send(f"load: {error!r}")
+        return self.sent(port, requests, connections, seconds)
 
 
 async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Run:
